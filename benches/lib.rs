@@ -1,0 +1,1 @@
+//! Micro-benchmarks of the layers; see `README.md` of this folder.

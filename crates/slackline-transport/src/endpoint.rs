@@ -1,0 +1,155 @@
+//! The trait at the bottom: one rank's end of a group of rings.
+
+use std::fmt;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::TransportError;
+
+/// A member of a group, `0 .. ranks`.
+pub type Rank = usize;
+
+/// An independent stream of messages over one endpoint, `0 .. lanes`.
+///
+/// Lanes share nothing but the endpoint's waiting and its poison: each has rings of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lane(pub u16);
+
+impl Lane {
+    /// The lane as an index into per-lane arrays.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// How large the rings of one lane are: the same for every ordered pair of ranks, itself included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneShape {
+    /// Slots of a ring, at least 1.
+    pub slots: usize,
+    /// Bytes of a slot; rounded up to [`SLOT_ALIGN`] by every transport.
+    pub slot_bytes: usize,
+}
+
+/// The size of a group and of all its rings, equal on every rank.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupShape {
+    /// Members of the group, at least 1.
+    pub ranks: usize,
+    /// One entry a lane, at least one.
+    pub lanes: Vec<LaneShape>,
+}
+
+/// Every slot starts on a multiple of this many bytes: a cache line, and enough for any vector load.
+pub const SLOT_ALIGN: usize = 64;
+
+/// The longest poison that an endpoint carries, in bytes. See [`Endpoint::poison`].
+pub const POISON_BYTES: usize = 240;
+
+/// The next free slot towards each peer, in rank order, borrowed together so that one pass over the tables can write to
+/// all of them. A peer without a free slot has an empty slice.
+pub type Rooms<'a> = SmallVec<[&'a mut [u8]; 8]>;
+
+/// What a peer's process or thread is doing, as far as the transport can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerState {
+    /// Attached, as far as we know.
+    Alive,
+    /// Detached in an orderly way; what it published before stays readable.
+    Left,
+    /// Ended without detaching: killed, crashed, or its thread panicked.
+    Dead,
+}
+
+/// One rank's end of a group: for every peer (itself included) a ring of slots to write and a ring to read, per lane.
+///
+/// The trait counts messages, it does not match them: message `n` of a ring is the `n`-th that was published there.
+/// Rounds, lag and shapes belong to the layer above. An endpoint belongs to one thread; none of its methods blocks except
+/// [`wait`](Endpoint::wait) and [`sleep`](Endpoint::sleep).
+///
+/// # The rules of use
+///
+/// A transport may rely on these (the [`Checked`](crate::Checked) wrapper enforces them), and panics or misbehaves
+/// *within its own group*, never with undefined behaviour, where they are broken:
+///
+/// * [`publish`](Endpoint::publish) only after [`free_slots`](Endpoint::free_slots) returned at least 1 for that peer, with
+///   `len` no larger than the slot;
+/// * [`message`](Endpoint::message) only for numbers in `released .. landed`;
+/// * [`release`](Endpoint::release) never beyond `landed`, and never backwards.
+///
+/// # What a transport promises
+///
+/// * Between one pair of ranks, on one lane, messages land whole and in the order in which they were published. Nothing
+///   is promised across pairs or lanes.
+/// * A published message lands without any action of its receiver.
+/// * What [`message`](Endpoint::message) shows does not change until it is released.
+/// * Lengths that come from a peer have been checked against the slot size.
+pub trait Endpoint {
+    /// This member's number, `0 .. ranks`.
+    fn rank(&self) -> Rank;
+
+    /// The group and its rings, equal on every rank; `slot_bytes` is already rounded up.
+    fn shape(&self) -> &GroupShape;
+
+    /// How many slots towards `to` are free now. Never decreases but by [`publish`](Endpoint::publish).
+    fn free_slots(&mut self, lane: Lane, to: Rank) -> usize;
+
+    /// The next free slot towards every peer; their contents are unspecified. Nothing is sent until
+    /// [`publish`](Endpoint::publish), and calling it again lends the same slots again.
+    fn rooms(&mut self, lane: Lane) -> Rooms<'_>;
+
+    /// Makes the first `len` bytes of the next slot towards `to` its next message. Cost: one counter update; no copy where
+    /// the slot is the receiver's memory.
+    fn publish(&mut self, lane: Lane, to: Rank, len: usize);
+
+    /// How many messages from `from` have landed since the group began. Never decreases.
+    fn landed(&mut self, lane: Lane, from: Rank) -> u64;
+
+    /// Message `number` from `from`, in place.
+    fn message(&self, lane: Lane, from: Rank, number: u64) -> &[u8];
+
+    /// Gives back the slots of all messages from `from` numbered below `upto`.
+    fn release(&mut self, lane: Lane, from: Rank, upto: u64);
+
+    /// Tells peers that sleep in [`wait`](Endpoint::wait) that counters have moved. To be called once after a batch of
+    /// [`publish`](Endpoint::publish) and [`release`](Endpoint::release) calls, so that a round costs one fence.
+    fn notify(&mut self);
+
+    /// Waits until some counter may have moved since this endpoint last looked, a peer may have ended, the group was
+    /// poisoned, or [`now`](Endpoint::now) reaches `until`; may also return for no reason. The caller looks again and calls
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// Only when the transport itself is broken (a system call failed), never for a dead peer: that is
+    /// [`peer_state`](Endpoint::peer_state).
+    fn wait(&mut self, until: Duration) -> Result<(), TransportError>;
+
+    /// What became of a peer. Cheap enough to ask after each [`wait`](Endpoint::wait) that brought nothing; a death is
+    /// seen within a tenth of a second.
+    fn peer_state(&mut self, peer: Rank) -> PeerState;
+
+    /// Marks the whole group as failed, with at most [`POISON_BYTES`] bytes of reason; the first poison of a group wins
+    /// and reaches every rank. Wakes all sleepers.
+    fn poison(&mut self, reason: &[u8]);
+
+    /// The group's poison, if it has one.
+    fn poisoned(&mut self) -> Option<&[u8]>;
+
+    /// Leaves in an orderly way: peers see [`PeerState::Left`], and what was published stays readable. An endpoint that is
+    /// dropped without it counts as [`PeerState::Dead`].
+    fn detach(&mut self);
+
+    /// Time since the group began, on this rank's clock: real, or virtual in a simulation.
+    fn now(&self) -> Duration;
+
+    /// Does nothing for `duration`, in this endpoint's time.
+    fn sleep(&mut self, duration: Duration);
+}
