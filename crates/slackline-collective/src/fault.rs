@@ -1,0 +1,205 @@
+//! The story of a failed group: one fixed record, the same on every rank.
+
+use std::fmt;
+use std::time::Duration;
+
+use slackline_transport::{Lane, POISON_BYTES, Rank};
+
+/// What became of the ranks that are to blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FaultKind {
+    /// The process or thread ended without leaving the group.
+    Dead,
+    /// Alive, but not heard of for longer than the deadline.
+    Late,
+    /// Sent a message of another size than its receiver had declared.
+    Sizes,
+    /// Sent something that is no message of this protocol, or of the wrong round.
+    Protocol,
+    /// Gave up: an error of its own, or a panic; [`Fault::note`] has its words.
+    GaveUp,
+}
+
+/// What the reporter was waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Awaited {
+    /// A message of the round.
+    Message,
+    /// A free slot for the round.
+    Slot,
+}
+
+/// Why a group failed. The first fault of a group wins and is what every rank returns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What happened.
+    pub kind: FaultKind,
+    /// The ranks to blame, ascending; at most 32 are named.
+    pub ranks: Vec<Rank>,
+    /// The rank that found out.
+    pub reporter: Rank,
+    /// The lane it was on.
+    pub lane: Lane,
+    /// The round it was about.
+    pub round: u64,
+    /// What the reporter waited for.
+    pub awaited: Awaited,
+    /// How long the reporter had waited.
+    pub waited: Duration,
+    /// Bytes that had arrived, or that were sent.
+    pub bytes: u64,
+    /// Bytes that were expected, if known.
+    pub expected: Option<u64>,
+    /// In words: what was wrong with a message, or why a rank gave up. Cut to 128 bytes on the way to other ranks.
+    pub note: String,
+}
+
+const MOST_RANKS: usize = 32;
+const FIXED: usize = 44;
+const UNKNOWN: u64 = u64::MAX;
+
+impl Fault {
+    /// A fault of this kind with nothing known yet but who, where and by whom.
+    pub(crate) fn new(kind: FaultKind, ranks: Vec<Rank>, reporter: Rank, lane: Lane, round: u64) -> Self {
+        let (awaited, waited) = (Awaited::Message, Duration::ZERO);
+        Fault { kind, ranks, reporter, lane, round, awaited, waited, bytes: 0, expected: None, note: String::new() }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let ranks = &self.ranks[..self.ranks.len().min(MOST_RANKS)];
+        let mut out = Vec::with_capacity(POISON_BYTES);
+        out.push(match self.kind {
+            FaultKind::Dead => 1,
+            FaultKind::Late => 2,
+            FaultKind::Sizes => 3,
+            FaultKind::Protocol => 4,
+            FaultKind::GaveUp => 5,
+        });
+        out.push(u8::from(self.awaited == Awaited::Slot));
+        out.extend((ranks.len() as u16).to_le_bytes());
+        out.extend((self.reporter as u32).to_le_bytes());
+        out.extend(self.lane.0.to_le_bytes());
+        out.extend([0u8; 2]);
+        out.extend(self.round.to_le_bytes());
+        out.extend((self.waited.as_micros().min(u128::from(u64::MAX)) as u64).to_le_bytes());
+        out.extend(self.bytes.to_le_bytes());
+        out.extend(self.expected.unwrap_or(UNKNOWN).to_le_bytes());
+        debug_assert_eq!(out.len(), FIXED);
+        for &rank in ranks {
+            out.extend((rank as u16).to_le_bytes());
+        }
+        let mut end = self.note.len().min(POISON_BYTES - FIXED - 2 * MOST_RANKS);
+        while !self.note.is_char_boundary(end) {
+            end -= 1;
+        }
+        out.extend(&self.note.as_bytes()[..end]);
+        out
+    }
+
+    /// The fault in a group's poison; `None` where something else wrote it.
+    pub(crate) fn decode(poison: &[u8]) -> Option<Self> {
+        if poison.len() < FIXED {
+            return None;
+        }
+        let long = |at: usize| u64::from_le_bytes(poison[at..at + 8].try_into().expect("eight bytes"));
+        let count = usize::from(u16::from_le_bytes([poison[2], poison[3]]));
+        let ranks = poison.get(FIXED..FIXED + 2 * count)?;
+        let note = &poison[FIXED + 2 * count..];
+        Some(Fault {
+            kind: match poison[0] {
+                1 => FaultKind::Dead,
+                2 => FaultKind::Late,
+                3 => FaultKind::Sizes,
+                4 => FaultKind::Protocol,
+                5 => FaultKind::GaveUp,
+                _ => return None,
+            },
+            ranks: ranks.chunks_exact(2).map(|pair| usize::from(u16::from_le_bytes([pair[0], pair[1]]))).collect(),
+            reporter: u32::from_le_bytes(poison[4..8].try_into().expect("four bytes")) as Rank,
+            lane: Lane(u16::from_le_bytes([poison[8], poison[9]])),
+            round: long(12),
+            awaited: if poison[1] == 0 { Awaited::Message } else { Awaited::Slot },
+            waited: Duration::from_micros(long(20)),
+            bytes: long(28),
+            expected: Some(long(36)).filter(|&bytes| bytes != UNKNOWN),
+            note: String::from_utf8_lossy(note).into_owned(),
+        })
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = match self.ranks.as_slice() {
+            [one] => format!("rank {one}"),
+            many => format!("ranks {}", many.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        };
+        let Fault { reporter, lane, round, bytes, note, .. } = self;
+        let place = format!("round {round} on lane {lane}");
+        let what = match (self.awaited, self.expected) {
+            (Awaited::Message, Some(expected)) => format!("a message of {place} ({bytes} of {expected} bytes here)"),
+            (Awaited::Message, None) => format!("a message of {place} (nothing of it here)"),
+            (Awaited::Slot, _) => format!("a free slot for {place}"),
+        };
+        match self.kind {
+            FaultKind::Dead => write!(f, "{who} died: rank {reporter} was waiting for {what}"),
+            FaultKind::Late => {
+                let waited = self.waited.as_secs_f64();
+                write!(f, "{who} late: rank {reporter} waited {waited:.3} s for {what}")
+            }
+            FaultKind::Sizes => {
+                let expected = self.expected.unwrap_or(0);
+                write!(f, "{who} sent {bytes} bytes to rank {reporter} in {place}, which expected {expected} bytes")
+            }
+            FaultKind::Protocol => write!(f, "{who} broke the protocol towards rank {reporter} in {place}: {note}"),
+            FaultKind::GaveUp => write!(f, "{who} gave up in {place}: {note}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_fault_tells_the_same_story_on_the_other_side(
+            kind in prop::sample::select(vec![
+                FaultKind::Dead, FaultKind::Late, FaultKind::Sizes, FaultKind::Protocol, FaultKind::GaveUp,
+            ]),
+            ranks in prop::collection::vec(0usize..5000, 1..=MOST_RANKS),
+            reporter in 0usize..5000,
+            lane in any::<u16>(),
+            round in any::<u64>(),
+            slot in any::<bool>(),
+            micros in any::<u64>(),
+            bytes in any::<u64>(),
+            expected in prop::option::of(0..UNKNOWN),
+            note in "[a-zé]{0,60}",
+        ) {
+            let awaited = if slot { Awaited::Slot } else { Awaited::Message };
+            let waited = Duration::from_micros(micros);
+            let fault = Fault { kind, ranks, reporter, lane: Lane(lane), round, awaited, waited, bytes, expected, note };
+            let poison = fault.encode();
+            prop_assert!(poison.len() <= POISON_BYTES);
+            let decoded = Fault::decode(&poison).unwrap();
+            prop_assert_eq!(decoded.to_string(), fault.to_string());
+            prop_assert_eq!(decoded, fault);
+        }
+
+        #[test]
+        fn foreign_poison_is_not_misread_as_a_panic(poison in prop::collection::vec(any::<u8>(), 0..POISON_BYTES)) {
+            let _ = Fault::decode(&poison);
+        }
+    }
+
+    #[test]
+    fn long_notes_are_cut_between_characters() {
+        let mut fault = Fault::new(FaultKind::GaveUp, vec![1], 1, Lane(0), 3);
+        fault.note = "é".repeat(500);
+        let poison = fault.encode();
+        assert!(poison.len() <= POISON_BYTES);
+        assert!(Fault::decode(&poison).unwrap().note.chars().all(|c| c == 'é'));
+    }
+}

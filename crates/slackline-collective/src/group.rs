@@ -1,0 +1,257 @@
+//! A rank's membership: its lanes, its waiting, and the fault that ends them all.
+
+use std::time::Duration;
+
+use slackline_transport::{Endpoint, Lane, PeerState, Rank};
+
+use crate::lane::LaneState;
+use crate::{Awaited, CollectiveError, Exchange, Fault, FaultKind, GroupOptions, HEADER_BYTES, LaneStats};
+
+/// One rank's membership in a group: it drives an endpoint and shares its waiting among the lanes.
+///
+/// While a rank waits on one lane it keeps taking in and sending on the others. Dropping a group on a lane that has begun
+/// and has not been [drained](Exchange::drain) tells the other ranks that this one gave up; so an early return or a panic
+/// on one rank reaches the others at once instead of at their deadline.
+pub struct Group<E: Endpoint> {
+    pub(crate) endpoint: E,
+    pub(crate) lanes: Vec<LaneState>,
+    deadline: Duration,
+    fault: Option<Fault>,
+}
+
+impl<E: Endpoint> Group<E> {
+    /// Joins the group that `endpoint` belongs to.
+    ///
+    /// # Errors
+    ///
+    /// [`CollectiveError::Shape`] where the endpoint has another number of lanes, fewer than `lag + 1` slots on one (fewer
+    /// can deadlock), or slots without room for the header and a byte.
+    pub fn new(endpoint: E, options: GroupOptions) -> Result<Self, CollectiveError> {
+        let shape = endpoint.shape();
+        if shape.lanes.len() != options.lanes.len() {
+            let why = format!("{} lanes in the endpoint, {} in the options", shape.lanes.len(), options.lanes.len());
+            return Err(CollectiveError::Shape { why });
+        }
+        for (number, (rings, lane)) in shape.lanes.iter().zip(&options.lanes).enumerate() {
+            if rings.slots <= lane.lag {
+                let why = format!("lane {number} has {} slots; lag {} needs {}", rings.slots, lane.lag, lane.lag + 1);
+                return Err(CollectiveError::Shape { why });
+            }
+            if rings.slot_bytes <= HEADER_BYTES {
+                let why = format!("lane {number} has slots of {} bytes, all header", rings.slot_bytes);
+                return Err(CollectiveError::Shape { why });
+            }
+        }
+        let lane = |(number, &lane)| LaneState::new(Lane(number as u16), lane, shape.ranks);
+        let lanes = options.lanes.iter().enumerate().map(lane).collect();
+        Ok(Group { endpoint, lanes, deadline: options.deadline, fault: None })
+    }
+
+    /// This member's number.
+    pub fn rank(&self) -> Rank {
+        self.endpoint.rank()
+    }
+
+    /// Members of the group.
+    pub fn ranks(&self) -> usize {
+        self.endpoint.shape().ranks
+    }
+
+    /// A lane to exchange on.
+    ///
+    /// # Panics
+    ///
+    /// If the group has no such lane.
+    pub fn lane(&mut self, lane: Lane) -> Exchange<'_, E> {
+        assert!(lane.index() < self.lanes.len(), "lane {lane} of a group with {} lanes", self.lanes.len());
+        Exchange::new(self, lane.index())
+    }
+
+    /// What this rank did on a lane so far.
+    ///
+    /// # Panics
+    ///
+    /// If the group has no such lane.
+    pub fn stats(&self, lane: Lane) -> &LaneStats {
+        &self.lanes[lane.index()].stats
+    }
+
+    /// The endpoint's clock, and its way to sleep.
+    pub fn endpoint(&mut self) -> &mut E {
+        &mut self.endpoint
+    }
+
+    /// Takes in what has landed and sends what waits for slots, on all lanes, without waiting. Long computations between
+    /// calls may call this now and then; only fragmented messages, and transports that need the processor to make
+    /// progress, gain by it.
+    ///
+    /// # Errors
+    ///
+    /// [`CollectiveError::Fault`] if the group has failed.
+    pub fn progress(&mut self) -> Result<(), CollectiveError> {
+        self.check()?;
+        for lane in 0..self.lanes.len() {
+            self.progress_lane(lane)?;
+        }
+        Ok(())
+    }
+
+    /// Fails the whole group because this rank cannot go on, and returns the fault; `why` reaches every rank (its first
+    /// 128 bytes at least).
+    pub fn give_up(&mut self, why: &str) -> CollectiveError {
+        let (lane, round) = self.lanes.first().map_or((Lane(0), 0), |lane| (lane.id, lane.begun));
+        let mut fault = Fault::new(FaultKind::GaveUp, vec![self.rank()], self.rank(), lane, round);
+        fault.note = why.to_owned();
+        self.fail(fault)
+    }
+
+    /// The group's fault, if this rank knows of one already.
+    #[inline]
+    pub(crate) fn check(&mut self) -> Result<(), CollectiveError> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone().into());
+        }
+        if self.endpoint.poisoned().is_some() { Err(self.adopt_poison()) } else { Ok(()) }
+    }
+
+    #[inline]
+    pub(crate) fn progress_lane(&mut self, lane: usize) -> Result<(), CollectiveError> {
+        match self.lanes[lane].progress(&mut self.endpoint) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                self.endpoint.notify();
+                Ok(())
+            }
+            Err((from, why)) => {
+                let round = self.lanes[lane].incoming[from].arrived;
+                let mut fault = Fault::new(FaultKind::Protocol, vec![from], self.rank(), self.lanes[lane].id, round);
+                fault.note = why.to_owned();
+                Err(self.fail(fault))
+            }
+        }
+    }
+
+    /// Waits until the next round of `lane` is complete, or all have left.
+    #[cold]
+    pub(crate) fn wait_for_round(&mut self, lane: usize) -> Result<(), CollectiveError> {
+        let ready = |group: &mut Self| group.lanes[lane].complete() || group.lanes[lane].finished();
+        let waited = self.wait_until(lane, Awaited::Message, ready)?;
+        self.lanes[lane].stats.blocked_on_bound += waited;
+        Ok(())
+    }
+
+    /// Waits until a round can begin on `lane`.
+    #[cold]
+    pub(crate) fn wait_for_slots(&mut self, lane: usize) -> Result<(), CollectiveError> {
+        let ready = |group: &mut Self| group.lanes[lane].has_credit(&mut group.endpoint);
+        let waited = self.wait_until(lane, Awaited::Slot, ready)?;
+        self.lanes[lane].stats.blocked_on_credit += waited;
+        Ok(())
+    }
+
+    /// Poisons the group with `fault`, unless another fault was first, and returns the one that won.
+    pub(crate) fn fail(&mut self, fault: Fault) -> CollectiveError {
+        self.endpoint.poison(&fault.encode());
+        if self.endpoint.poisoned().is_some() {
+            return self.adopt_poison();
+        }
+        self.fault = Some(fault.clone());
+        fault.into()
+    }
+
+    #[cold]
+    fn adopt_poison(&mut self) -> CollectiveError {
+        let reporter = self.rank();
+        let fault = self.endpoint.poisoned().and_then(Fault::decode).unwrap_or_else(|| {
+            let mut fault = Fault::new(FaultKind::Protocol, vec![reporter], reporter, Lane(0), 0);
+            fault.note = "the group failed with an unreadable reason".to_owned();
+            fault
+        });
+        self.fault = Some(fault.clone());
+        fault.into()
+    }
+
+    fn wait_until(
+        &mut self,
+        lane: usize,
+        awaited: Awaited,
+        ready: impl Fn(&mut Self) -> bool,
+    ) -> Result<Duration, CollectiveError> {
+        let begin = self.endpoint.now();
+        let until = begin.saturating_add(self.deadline);
+        loop {
+            // Asked before looking at what has landed: a peer may publish its last message and end.
+            let gone = self.gone();
+            for other in 0..self.lanes.len() {
+                self.progress_lane(other)?;
+            }
+            if ready(self) {
+                return Ok(self.endpoint.now().saturating_sub(begin));
+            }
+            self.check()?;
+            let waited = self.endpoint.now().saturating_sub(begin);
+            let gone: Vec<Rank> = gone.into_iter().filter(|&rank| self.is_needed(rank)).collect();
+            if !gone.is_empty() {
+                return Err(self.blame(FaultKind::Dead, gone, lane, awaited, waited));
+            }
+            if begin + waited >= until {
+                let late = match awaited {
+                    Awaited::Message => self.lanes[lane].missing(),
+                    Awaited::Slot => self.lanes[lane].without_credit(&mut self.endpoint),
+                };
+                return Err(self.blame(FaultKind::Late, late, lane, awaited, waited));
+            }
+            self.endpoint.wait(until)?;
+        }
+    }
+
+    /// Peers that have ended.
+    fn gone(&mut self) -> Vec<Rank> {
+        let own = self.rank();
+        let mut gone = Vec::new();
+        for peer in (0..self.ranks()).filter(|&peer| peer != own) {
+            if self.endpoint.peer_state(peer) != PeerState::Alive {
+                gone.push(peer);
+            }
+        }
+        gone
+    }
+
+    /// Some lane that is in use still expects something of this peer.
+    fn is_needed(&self, peer: Rank) -> bool {
+        self.lanes.iter().any(|lane| lane.begun > 0 && !lane.finished() && !lane.incoming[peer].left)
+    }
+
+    fn blame(
+        &mut self,
+        kind: FaultKind,
+        ranks: Vec<Rank>,
+        lane: usize,
+        awaited: Awaited,
+        waited: Duration,
+    ) -> CollectiveError {
+        let state = &self.lanes[lane];
+        let round = if awaited == Awaited::Message { state.taken } else { state.begun };
+        let partial = ranks.first().and_then(|&rank| state.incoming[rank].partial_bytes());
+        let mut fault = Fault::new(kind, ranks, self.endpoint.rank(), state.id, round);
+        (fault.awaited, fault.waited) = (awaited, waited);
+        (fault.bytes, fault.expected) = partial.map_or((0, None), |(here, total)| (here, Some(total)));
+        self.fail(fault)
+    }
+}
+
+impl<E: Endpoint> Drop for Group<E> {
+    fn drop(&mut self) {
+        let unfinished = self.lanes.iter().position(|lane| lane.begun > 0 && !lane.finished());
+        if let (Some(lane), None) = (unfinished, &self.fault) {
+            let rank = self.rank();
+            let mut fault =
+                Fault::new(FaultKind::GaveUp, vec![rank], rank, self.lanes[lane].id, self.lanes[lane].begun);
+            let panicked = "it panicked";
+            let dropped = "it dropped its group before it had drained the lane";
+            fault.note = if std::thread::panicking() { panicked } else { dropped }.to_owned();
+            self.fail(fault);
+        }
+        self.endpoint.detach();
+    }
+}

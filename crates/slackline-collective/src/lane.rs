@@ -1,0 +1,329 @@
+//! One lane of a group: what has come in from each peer, what still has to go out to each.
+//!
+//! Everything here is arithmetic on counters and never waits; [`Group`](crate::Group) waits.
+
+use std::collections::VecDeque;
+
+use slackline_transport::{Endpoint, Lane, Rank};
+use smallvec::SmallVec;
+
+use crate::wire::{HEADER_BYTES, Header};
+use crate::{Delivery, LaneOptions, LaneStats};
+
+/// One size for each rank.
+pub(crate) type Sizes = SmallVec<[usize; 8]>;
+
+pub(crate) struct LaneState {
+    pub(crate) id: Lane,
+    pub(crate) options: LaneOptions,
+    pub(crate) incoming: Vec<Incoming>,
+    pub(crate) outgoing: Vec<Outgoing>,
+    /// Rounds published by this rank; the number of the next one.
+    pub(crate) begun: u64,
+    /// Rounds handed out; the number of the next one.
+    pub(crate) taken: u64,
+    /// This rank will begin no more rounds.
+    pub(crate) left: bool,
+    /// Sizes that this rank declared it would receive, by round, from the oldest that is not taken yet.
+    pub(crate) expected: VecDeque<(u64, Sizes)>,
+    pub(crate) stats: LaneStats,
+}
+
+/// What has come from one peer.
+#[derive(Default)]
+pub(crate) struct Incoming {
+    /// Slots looked at.
+    scanned: u64,
+    /// Slots given back.
+    released: u64,
+    /// Whole messages, which is the number of rounds that the peer has published as far as this rank has seen.
+    pub(crate) arrived: u64,
+    /// The peer has left: it publishes no round from `arrived` on.
+    pub(crate) left: bool,
+    /// The messages of rounds `taken .. arrived`.
+    queue: VecDeque<Message>,
+    partial: Option<Partial>,
+}
+
+/// A whole message that has not been given back.
+enum Message {
+    /// In the ring, in one slot.
+    InPlace(u64),
+    /// Put together from fragments, or moved out of their way.
+    Copied(Vec<u8>),
+}
+
+/// A message of which some fragments have come.
+struct Partial {
+    total: usize,
+    data: Vec<u8>,
+}
+
+/// What has to go to one peer.
+#[derive(Default)]
+pub(crate) struct Outgoing {
+    /// Published messages that did not fit the free slots, oldest first. A round begins only when this is empty, so that
+    /// it never holds more than one message and the farewell.
+    outbox: VecDeque<Parcel>,
+    /// Room for a message that is larger than a slot.
+    pub(crate) stage: Vec<u8>,
+}
+
+struct Parcel {
+    header: Header,
+    bytes: Vec<u8>,
+}
+
+impl LaneState {
+    pub(crate) fn new(id: Lane, options: LaneOptions, ranks: usize) -> Self {
+        LaneState {
+            id,
+            options,
+            incoming: (0..ranks).map(|_| Incoming::default()).collect(),
+            outgoing: (0..ranks).map(|_| Outgoing::default()).collect(),
+            begun: 0,
+            taken: 0,
+            left: false,
+            expected: VecDeque::new(),
+            stats: LaneStats::default(),
+        }
+    }
+
+    /// Takes in what has landed and sends what waits for slots. `Ok(true)`: peers are to be notified; `Err` names the peer
+    /// that broke the protocol and how.
+    #[inline]
+    pub(crate) fn progress<E: Endpoint>(&mut self, endpoint: &mut E) -> Result<bool, (Rank, &'static str)> {
+        let mut moved = false;
+        for (from, incoming) in self.incoming.iter_mut().enumerate() {
+            moved |= incoming.scan(endpoint, self.id, from).map_err(|why| (from, why))?;
+        }
+        for (to, outgoing) in self.outgoing.iter_mut().enumerate() {
+            if !outgoing.outbox.is_empty() {
+                moved |= outgoing.pump(endpoint, self.id, to);
+            }
+        }
+        Ok(moved)
+    }
+
+    /// All messages of the next round are here; a peer that has left counts as having sent nothing.
+    #[inline]
+    pub(crate) fn complete(&self) -> bool {
+        self.incoming.iter().all(|peer| peer.arrived > self.taken || peer.left)
+    }
+
+    /// Every rank has left, and every round has been handed out.
+    pub(crate) fn finished(&self) -> bool {
+        self.left && self.incoming.iter().all(|peer| peer.left && peer.arrived <= self.taken)
+    }
+
+    /// The next round has to be handed out before this rank may go on.
+    #[inline]
+    pub(crate) fn due(&self) -> bool {
+        if self.left { !self.finished() } else { self.taken + (self.options.lag as u64) < self.begun }
+    }
+
+    /// The next round may be handed out now.
+    #[inline]
+    pub(crate) fn ready(&self) -> bool {
+        let wanted = match self.options.delivery {
+            Delivery::Elastic => self.left || self.outstanding(),
+            Delivery::Fixed => self.due(),
+        };
+        wanted && self.complete() && !self.finished()
+    }
+
+    /// Rounds that this rank has published are not handed out yet.
+    #[inline]
+    pub(crate) fn outstanding(&self) -> bool {
+        self.taken < self.begun
+    }
+
+    /// The peers without which the next round is not complete.
+    pub(crate) fn missing(&self) -> Vec<Rank> {
+        let out = |peer: &Incoming| peer.arrived <= self.taken && !peer.left;
+        self.incoming.iter().enumerate().filter(|(_, peer)| out(peer)).map(|(rank, _)| rank).collect()
+    }
+
+    /// A round can begin without waiting: each peer has a free slot and nothing older waits for one.
+    #[inline]
+    pub(crate) fn has_credit<E: Endpoint>(&self, endpoint: &mut E) -> bool {
+        let free = |(to, out): (Rank, &Outgoing)| out.outbox.is_empty() && endpoint.free_slots(self.id, to) > 0;
+        self.outgoing.iter().enumerate().all(free)
+    }
+
+    /// The peers that keep a round from beginning.
+    pub(crate) fn without_credit<E: Endpoint>(&self, endpoint: &mut E) -> Vec<Rank> {
+        let full = |(to, out): &(Rank, &Outgoing)| !out.outbox.is_empty() || endpoint.free_slots(self.id, *to) == 0;
+        self.outgoing.iter().enumerate().filter(full).map(|(rank, _)| rank).collect()
+    }
+
+    /// Rounds by which this rank is ahead of its slowest peer that has not left.
+    #[inline]
+    pub(crate) fn lead(&self, own: Rank) -> u64 {
+        let others = self.incoming.iter().enumerate().filter(|(rank, peer)| *rank != own && !peer.left);
+        others.map(|(_, peer)| self.begun.saturating_sub(peer.arrived)).max().unwrap_or(0)
+    }
+
+    /// The message of the next round from `from`; empty where that rank has left.
+    #[inline]
+    pub(crate) fn message<'a, E: Endpoint>(&'a self, endpoint: &'a E, from: Rank) -> &'a [u8] {
+        match self.incoming[from].queue.front() {
+            Some(Message::InPlace(slot)) => &endpoint.message(self.id, from, *slot)[HEADER_BYTES..],
+            Some(Message::Copied(bytes)) => bytes,
+            None => &[],
+        }
+    }
+
+    /// Forgets the round that has been handed out and gives its slots back.
+    #[inline]
+    pub(crate) fn pop_round<E: Endpoint>(&mut self, endpoint: &mut E) {
+        for (from, incoming) in self.incoming.iter_mut().enumerate() {
+            incoming.queue.pop_front();
+            incoming.give_back(endpoint, self.id, from);
+        }
+        self.taken += 1;
+        self.stats.taken += 1;
+        while self.expected.front().is_some_and(|(round, _)| *round < self.taken) {
+            self.expected.pop_front();
+        }
+    }
+}
+
+impl Incoming {
+    /// Looks at every slot that has landed since the last time; `Ok(true)` where slots were given back.
+    #[inline]
+    fn scan<E: Endpoint>(&mut self, endpoint: &mut E, lane: Lane, from: Rank) -> Result<bool, &'static str> {
+        let landed = endpoint.landed(lane, from);
+        let mut spent = false;
+        while self.scanned < landed {
+            spent |= self.accept(endpoint.message(lane, from, self.scanned))?;
+            self.scanned += 1;
+        }
+        if self.partial.is_some() && self.scanned - self.released == endpoint.shape().lanes[lane.index()].slots as u64 {
+            // The rest of the message needs slots that whole messages hold, and those may be waiting for rounds that
+            // cannot complete before this message has. Moving them out of the way keeps the ring turning.
+            self.evict(endpoint, lane, from);
+            spent = true;
+        }
+        Ok(spent && self.give_back(endpoint, lane, from))
+    }
+
+    /// Takes in one fragment; `Ok(true)` where its slot is no longer needed.
+    #[inline]
+    fn accept(&mut self, fragment: &[u8]) -> Result<bool, &'static str> {
+        let header = Header::read(fragment)?;
+        let payload = &fragment[HEADER_BYTES..];
+        let total = usize::try_from(header.total).map_err(|_| "a message larger than memory")?;
+        if self.left {
+            return Err("a message after it had left");
+        }
+        if header.round != self.arrived {
+            return Err("a message of the wrong round");
+        }
+        if header.leave {
+            if self.partial.is_some() || total != 0 {
+                return Err("a farewell within a message");
+            }
+            self.left = true;
+            return Ok(true);
+        }
+        match &mut self.partial {
+            None if payload.len() == total => {
+                self.queue.push_back(Message::InPlace(self.scanned));
+                self.arrived += 1;
+                return Ok(false);
+            }
+            None if header.offset == 0 => {
+                // Grown as bytes come, never by what a header claims.
+                self.partial = Some(Partial { total, data: payload.to_vec() });
+            }
+            Some(partial) if partial.total == total && header.offset == partial.data.len() as u64 => {
+                partial.data.extend_from_slice(payload);
+            }
+            _ => return Err("fragments out of order"),
+        }
+        if let Some(whole) = self.partial.take_if(|partial| partial.data.len() == partial.total) {
+            self.queue.push_back(Message::Copied(whole.data));
+            self.arrived += 1;
+        }
+        Ok(true)
+    }
+
+    fn evict<E: Endpoint>(&mut self, endpoint: &E, lane: Lane, from: Rank) {
+        for message in &mut self.queue {
+            if let Message::InPlace(slot) = *message {
+                *message = Message::Copied(endpoint.message(lane, from, slot)[HEADER_BYTES..].to_vec());
+            }
+        }
+    }
+
+    /// Gives back every slot in front of the oldest message that is still in the ring.
+    #[inline]
+    fn give_back<E: Endpoint>(&mut self, endpoint: &mut E, lane: Lane, from: Rank) -> bool {
+        let held = self.queue.iter().find_map(|message| match message {
+            Message::InPlace(slot) => Some(*slot),
+            Message::Copied(_) => None,
+        });
+        let upto = held.unwrap_or(self.scanned);
+        if upto == self.released {
+            return false;
+        }
+        endpoint.release(lane, from, upto);
+        self.released = upto;
+        true
+    }
+
+    /// Bytes of an incomplete message that are here, and how many it has in all.
+    pub(crate) fn partial_bytes(&self) -> Option<(u64, u64)> {
+        self.partial.as_ref().map(|partial| (partial.data.len() as u64, partial.total as u64))
+    }
+}
+
+impl Outgoing {
+    /// Queues the staged message of `round` and sends what fits now.
+    pub(crate) fn send_staged<E: Endpoint>(&mut self, endpoint: &mut E, lane: Lane, to: Rank, round: u64) {
+        let bytes = std::mem::take(&mut self.stage);
+        let header = Header { leave: false, round, total: bytes.len() as u64, offset: 0 };
+        self.outbox.push_back(Parcel { header, bytes });
+        self.pump(endpoint, lane, to);
+    }
+
+    /// Queues the farewell and sends it if it fits now.
+    pub(crate) fn send_farewell<E: Endpoint>(&mut self, endpoint: &mut E, lane: Lane, to: Rank, round: u64) {
+        let header = Header { leave: true, round, total: 0, offset: 0 };
+        self.outbox.push_back(Parcel { header, bytes: Vec::new() });
+        self.pump(endpoint, lane, to);
+    }
+
+    /// Sends as many fragments as there are free slots; `true` where something was published.
+    fn pump<E: Endpoint>(&mut self, endpoint: &mut E, lane: Lane, to: Rank) -> bool {
+        let mut moved = false;
+        while let Some(parcel) = self.outbox.front_mut() {
+            if endpoint.free_slots(lane, to) == 0 {
+                break;
+            }
+            let mut rooms = endpoint.rooms(lane);
+            let room = &mut *rooms[to];
+            let sent = parcel.header.offset as usize;
+            let length = (parcel.bytes.len() - sent).min(room.len() - HEADER_BYTES);
+            parcel.header.write(room);
+            room[HEADER_BYTES..HEADER_BYTES + length].copy_from_slice(&parcel.bytes[sent..sent + length]);
+            drop(rooms);
+            endpoint.publish(lane, to, HEADER_BYTES + length);
+            moved = true;
+            parcel.header.offset += length as u64;
+            if parcel.header.offset == parcel.header.total {
+                let sent = self.outbox.pop_front().expect("the parcel just sent");
+                // Keep the allocation for the next message that is larger than a slot.
+                if self.stage.capacity() == 0 {
+                    self.stage = sent.bytes;
+                }
+            }
+        }
+        moved
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.outbox.is_empty()
+    }
+}

@@ -1,0 +1,87 @@
+//! What a user chooses about a group.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use slackline_transport::LaneShape;
+
+use crate::HEADER_BYTES;
+
+/// Which rounds [`take`](crate::Exchange::take) hands out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Delivery {
+    /// Every round, in order, as soon as it is complete. A balanced run then sees no extra latency from the lag.
+    #[default]
+    Elastic,
+    /// Call `i` hands out exactly round `i - lag`. For comparison: it delays every answer by `lag` rounds.
+    Fixed,
+}
+
+impl fmt::Display for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Delivery::Elastic => "elastic",
+            Delivery::Fixed => "fixed",
+        })
+    }
+}
+
+impl FromStr for Delivery {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "elastic" => Ok(Delivery::Elastic),
+            "fixed" => Ok(Delivery::Fixed),
+            other => Err(format!("unknown delivery '{other}': use elastic or fixed")),
+        }
+    }
+}
+
+/// One lane's rules; equal on every rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneOptions {
+    /// How many rounds a rank may go on past the oldest round that is still incomplete; 0 is an ordinary alltoallv.
+    /// (Texts that count "staleness 1" as synchronous call this `staleness - 1`.)
+    pub lag: usize,
+    /// Which rounds are handed out when.
+    pub delivery: Delivery,
+}
+
+impl LaneOptions {
+    /// A lane of this lag, with elastic delivery.
+    pub fn lag(lag: usize) -> Self {
+        LaneOptions { lag, delivery: Delivery::Elastic }
+    }
+
+    /// The rings for this lane with messages of up to `largest_message` bytes.
+    ///
+    /// `2 * lag + 2` slots, from which no rank ever waits for a slot (the argument is in `docs/collective.md`), each with
+    /// room for the header. Larger messages still pass, in fragments and with one copy on either side.
+    pub fn shape(&self, largest_message: usize) -> LaneShape {
+        LaneShape { slots: 2 * self.lag + 2, slot_bytes: largest_message.saturating_add(HEADER_BYTES) }
+    }
+}
+
+/// A group's rules; equal on every rank.
+#[derive(Clone, Debug)]
+pub struct GroupOptions {
+    /// How long one wait may last before the ranks that are waited for count as late. 30 s by default.
+    pub deadline: Duration,
+    /// One entry a lane, as many as the endpoint has.
+    pub lanes: Vec<LaneOptions>,
+}
+
+impl GroupOptions {
+    /// These lanes, with the default deadline.
+    pub fn new(lanes: impl Into<Vec<LaneOptions>>) -> Self {
+        GroupOptions { deadline: Duration::from_secs(30), lanes: lanes.into() }
+    }
+
+    /// The same with another deadline.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+}
