@@ -63,3 +63,6 @@ pub use group::Group;
 pub use options::{Delivery, GroupOptions, LaneOptions};
 pub use stats::LaneStats;
 pub use wire::HEADER_BYTES;
+
+/// The words of the layer below that a user of this one needs, so that it need not name that layer.
+pub use slackline_transport::{Endpoint, GroupShape, Lane, LaneShape, Rank};

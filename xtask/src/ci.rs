@@ -1,0 +1,66 @@
+//! What CI runs, step by step; every step can be run alone.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{cargo, root, tidy, words};
+
+struct Step {
+    name: &'static str,
+    what: &'static str,
+    run: fn() -> Result<()>,
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "format", what: "cargo fmt --check", run: || say(cargo().args(["fmt", "--all", "--check"])) },
+    Step {
+        name: "clippy",
+        what: "clippy over everything, warnings denied",
+        run: || say(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+    },
+    Step {
+        name: "docs",
+        what: "the public docs, warnings denied",
+        run: || say(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")),
+    },
+    Step { name: "test", what: "cargo test --workspace", run: || say(cargo().args(["test", "--workspace"])) },
+    Step { name: "tidy", what: "cargo xtask tidy", run: tidy::run },
+    Step { name: "loom", what: "the lock-free code under the model checker", run: || script("loom.sh") },
+    Step { name: "faults", what: "killed, stopped and starved processes", run: || script("faults.sh") },
+    Step { name: "readme", what: "every command of the README, in order", run: || script("readme.sh") },
+    Step { name: "bench", what: "a short benchmark, outputs compared", run: || script("bench.sh") },
+];
+
+/// Runs all steps, or those named.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    if args.iter().any(|arg| arg == "--list") {
+        STEPS.iter().for_each(|step| println!("{:8} {}", step.name, step.what));
+        return Ok(());
+    }
+    if let Some(unknown) = args.iter().find(|arg| !STEPS.iter().any(|step| step.name == arg.as_str())) {
+        bail!("no step '{unknown}'; see cargo xtask ci --list");
+    }
+    let begin = Instant::now();
+    for step in STEPS.iter().filter(|step| args.is_empty() || args.iter().any(|arg| arg == step.name)) {
+        println!("\n=== {}: {}", step.name, step.what);
+        let step_begin = Instant::now();
+        (step.run)().with_context(|| format!("step {}", step.name))?;
+        println!("=== {}: passed in {:.0} s", step.name, step_begin.elapsed().as_secs_f64());
+    }
+    println!("\nall passed in {:.0} s", begin.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Prints a command, then runs it.
+fn say(command: &mut Command) -> Result<()> {
+    println!("+ {}", words(command));
+    crate::run(command)
+}
+
+/// Runs a script of `.ci/`, which prints what it does.
+fn script(name: &str) -> Result<()> {
+    say(Command::new("bash").arg(Path::new(".ci").join(name)).current_dir(root()))
+}

@@ -1,0 +1,194 @@
+//! Checks that no compiler makes: who may know whom, how long files are, where `unsafe` stands, what the README promises.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{cargo, root};
+
+/// Which crates of this workspace a crate may depend on: the arrows of `docs/architecture.md`. Tests may use more.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("slackline-transport", &[]),
+    ("slackline-collective", &["slackline-transport"]),
+    ("slackline-embedding", &[]),
+    ("slackline-checkpoint", &[]),
+    ("slackline-data", &[]),
+    ("slackline-dlrm", &["slackline-collective", "slackline-embedding", "slackline-checkpoint", "slackline-data"]),
+    (
+        "slackline-bench",
+        &["slackline-transport", "slackline-collective", "slackline-embedding", "slackline-data", "slackline-dlrm"],
+    ),
+    (
+        "slackline",
+        &[
+            "slackline-transport",
+            "slackline-collective",
+            "slackline-embedding",
+            "slackline-checkpoint",
+            "slackline-data",
+            "slackline-dlrm",
+        ],
+    ),
+    ("xtask", &[]),
+    (
+        "slackline-benches",
+        &["slackline-transport", "slackline-collective", "slackline-embedding", "slackline-data", "slackline-dlrm"],
+    ),
+];
+
+const MOST_LINES: usize = 600;
+
+/// Modules that may hold `unsafe`: folders or files of these names.
+const UNSAFE_MODULES: &[&str] = &["shm", "simd", "mmap", "ffi"];
+
+/// Runs every check and reports all that fails.
+pub(crate) fn run() -> Result<()> {
+    let mut complaints = Vec::new();
+    arrows(&mut complaints)?;
+    let files = tracked_files()?;
+    for file in files.iter().filter(|file| file.extension().is_some_and(|end| end == "rs")) {
+        let text = fs::read_to_string(root().join(file)).with_context(|| file.display().to_string())?;
+        source_file(file, &text, &mut complaints);
+    }
+    readme(&mut complaints)?;
+    for complaint in &complaints {
+        eprintln!("tidy: {complaint}");
+    }
+    if !complaints.is_empty() {
+        bail!("{} complaints", complaints.len());
+    }
+    println!("tidy: arrows, {} files and the README's commands are in order", files.len());
+    Ok(())
+}
+
+fn arrows(complaints: &mut Vec<String>) -> Result<()> {
+    let output = cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
+    if !output.status.success() {
+        bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let metadata: Value = serde_json::from_slice(&output.stdout)?;
+    let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
+    let allowed: BTreeMap<_, _> = ARROWS.iter().copied().collect();
+    for package in packages {
+        let name = package["name"].as_str().context("a package without a name")?;
+        let Some(may) = allowed.get(name) else {
+            complaints.push(format!("{name} is not in the list of arrows (xtask/src/tidy.rs, docs/architecture.md)"));
+            continue;
+        };
+        if package["description"].as_str().is_none_or(str::is_empty) {
+            complaints.push(format!("{name} has no description"));
+        }
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            let other = dependency["name"].as_str().unwrap_or_default();
+            let in_tests = dependency["kind"] == "dev";
+            if allowed.contains_key(other) && !in_tests && !may.contains(&other) {
+                complaints.push(format!("{name} may not depend on {other}: arrows point downward"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn tracked_files() -> Result<Vec<PathBuf>> {
+    let output = std::process::Command::new("git").arg("ls-files").current_dir(root()).output()?;
+    if !output.status.success() {
+        bail!("git ls-files: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8(output.stdout)?.lines().map(PathBuf::from).filter(|file| root().join(file).exists()).collect())
+}
+
+fn source_file(file: &Path, text: &str, complaints: &mut Vec<String>) {
+    let name = file.display();
+    let lines = text.lines().count();
+    if lines > MOST_LINES {
+        complaints.push(format!("{name} has {lines} lines: more than {MOST_LINES} are usually two concepts"));
+    }
+    if !text.starts_with("//!") && !text.starts_with("#!") {
+        complaints.push(format!("{name} does not begin with a //! line that says what it is for"));
+    }
+    let crate_root = file.ends_with("src/lib.rs") || file.ends_with("src/main.rs");
+    if crate_root && !text.contains("#![forbid(unsafe_code)]") && !text.contains("#![deny(unsafe_code)]") {
+        complaints.push(format!("{name} neither forbids nor denies unsafe code"));
+    }
+    let named_for_it = file.iter().any(|part| {
+        let stem = Path::new(part).file_stem().unwrap_or_default();
+        UNSAFE_MODULES.iter().any(|module| stem == *module)
+    });
+    // The words are put together here so that this file does not find itself.
+    let forms = [" {", " impl", " fn"].map(|after| format!("{}{after}", "unsafe"));
+    let code = |line: &&str| !line.trim_start().starts_with("//");
+    if !named_for_it && text.lines().filter(code).any(|line| forms.iter().any(|form| line.contains(form))) {
+        complaints.push(format!("{name} has unsafe code outside a module named {}", UNSAFE_MODULES.join(", ")));
+    }
+}
+
+/// Every `cargo` and `slackline` command in the README's code blocks names a command and options that exist.
+fn readme(complaints: &mut Vec<String>) -> Result<()> {
+    let text = fs::read_to_string(root().join("README.md")).context("README.md")?;
+    let mut help = BTreeMap::new();
+    for (number, line) in code_lines(&text) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let unknown = match words.as_slice() {
+            ["cargo", "xtask", "bench", rest @ ..] => {
+                let command: Vec<&str> = rest.iter().copied().take_while(|word| !word.starts_with('-')).collect();
+                missing_options(&mut help, "slackline-bench", &command[..command.len().min(1)], rest)?
+            }
+            ["cargo", "xtask", command, ..] => (!["tidy", "ci", "help"].contains(command)).then(|| command.to_string()),
+            ["slackline", command, rest @ ..] => missing_options(&mut help, "slackline", &[command], rest)?,
+            _ => None,
+        };
+        if let Some(unknown) = unknown {
+            complaints.push(format!("README.md line {number}: `{line}`: there is no {unknown}"));
+        }
+    }
+    if help.is_empty() {
+        complaints.push("README.md shows no command of this project".to_owned());
+    }
+    Ok(())
+}
+
+/// The lines of ```sh blocks, continued lines joined, with the number of their first line.
+fn code_lines(text: &str) -> Vec<(usize, String)> {
+    let mut lines = Vec::new();
+    let mut inside = false;
+    let mut open: Option<(usize, String)> = None;
+    for (number, line) in text.lines().enumerate().map(|(number, line)| (number + 1, line.trim())) {
+        if line.starts_with("```") {
+            inside = line == "```sh";
+            continue;
+        }
+        if !inside || line.starts_with('#') {
+            continue;
+        }
+        let (start, mut joined) = open.take().unwrap_or((number, String::new()));
+        joined.push_str(line.trim_end_matches('\\'));
+        if line.ends_with('\\') { open = Some((start, joined)) } else { lines.push((start, joined)) }
+    }
+    lines
+}
+
+/// The first option that the command's own help does not know, or the command itself.
+fn missing_options(
+    help: &mut BTreeMap<String, Option<String>>,
+    package: &str,
+    command: &[&str],
+    words: &[&str],
+) -> Result<Option<String>> {
+    let key = format!("{package} {}", command.join(" "));
+    if !help.contains_key(&key) {
+        let output = cargo()
+            .args(["run", "--quiet", "--release", "--package", package, "--bin", package, "--"])
+            .args(command)
+            .arg("--help")
+            .output()?;
+        let text = output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned());
+        help.insert(key.clone(), text);
+    }
+    let Some(text) = &help[&key] else { return Ok(Some(format!("command {key}"))) };
+    let options = words.iter().filter(|word| word.starts_with("--"));
+    let names = options.map(|word| word.split('=').next().unwrap_or(word));
+    Ok(names.filter(|name| !text.contains(*name)).map(|name| format!("option {name} of {key}")).next())
+}
