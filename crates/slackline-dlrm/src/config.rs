@@ -1,0 +1,297 @@
+//! The shape of a model, by the argument names of the reference DLRM.
+
+mod parse;
+
+use crate::{DlrmError, Result};
+pub use parse::ParsedConfig;
+
+/// How the bottom output and the pooled vectors of a sample become the input of the top MLP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InteractionOp {
+    /// The bottom output, then the dot products of all pairs of vectors.
+    #[default]
+    Dot,
+    /// All vectors side by side.
+    Cat,
+}
+
+impl InteractionOp {
+    /// The name that the reference gives it: `dot` or `cat`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dot => "dot",
+            Self::Cat => "cat",
+        }
+    }
+}
+
+/// The reference's command-line arguments that shape a model, unchecked. [`ModelConfig::new`] checks them.
+///
+/// Field names are the reference's without the leading `arch_`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Arguments {
+    /// Width of every embedding row.
+    pub sparse_feature_size: usize,
+    /// Rows of each table.
+    pub embedding_size: Vec<usize>,
+    /// Widths of the bottom MLP, from the dense features to its output.
+    pub mlp_bot: Vec<usize>,
+    /// Widths of the top MLP, with or without the computed first one.
+    pub mlp_top: Vec<usize>,
+    /// How the vectors of a sample are combined.
+    pub interaction_op: InteractionOp,
+    /// With [`InteractionOp::Dot`]: whether a vector is also multiplied with itself.
+    pub interaction_itself: bool,
+    /// Layer of the bottom MLP that ends in a sigmoid instead of a ReLU; -1 is none. `None` means the default, none.
+    pub sigmoid_bot: Option<i64>,
+    /// The same of the top MLP. `None` means the default, its last layer.
+    pub sigmoid_top: Option<i64>,
+    /// Predictions are clamped to `[t, 1 - t]` when `0 < t < 1`; any other value leaves them alone.
+    pub loss_threshold: f64,
+}
+
+/// The shape of one DLRM, checked: all its numbers agree with each other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    dim: usize,
+    rows: Vec<usize>,
+    bottom: Vec<usize>,
+    top: Vec<usize>,
+    /// The widths of the top MLP as they were given.
+    given_top: Vec<usize>,
+    op: InteractionOp,
+    itself: bool,
+    sigmoid_bottom: Option<usize>,
+    sigmoid_top: Option<usize>,
+    /// What was asked for `sigmoid_top`, since its default follows the number of layers.
+    asked_sigmoid_top: Option<i64>,
+    loss_threshold: f64,
+}
+
+impl ModelConfig {
+    /// Checks the arguments against each other.
+    ///
+    /// # The first width of the top MLP
+    ///
+    /// On the reference's command line `arch_mlp_top` omits the first width, since it follows from the interaction; in
+    /// the reference's own variables, and in most files, it is there. So a list whose first width *is* the computed one
+    /// is taken as it stands, and otherwise the computed one is prepended. Only a model whose first hidden layer is
+    /// exactly as wide as the interaction, given without the computed width, is misread by that rule; and a wrong first
+    /// width becomes one layer too many. Both are found when a checkpoint is at hand: see
+    /// [`settle_top`](Self::settle_top).
+    ///
+    /// # Errors
+    ///
+    /// [`DlrmError::Argument`] for the first argument that is empty, zero, too large, or at odds with another.
+    pub fn new(arguments: Arguments) -> Result<Self> {
+        let Arguments { sparse_feature_size: dim, embedding_size: rows, mlp_bot: bottom, mlp_top: given_top, .. } =
+            arguments;
+        if dim == 0 {
+            return Err(wrong("arch_sparse_feature_size", "must be at least 1".into()));
+        }
+        if rows.is_empty() {
+            return Err(wrong("arch_embedding_size", "names no table".into()));
+        }
+        no_zero("arch_embedding_size", &rows)?;
+        no_zero("arch_mlp_bot", &bottom)?;
+        no_zero("arch_mlp_top", &given_top)?;
+        for (table, &count) in rows.iter().enumerate() {
+            if count.checked_mul(dim).and_then(|n| n.checked_mul(4)).is_none_or(|n| n > isize::MAX as usize) {
+                let problem = format!("table {table} of {count} rows by {dim} values does not fit in memory");
+                return Err(wrong("arch_embedding_size", problem));
+            }
+        }
+        if bottom.len() < 2 {
+            return Err(wrong("arch_mlp_bot", format!("needs at least 2 widths, has {}", bottom.len())));
+        }
+        let last = bottom[bottom.len() - 1];
+        if last != dim {
+            let problem =
+                format!("its last width is {last}, but arch_sparse_feature_size is {dim}; they must be equal");
+            return Err(wrong("arch_mlp_bot", problem));
+        }
+        let op = arguments.interaction_op;
+        let itself = arguments.interaction_itself;
+        let width = interaction_width(op, itself, dim, rows.len())
+            .ok_or_else(|| wrong("arch_embedding_size", format!("{} tables are too many to interact", rows.len())))?;
+        let top = if given_top.first() == Some(&width) { given_top.clone() } else { prepended(width, &given_top) };
+        check_top(&top, &given_top, width)?;
+        check_layers("arch_mlp_bot", &bottom)?;
+        check_layers("arch_mlp_top", &top)?;
+        let sigmoid_bottom = sigmoid_layer("sigmoid_bot", arguments.sigmoid_bot.unwrap_or(-1), bottom.len() - 1)?;
+        let sigmoid_top = top_sigmoid(arguments.sigmoid_top, &top)?;
+        if !arguments.loss_threshold.is_finite() {
+            return Err(wrong("loss_threshold", format!("must be a finite number, not {}", arguments.loss_threshold)));
+        }
+        Ok(Self {
+            dim,
+            rows,
+            bottom,
+            top,
+            given_top,
+            op,
+            itself,
+            sigmoid_bottom,
+            sigmoid_top,
+            asked_sigmoid_top: arguments.sigmoid_top,
+            loss_threshold: arguments.loss_threshold,
+        })
+    }
+
+    /// Width of every embedding row and of the bottom MLP's output.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// How many tables the model has, at least 1.
+    pub fn tables(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Rows of each table.
+    pub fn rows(&self) -> &[usize] {
+        &self.rows
+    }
+
+    /// Dense features of a sample.
+    pub fn dense_features(&self) -> usize {
+        self.bottom[0]
+    }
+
+    /// Widths of the bottom MLP: the dense features, the hidden layers, [`dim`](Self::dim).
+    pub fn bottom(&self) -> &[usize] {
+        &self.bottom
+    }
+
+    /// Widths of the top MLP, complete: the interaction, the hidden layers, 1.
+    pub fn top(&self) -> &[usize] {
+        &self.top
+    }
+
+    /// How the vectors of a sample are combined.
+    pub fn interaction_op(&self) -> InteractionOp {
+        self.op
+    }
+
+    /// Whether the dot interaction also multiplies each vector with itself.
+    pub fn interaction_itself(&self) -> bool {
+        self.itself
+    }
+
+    /// Width of the interaction's output, which is the top MLP's input.
+    pub fn interaction_width(&self) -> usize {
+        self.top[0]
+    }
+
+    /// The bottom layer that ends in a sigmoid, if any; all others end in a ReLU.
+    pub fn sigmoid_bottom(&self) -> Option<usize> {
+        self.sigmoid_bottom
+    }
+
+    /// The top layer that ends in a sigmoid, if any; all others end in a ReLU.
+    pub fn sigmoid_top(&self) -> Option<usize> {
+        self.sigmoid_top
+    }
+
+    /// The lowest and highest prediction, when predictions are clamped.
+    pub fn clamp(&self) -> Option<(f32, f32)> {
+        let t = self.loss_threshold;
+        (0.0 < t && t < 1.0).then_some((t as f32, (1.0 - t) as f32))
+    }
+
+    /// Weights and biases of both MLPs, in values.
+    pub fn dense_values(&self) -> usize {
+        [&self.bottom, &self.top].into_iter().flat_map(|widths| widths.windows(2)).map(|w| (w[0] + 1) * w[1]).sum()
+    }
+
+    /// Rereads `arch_mlp_top` by the shapes `[outputs, inputs]` that a checkpoint has for the top MLP's layers, in order.
+    ///
+    /// Where the shapes agree with the list as taken, nothing changes; where they agree with the list *and* a computed
+    /// width before it, that becomes the top MLP. Where they agree with neither, nothing changes either, and comparing
+    /// the tensors one by one tells which is wrong.
+    ///
+    /// # Errors
+    ///
+    /// [`DlrmError::Argument`] if `sigmoid_top` names a layer that the top MLP does not have.
+    pub fn settle_top(&mut self, layers: &[[usize; 2]]) -> Result<()> {
+        let agrees = |widths: &[usize]| {
+            widths.len() == layers.len() + 1
+                && widths.windows(2).zip(layers).all(|(pair, layer)| *layer == [pair[1], pair[0]])
+        };
+        let other = prepended(self.top[0], &self.given_top);
+        if !agrees(&self.top) && agrees(&other) {
+            self.sigmoid_top = top_sigmoid(self.asked_sigmoid_top, &other)?;
+            self.top = other;
+        }
+        Ok(())
+    }
+}
+
+/// Width of the interaction's output for `tables` tables of rows `dim` wide; `None` if it has no number.
+fn interaction_width(op: InteractionOp, itself: bool, dim: usize, tables: usize) -> Option<usize> {
+    let vectors = tables.checked_add(1)?;
+    match op {
+        InteractionOp::Cat => vectors.checked_mul(dim),
+        InteractionOp::Dot => {
+            let pairs = vectors.checked_mul(if itself { vectors.checked_add(1)? } else { tables })? / 2;
+            pairs.checked_add(dim)
+        }
+    }
+}
+
+fn prepended(width: usize, given: &[usize]) -> Vec<usize> {
+    std::iter::once(width).chain(given.iter().copied()).collect()
+}
+
+fn check_top(top: &[usize], given: &[usize], width: usize) -> Result<()> {
+    if top.len() < 2 {
+        return Err(wrong("arch_mlp_top", format!("{given:?} has no layer after the computed width {width}")));
+    }
+    let last = top[top.len() - 1];
+    if last != 1 {
+        let problem = format!("its last width must be 1 (a probability), not {last}; the interaction is {width} wide");
+        return Err(wrong("arch_mlp_top", problem));
+    }
+    Ok(())
+}
+
+/// Refuses widths whose layers could not be held, so that later products of widths can't overflow.
+fn check_layers(argument: &'static str, widths: &[usize]) -> Result<()> {
+    const MOST: usize = 1 << 40;
+    let mut total = 0usize;
+    for pair in widths.windows(2) {
+        let values = pair[0].checked_add(1).and_then(|inputs| inputs.checked_mul(pair[1]));
+        total = match values.and_then(|values| total.checked_add(values)).filter(|&total| total <= MOST) {
+            Some(total) => total,
+            None => return Err(wrong(argument, format!("a layer from {} to {} is too large", pair[0], pair[1]))),
+        };
+    }
+    Ok(())
+}
+
+fn top_sigmoid(asked: Option<i64>, top: &[usize]) -> Result<Option<usize>> {
+    let layers = top.len() - 1;
+    sigmoid_layer("sigmoid_top", asked.unwrap_or(layers as i64 - 1), layers)
+}
+
+fn sigmoid_layer(argument: &'static str, asked: i64, layers: usize) -> Result<Option<usize>> {
+    match usize::try_from(asked) {
+        Ok(layer) if layer < layers => Ok(Some(layer)),
+        Err(_) if asked == -1 => Ok(None),
+        _ => Err(wrong(argument, format!("{asked} is neither -1 (none) nor one of the layers 0 to {}", layers - 1))),
+    }
+}
+
+fn no_zero(argument: &'static str, list: &[usize]) -> Result<()> {
+    match list.iter().position(|&n| n == 0) {
+        Some(at) => Err(wrong(argument, format!("number {at} of the list is 0"))),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn wrong(argument: &'static str, problem: String) -> DlrmError {
+    DlrmError::Argument { argument, problem }
+}
+
+#[cfg(test)]
+mod tests;

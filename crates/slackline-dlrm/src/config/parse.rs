@@ -1,0 +1,162 @@
+//! Reading a configuration from JSON and writing it back.
+
+use serde_json::{Map, Value, json};
+
+use super::{Arguments, InteractionOp, ModelConfig, wrong};
+use crate::Result;
+
+/// A configuration and what else its file said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParsedConfig {
+    /// The checked configuration.
+    pub config: ModelConfig,
+    /// Keys that mean nothing here, in alphabetical order: training options and the like.
+    pub unused: Vec<String>,
+}
+
+/// Options of the reference that change the model into one that this crate does not compute, and the values with which
+/// they change nothing.
+const FOREIGN: [(&str, &[&str]); 5] = [
+    ("qr_flag", &["false", "null", "0"]),
+    ("md_flag", &["false", "null", "0"]),
+    ("weighted_pooling", &["null", "\"None\"", "\"\"", "false"]),
+    ("quantize_mlp_with_bit", &["32", "null"]),
+    ("arch_project_size", &["0", "null"]),
+];
+
+impl ModelConfig {
+    /// Reads a JSON object of the reference's arguments.
+    ///
+    /// | key | value | when missing |
+    /// |---|---|---|
+    /// | `arch_sparse_feature_size` | width of the embedding rows | an error |
+    /// | `arch_embedding_size` | rows of each table: a list, or `"1460-583-10131227"` | an error |
+    /// | `arch_mlp_bot` | widths of the bottom MLP, list or string | an error |
+    /// | `arch_mlp_top` | widths of the top MLP, with or without the first: see [`new`](Self::new) | an error |
+    /// | `arch_interaction_op` | `"dot"` or `"cat"` | `"dot"` |
+    /// | `arch_interaction_itself` | whether `dot` multiplies each vector with itself | `false` |
+    /// | `sigmoid_bot`, `sigmoid_top` | the layer, from 0, that ends in a sigmoid; -1 for none | none, the last |
+    /// | `loss_threshold` | `t` of the clamp to `[t, 1 - t]` | no clamp |
+    ///
+    /// Other keys are listed as unused, except those of the reference's options that would change the predictions
+    /// (`qr_flag`, `md_flag`, `weighted_pooling`, `arch_project_size`, `quantize_mlp_with_bit`): these are refused when
+    /// they are switched on.
+    ///
+    /// # Errors
+    ///
+    /// [`DlrmError::Json`](crate::DlrmError::Json) if it is not JSON, [`DlrmError::Argument`](crate::DlrmError::Argument)
+    /// for an argument that is missing, malformed, unsupported or at odds with another.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let parsed = slackline_dlrm::ModelConfig::from_json(
+    ///     r#"{"arch_sparse_feature_size": 2, "arch_embedding_size": "4-3-2",
+    ///         "arch_mlp_bot": "4-3-2", "arch_mlp_top": "4-1", "mini_batch_size": 128}"#,
+    /// )?;
+    /// assert_eq!(parsed.config.top(), [8, 4, 1]);
+    /// assert_eq!(parsed.unused, ["mini_batch_size"]);
+    /// # Ok::<(), slackline_dlrm::DlrmError>(())
+    /// ```
+    pub fn from_json(text: &str) -> Result<ParsedConfig> {
+        Self::from_object(serde_json::from_str(text)?)
+    }
+
+    pub(crate) fn from_object(mut object: Map<String, Value>) -> Result<ParsedConfig> {
+        for (argument, harmless) in FOREIGN {
+            if let Some(value) = object.remove(argument) {
+                let text = value.to_string();
+                if !harmless.contains(&text.as_str()) {
+                    return Err(wrong(argument, format!("{text} changes the model into one that is not supported")));
+                }
+            }
+        }
+        let arguments = Arguments {
+            sparse_feature_size: count(
+                "arch_sparse_feature_size",
+                &required(&mut object, "arch_sparse_feature_size")?,
+            )?,
+            embedding_size: list("arch_embedding_size", required(&mut object, "arch_embedding_size")?)?,
+            mlp_bot: list("arch_mlp_bot", required(&mut object, "arch_mlp_bot")?)?,
+            mlp_top: list("arch_mlp_top", required(&mut object, "arch_mlp_top")?)?,
+            interaction_op: match optional(&mut object, "arch_interaction_op") {
+                None => InteractionOp::Dot,
+                Some(Value::String(name)) if name == "dot" => InteractionOp::Dot,
+                Some(Value::String(name)) if name == "cat" => InteractionOp::Cat,
+                Some(other) => {
+                    return Err(wrong("arch_interaction_op", format!("{other} is neither \"dot\" nor \"cat\"")));
+                }
+            },
+            interaction_itself: match optional(&mut object, "arch_interaction_itself") {
+                None => false,
+                Some(Value::Bool(itself)) => itself,
+                Some(other) => return Err(wrong("arch_interaction_itself", format!("{other} is not true or false"))),
+            },
+            sigmoid_bot: layer(&mut object, "sigmoid_bot")?,
+            sigmoid_top: layer(&mut object, "sigmoid_top")?,
+            loss_threshold: match optional(&mut object, "loss_threshold") {
+                None => 0.0,
+                Some(value) => {
+                    value.as_f64().ok_or_else(|| wrong("loss_threshold", format!("{value} is not a number")))?
+                }
+            },
+        };
+        let mut unused: Vec<String> = object.into_iter().map(|(key, _)| key).collect();
+        unused.sort_unstable();
+        Ok(ParsedConfig { config: Self::new(arguments)?, unused })
+    }
+
+    /// The configuration as a JSON object by the reference's argument names, complete: reading it back gives the same
+    /// model, whatever defaults were used.
+    pub fn to_json(&self) -> Value {
+        let layer = |sigmoid: Option<usize>| sigmoid.map_or(-1, |layer| layer as i64);
+        json!({
+            "arch_sparse_feature_size": self.dim,
+            "arch_embedding_size": self.rows,
+            "arch_mlp_bot": self.bottom,
+            "arch_mlp_top": self.top,
+            "arch_interaction_op": self.op.name(),
+            "arch_interaction_itself": self.itself,
+            "sigmoid_bot": layer(self.sigmoid_bottom),
+            "sigmoid_top": layer(self.sigmoid_top),
+            "loss_threshold": self.loss_threshold,
+        })
+    }
+}
+
+/// Takes a key out of the object; `null` counts as missing.
+fn optional(object: &mut Map<String, Value>, argument: &'static str) -> Option<Value> {
+    object.remove(argument).filter(|value| !value.is_null())
+}
+
+fn required(object: &mut Map<String, Value>, argument: &'static str) -> Result<Value> {
+    optional(object, argument).ok_or_else(|| wrong(argument, "is missing".into()))
+}
+
+fn count(argument: &'static str, value: &Value) -> Result<usize> {
+    value
+        .as_u64()
+        .and_then(|n| usize::try_from(n).ok())
+        .ok_or_else(|| wrong(argument, format!("{value} is not a whole number of at least 0")))
+}
+
+/// A list of numbers, or the reference's string of numbers with dashes between.
+fn list(argument: &'static str, value: Value) -> Result<Vec<usize>> {
+    match value {
+        Value::Array(items) => items.iter().map(|item| count(argument, item)).collect(),
+        Value::String(text) => text
+            .split('-')
+            .map(|part| {
+                let part = part.trim();
+                part.parse().map_err(|_| wrong(argument, format!("{part:?} in {text:?} is not a whole number")))
+            })
+            .collect(),
+        other => Err(wrong(argument, format!("{other} is neither a list nor a string such as \"512-256-1\""))),
+    }
+}
+
+fn layer(object: &mut Map<String, Value>, argument: &'static str) -> Result<Option<i64>> {
+    optional(object, argument)
+        .map(|value| value.as_i64().ok_or_else(|| wrong(argument, format!("{value} is not the number of a layer"))))
+        .transpose()
+}
