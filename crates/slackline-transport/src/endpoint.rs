@@ -47,6 +47,36 @@ pub struct GroupShape {
     pub lanes: Vec<LaneShape>,
 }
 
+impl GroupShape {
+    /// The shape that a transport works with: checked, and every slot rounded up to [`SLOT_ALIGN`] (and to one of those
+    /// at least, for lanes whose messages are all empty).
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::Shape`] without ranks or lanes, with more lanes than [`Lane`] can number, or with a lane that has
+    /// no slots, or slots of 4 GiB or more.
+    pub fn rounded(&self) -> Result<GroupShape, TransportError> {
+        let refuse = |why: String| Err(TransportError::Shape { ranks: self.ranks, why });
+        if self.ranks == 0 {
+            return refuse("it has no ranks".into());
+        }
+        if self.lanes.is_empty() || self.lanes.len() > usize::from(u16::MAX) + 1 {
+            return refuse(format!("it has {} lanes, not 1 to 65536", self.lanes.len()));
+        }
+        let mut rounded = self.clone();
+        for (lane, shape) in rounded.lanes.iter_mut().enumerate() {
+            if shape.slots == 0 {
+                return refuse(format!("lane {lane} has no slots"));
+            }
+            if shape.slot_bytes > u32::MAX as usize - SLOT_ALIGN {
+                return refuse(format!("lane {lane} has slots of {} bytes, 4 GiB or more", shape.slot_bytes));
+            }
+            shape.slot_bytes = shape.slot_bytes.max(1).next_multiple_of(SLOT_ALIGN);
+        }
+        Ok(rounded)
+    }
+}
+
 /// Every slot starts on a multiple of this many bytes: a cache line, and enough for any vector load.
 pub const SLOT_ALIGN: usize = 64;
 
@@ -98,7 +128,8 @@ pub trait Endpoint {
     /// The group and its rings, equal on every rank; `slot_bytes` is already rounded up.
     fn shape(&self) -> &GroupShape;
 
-    /// How many slots towards `to` are free now. Never decreases but by [`publish`](Endpoint::publish).
+    /// How many slots towards `to` are free: a lower bound, which is 0 only if none is free now, and which
+    /// [`wait`](Endpoint::wait) brings up to date. Never decreases but by [`publish`](Endpoint::publish).
     fn free_slots(&mut self, lane: Lane, to: Rank) -> usize;
 
     /// The next free slot towards every peer; their contents are unspecified. Nothing is sent until

@@ -1,0 +1,342 @@
+//! The endpoint of both transports.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::group::{Group, Poison, Status, check_rank};
+use super::liveness::Watch;
+use super::ring::{Corrupt, Pair};
+use crate::sync::Reach;
+use crate::{Endpoint, GroupShape, Lane, PeerState, Rank, Rooms, TransportError, parking};
+
+/// How long a waiting rank spins, where every rank has a core of its own. A peer that is about to publish does so within a
+/// microsecond or two; past a few, the core is better lent out.
+const SPIN: Duration = Duration::from_micros(5);
+
+/// How long it then offers its core to others, and looks again whenever it gets it back. Falling asleep and being woken
+/// costs some 5 to 10 µs on both sides; this is several times that.
+const YIELD: Duration = Duration::from_micros(80);
+
+/// The longest sleep. Nothing depends on it but how soon a rank notices peers that were killed, who wake nobody.
+const SLEEP: Duration = Duration::from_millis(50);
+
+/// Looks between two looks at the clock while spinning.
+const LOOKS: u32 = 16;
+
+/// How long a poison may stay half written before its writer counts as killed.
+const POISON_PATIENCE: Duration = Duration::from_millis(100);
+
+const HALF_POISON: &[u8] = b"a rank was ended while it was writing down why the group failed";
+
+/// One rank's end of a group in memory, between threads or between processes. A slot *is* the receiver's memory: nothing
+/// is copied.
+///
+/// Cost: publishing and releasing is one or two plain stores; looking at a counter is a load, and a cache miss when it has
+/// moved; [`notify`](Endpoint::notify) is a fence and a load while nobody sleeps, a system call for each rank that does.
+/// Waiting spins for some microseconds (if the machine has a core for every rank), then yields, then sleeps.
+///
+/// An endpoint that is dropped without [`detach`](Endpoint::detach) counts as dead, as does one whose process has ended.
+/// Counters or lengths in the shared memory that no well-behaved peer can have written poison the group.
+pub struct RingEndpoint {
+    rank: Rank,
+    /// `ranks` pairs a lane.
+    pairs: Vec<Pair>,
+    ranks: usize,
+    watches: Vec<Watch>,
+    seen_changes: u64,
+    spins: bool,
+    poison: Option<Vec<u8>>,
+    half_poison_since: Option<Instant>,
+    ended: bool,
+    /// Last, so that the memory outlives the pairs, which point into it.
+    group: Arc<Group>,
+}
+
+impl RingEndpoint {
+    /// Takes `rank` of a group, which nobody may have taken before.
+    pub(crate) fn take(group: Arc<Group>, rank: Rank) -> Result<Self, TransportError> {
+        let ranks = group.shape().ranks;
+        check_rank(rank, ranks)?;
+        if !group.claim(rank) {
+            let why = match group.process(rank) {
+                Some((pid, _)) if pid != std::process::id() => format!("process {pid} has taken this rank"),
+                _ => "this rank was taken or given up before".into(),
+            };
+            return Err(TransportError::Attach { rank, why });
+        }
+        let mut pairs = Vec::with_capacity(ranks * group.shape().lanes.len());
+        for lane in 0..group.shape().lanes.len() {
+            for peer in 0..ranks {
+                // SAFETY: the region lives as long as `group`, which the endpoint holds; `claim` succeeds once a rank, so
+                // these are the only pairs of this rank; a region has one group, hence one layout.
+                pairs.push(unsafe { Pair::new(group.region(), group.layout(), group.shape(), lane, rank, peer) });
+            }
+        }
+        Ok(RingEndpoint {
+            rank,
+            pairs,
+            ranks,
+            watches: (0..ranks).map(|_| Watch::new()).collect(),
+            seen_changes: 0,
+            spins: group.spins(),
+            poison: None,
+            half_poison_since: None,
+            ended: false,
+            group,
+        })
+    }
+
+    /// Waits until every rank of the group has attached, for at most `patience`. Only sensible between processes: the
+    /// endpoints of a thread group are all there from the start.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::NotAttached`] names the ranks that have not come in time, or, as soon as that is known, those that
+    /// have ended instead.
+    pub fn wait_for_all(&mut self, patience: Duration) -> Result<(), TransportError> {
+        let began = Instant::now();
+        loop {
+            let dead: Vec<Rank> = (0..self.ranks).filter(|rank| self.peer_state(*rank) == PeerState::Dead).collect();
+            if !dead.is_empty() {
+                return Err(TransportError::NotAttached { ranks: dead, ended: true, waited: began.elapsed() });
+            }
+            let absent: Vec<Rank> = (0..self.ranks).filter(|rank| self.group.status(*rank) == Status::Absent).collect();
+            if absent.is_empty() {
+                return Ok(());
+            }
+            let waited = began.elapsed();
+            if waited >= patience {
+                return Err(TransportError::NotAttached { ranks: absent, ended: false, waited });
+            }
+            self.park((patience - waited).min(SLEEP))?;
+        }
+    }
+
+    /// Looks at everything that a wait is for, and remembers it as looked at.
+    #[inline]
+    fn moved(&mut self) -> bool {
+        let changes = self.group.changes();
+        let mut moved = changes != self.seen_changes;
+        self.seen_changes = changes;
+        for index in 0..self.pairs.len() {
+            match self.pairs[index].refresh() {
+                Ok(changed) => moved |= changed,
+                Err(corrupt) => moved |= self.corrupt(index, corrupt),
+            }
+        }
+        moved
+    }
+
+    /// Sleeps until woken, unless something has moved.
+    fn park(&mut self, limit: Duration) -> Result<(), TransportError> {
+        let group = self.group.clone();
+        let (word, bit) = (self.rank / parking::RANKS_A_WORD, (self.rank % parking::RANKS_A_WORD) as u32);
+        parking::sleep(&group.sleepers()[word], bit, &group.cell(self.rank).bell.0, limit, group.reach(), || {
+            self.moved()
+        })
+        .map_err(|source| TransportError::System { rank: self.rank, action: "sleeping on a futex", source })
+    }
+
+    /// Poisons the group for what a peer has written; whether that was news.
+    #[cold]
+    fn corrupt(&self, index: usize, what: Corrupt) -> bool {
+        let news = !self.group.is_poisoned();
+        let (lane, peer, rank) = (index / self.ranks, index % self.ranks, self.rank);
+        let size = self.group.shape().lanes[lane];
+        self.group.poison(
+            match what {
+                Corrupt::Published(value) => format!(
+                    "shared memory is corrupt: rank {rank}, lane {lane}: rank {peer} claims {value} messages published"
+                ),
+                Corrupt::Released(value) => format!(
+                    "shared memory is corrupt: rank {rank}, lane {lane}: rank {peer} claims {value} messages released"
+                ),
+                Corrupt::Length(length) => format!(
+                    "shared memory is corrupt: rank {rank}, lane {lane}: rank {peer} claims {length} bytes in a slot of {}",
+                    size.slot_bytes
+                ),
+            }
+            .as_bytes(),
+        );
+        news
+    }
+
+    #[inline]
+    fn index(&self, lane: Lane, peer: Rank) -> usize {
+        // A rank out of range must not end up in the next lane.
+        assert!(peer < self.ranks, "rank {peer} of a group of {}", self.ranks);
+        lane.index() * self.ranks + peer
+    }
+}
+
+impl Endpoint for RingEndpoint {
+    fn rank(&self) -> Rank {
+        self.rank
+    }
+
+    fn shape(&self) -> &GroupShape {
+        self.group.shape()
+    }
+
+    #[inline]
+    fn free_slots(&mut self, lane: Lane, to: Rank) -> usize {
+        let index = self.index(lane, to);
+        match self.pairs[index].free() {
+            Ok(free) => free as usize,
+            Err(corrupt) => {
+                self.corrupt(index, corrupt);
+                0
+            }
+        }
+    }
+
+    #[inline]
+    fn rooms(&mut self, lane: Lane) -> Rooms<'_> {
+        let first = self.index(lane, 0);
+        for index in first..first + self.ranks {
+            if let Err(corrupt) = self.pairs[index].free() {
+                self.corrupt(index, corrupt);
+            }
+        }
+        self.pairs[first..first + self.ranks].iter_mut().map(Pair::room).collect()
+    }
+
+    #[inline]
+    fn publish(&mut self, lane: Lane, to: Rank, len: usize) {
+        let index = self.index(lane, to);
+        self.pairs[index].publish(len);
+    }
+
+    #[inline]
+    fn landed(&mut self, lane: Lane, from: Rank) -> u64 {
+        let index = self.index(lane, from);
+        if let Err(corrupt) = self.pairs[index].refresh_landed() {
+            self.corrupt(index, corrupt);
+        }
+        self.pairs[index].incoming.landed()
+    }
+
+    #[inline]
+    fn message(&self, lane: Lane, from: Rank, number: u64) -> &[u8] {
+        let index = self.index(lane, from);
+        match self.pairs[index].message(number) {
+            Ok(message) => message,
+            Err(corrupt) => {
+                self.corrupt(index, corrupt);
+                &[]
+            }
+        }
+    }
+
+    #[inline]
+    fn release(&mut self, lane: Lane, from: Rank, upto: u64) {
+        let index = self.index(lane, from);
+        self.pairs[index].release(upto);
+    }
+
+    #[inline]
+    fn notify(&mut self) {
+        self.group.wake();
+    }
+
+    fn wait(&mut self, until: Duration) -> Result<(), TransportError> {
+        if self.moved() {
+            return Ok(());
+        }
+        let began = self.now();
+        let spin_end = began + if self.spins { SPIN } else { Duration::ZERO };
+        let yield_end = spin_end + YIELD;
+        let mut now = began;
+        while now < until && now < spin_end {
+            for _ in 0..LOOKS {
+                std::hint::spin_loop();
+                if self.moved() {
+                    return Ok(());
+                }
+            }
+            now = self.now();
+        }
+        while now < until && now < yield_end {
+            std::thread::yield_now();
+            if self.moved() {
+                return Ok(());
+            }
+            now = self.now();
+        }
+        if now < until { self.park((until - now).min(SLEEP)) } else { Ok(()) }
+    }
+
+    fn peer_state(&mut self, peer: Rank) -> PeerState {
+        match self.group.status(peer) {
+            Status::Left => PeerState::Left,
+            Status::Dead => PeerState::Dead,
+            Status::Absent | Status::Attached => {
+                // A thread that ends says so when its endpoint is dropped.
+                if self.group.reach() == Reach::Process || peer == self.rank {
+                    return PeerState::Alive;
+                }
+                match self.group.process(peer) {
+                    Some((pid, start)) if self.watches[peer].gone(pid, start) => {
+                        // It may have left in an orderly way between the two looks.
+                        self.group.die(peer);
+                        if self.group.status(peer) == Status::Left { PeerState::Left } else { PeerState::Dead }
+                    }
+                    _ => PeerState::Alive,
+                }
+            }
+        }
+    }
+
+    fn poison(&mut self, reason: &[u8]) {
+        self.group.poison(reason);
+    }
+
+    fn poisoned(&mut self) -> Option<&[u8]> {
+        if self.poison.is_none() && self.group.is_poisoned() {
+            match self.group.poisoned() {
+                Poison::None => {}
+                Poison::Set(reason) => self.poison = Some(reason),
+                Poison::Writing => {
+                    let since = *self.half_poison_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > POISON_PATIENCE {
+                        self.poison = Some(HALF_POISON.to_vec());
+                    }
+                }
+            }
+        }
+        self.poison.as_deref()
+    }
+
+    fn detach(&mut self) {
+        if !self.ended {
+            self.ended = true;
+            self.group.leave(self.rank);
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.group.age()
+    }
+
+    fn sleep(&mut self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+}
+
+impl Drop for RingEndpoint {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.group.die(self.rank);
+        }
+    }
+}
+
+impl std::fmt::Debug for RingEndpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RingEndpoint")
+            .field("rank", &self.rank)
+            .field("shape", self.group.shape())
+            .field("reach", &self.group.reach())
+            .finish_non_exhaustive()
+    }
+}

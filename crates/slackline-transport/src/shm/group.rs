@@ -1,0 +1,289 @@
+//! The part of a group's memory that all ranks share: who is there, who sleeps, and whether the group has failed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::layout::{Head, LaneCell, Layout, MAGIC, POISON_WORDS, RankCell, VERSION, sleeper_words};
+use super::liveness;
+use super::region::Region;
+use crate::parking;
+use crate::sync::{AtomicU64, Ordering, Reach};
+use crate::{GroupShape, LaneShape, POISON_BYTES, Rank, TransportError};
+
+/// What a rank's status word says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// Nobody has taken this rank yet.
+    Absent,
+    Attached,
+    Left,
+    Dead,
+}
+
+const ABSENT: u32 = 0;
+const ATTACHED: u32 = 1;
+const LEFT: u32 = 2;
+const DEAD: u32 = 3;
+
+const POISON_NONE: u32 = 0;
+const POISON_WRITING: u32 = 1;
+const POISON_SET: u32 = 2;
+
+/// What the poison cell says.
+pub(crate) enum Poison {
+    None,
+    /// A rank has claimed the cell and not finished; it may have been killed.
+    Writing,
+    Set(Vec<u8>),
+}
+
+/// Everything that identifies a group on its way between processes.
+pub(crate) type Token = [u64; 2];
+
+/// A group's memory with its sizes, which were checked against it.
+pub(crate) struct Group {
+    region: Region,
+    shape: GroupShape,
+    layout: Layout,
+    reach: Reach,
+    began: Instant,
+}
+
+impl Group {
+    /// Lays out fresh, zeroed memory.
+    pub(crate) fn create(region: Region, shape: GroupShape, layout: Layout, reach: Reach, token: Token) -> Arc<Self> {
+        let group = Group { region, shape, layout, reach, began: Instant::now() };
+        let head = group.head();
+        for (lane, size) in group.shape.lanes.iter().enumerate() {
+            let cell = &group.region.slice::<LaneCell>(group.layout.lane_table, group.shape.lanes.len())[lane];
+            cell.slots.store(size.slots as u64, Ordering::Relaxed);
+            cell.slot_bytes.store(size.slot_bytes as u64, Ordering::Relaxed);
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let own = std::process::id();
+        head.version.store(VERSION, Ordering::Relaxed);
+        head.token[0].store(token[0], Ordering::Relaxed);
+        head.token[1].store(token[1], Ordering::Relaxed);
+        head.ranks.store(group.shape.ranks as u64, Ordering::Relaxed);
+        head.lanes.store(group.shape.lanes.len() as u64, Ordering::Relaxed);
+        head.bytes.store(group.layout.bytes as u64, Ordering::Relaxed);
+        head.epoch.store(monotonic().as_nanos() as u64, Ordering::Relaxed);
+        head.spins.store(u32::from(group.shape.ranks <= cores), Ordering::Relaxed);
+        head.creator.store(own, Ordering::Relaxed);
+        head.creator_start.store(liveness::start_time(own).unwrap_or(0), Ordering::Relaxed);
+        head.magic.store(MAGIC, Ordering::Release);
+        Arc::new(group)
+    }
+
+    /// Takes up the memory that another process has laid out. `region` is the whole of the file; everything in it is
+    /// checked here, against `token` and against the region's size.
+    pub(crate) fn open(region: Region, token: Token) -> Result<Arc<Self>, String> {
+        if region.bytes() < size_of::<Head>() {
+            return Err(format!("it has {} bytes, fewer than a header", region.bytes()));
+        }
+        let head = region.at::<Head>(0);
+        if head.magic.load(Ordering::Acquire) != MAGIC {
+            return Err("it is not a Slackline segment".into());
+        }
+        let version = head.version.load(Ordering::Relaxed);
+        if version != VERSION {
+            return Err(format!("its layout has version {version}, this program's has {VERSION}"));
+        }
+        if [head.token[0].load(Ordering::Relaxed), head.token[1].load(Ordering::Relaxed)] != token {
+            return Err("its token is not that of the group asked for".into());
+        }
+        let (ranks, lanes) = (head.ranks.load(Ordering::Relaxed), head.lanes.load(Ordering::Relaxed));
+        let table = (lanes as usize).checked_mul(size_of::<LaneCell>()).filter(|table| *table <= region.bytes() / 2);
+        if table.is_none() {
+            return Err(format!("it claims {lanes} lanes, whose sizes alone would not fit it"));
+        }
+        let table = size_of::<Head>();
+        if table + lanes as usize * size_of::<LaneCell>() > region.bytes() {
+            return Err(format!("it ends within its table of {lanes} lanes"));
+        }
+        let lanes = region
+            .slice::<LaneCell>(table, lanes as usize)
+            .iter()
+            .map(|cell| LaneShape {
+                slots: cell.slots.load(Ordering::Relaxed) as usize,
+                slot_bytes: cell.slot_bytes.load(Ordering::Relaxed) as usize,
+            })
+            .collect();
+        let claimed = GroupShape { ranks: ranks as usize, lanes };
+        let shape = claimed.rounded().map_err(|error| error.to_string())?;
+        let layout = Layout::new(&shape).map_err(|error| error.to_string())?;
+        if shape != claimed || layout.lane_table != table || layout.bytes != region.bytes() {
+            return Err(format!("it has {} bytes where its shape needs {}", region.bytes(), layout.bytes));
+        }
+        let age = monotonic().saturating_sub(Duration::from_nanos(head.epoch.load(Ordering::Relaxed)));
+        let now = Instant::now();
+        let began = now.checked_sub(age).unwrap_or(now);
+        Ok(Arc::new(Group { region, shape, layout, reach: Reach::Machine, began }))
+    }
+
+    pub(crate) fn region(&self) -> &Region {
+        &self.region
+    }
+
+    pub(crate) fn shape(&self) -> &GroupShape {
+        &self.shape
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn reach(&self) -> Reach {
+        self.reach
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    pub(crate) fn head(&self) -> &Head {
+        self.region.at(0)
+    }
+
+    pub(crate) fn cell(&self, rank: Rank) -> &RankCell {
+        &self.region.slice(self.layout.rank_cells, self.shape.ranks)[rank]
+    }
+
+    pub(crate) fn sleepers(&self) -> &[AtomicU64] {
+        self.region.slice(self.layout.sleepers, sleeper_words(self.shape.ranks))
+    }
+
+    /// Whether every rank may have a core of its own.
+    pub(crate) fn spins(&self) -> bool {
+        self.head().spins.load(Ordering::Relaxed) == 1
+    }
+
+    pub(crate) fn changes(&self) -> u64 {
+        self.head().changes.0.load(Ordering::Acquire)
+    }
+
+    /// Tells everybody that poison or a status has changed.
+    pub(crate) fn announce(&self) {
+        self.head().changes.0.fetch_add(1, Ordering::AcqRel);
+        self.wake();
+    }
+
+    /// Wakes whoever sleeps.
+    #[inline]
+    pub(crate) fn wake(&self) {
+        parking::wake(self.sleepers(), self.reach, |rank| (rank < self.shape.ranks).then(|| &self.cell(rank).bell.0));
+    }
+
+    /// Takes a rank for this process; `false` if somebody has taken it before.
+    pub(crate) fn claim(&self, rank: Rank) -> bool {
+        let cell = self.cell(rank);
+        let own = std::process::id();
+        if cell.pid.compare_exchange(0, own, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        cell.start.store(liveness::start_time(own).unwrap_or(0), Ordering::Relaxed);
+        // Whoever watches over the processes may have given the rank up just now.
+        let taken = cell.status.compare_exchange(ABSENT, ATTACHED, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        self.announce();
+        taken
+    }
+
+    pub(crate) fn status(&self, rank: Rank) -> Status {
+        match self.cell(rank).status.load(Ordering::Acquire) {
+            ABSENT => Status::Absent,
+            ATTACHED => Status::Attached,
+            LEFT => Status::Left,
+            // Whatever else it holds, no living rank wrote it.
+            _ => Status::Dead,
+        }
+    }
+
+    /// The process that has taken a rank and when it started, if one has.
+    pub(crate) fn process(&self, rank: Rank) -> Option<(u32, u64)> {
+        let cell = self.cell(rank);
+        let pid = cell.pid.load(Ordering::Acquire);
+        (pid != 0).then(|| (pid, cell.start.load(Ordering::Relaxed)))
+    }
+
+    /// An orderly end, which nothing can turn into a death afterwards.
+    pub(crate) fn leave(&self, rank: Rank) {
+        self.end(rank, LEFT);
+    }
+
+    /// An end without [`leave`](Self::leave).
+    pub(crate) fn die(&self, rank: Rank) {
+        self.end(rank, DEAD);
+    }
+
+    fn end(&self, rank: Rank, how: u32) {
+        let status = &self.cell(rank).status;
+        let mut seen = status.load(Ordering::Relaxed);
+        while seen == ABSENT || seen == ATTACHED {
+            match status.compare_exchange(seen, how, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return self.announce(),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Marks the group as failed, unless it is already.
+    pub(crate) fn poison(&self, reason: &[u8]) {
+        let cell = &self.head().poison;
+        let claim = cell.state.compare_exchange(POISON_NONE, POISON_WRITING, Ordering::AcqRel, Ordering::Relaxed);
+        if claim.is_err() {
+            return;
+        }
+        let mut text = [0u8; POISON_BYTES];
+        let length = reason.len().min(POISON_BYTES);
+        text[..length].copy_from_slice(&reason[..length]);
+        for (word, bytes) in cell.text.iter().zip(text.as_chunks::<8>().0) {
+            word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+        }
+        cell.length.store(length as u32, Ordering::Relaxed);
+        cell.state.store(POISON_SET, Ordering::Release);
+        self.announce();
+    }
+
+    #[inline]
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.head().poison.state.load(Ordering::Relaxed) != POISON_NONE
+    }
+
+    pub(crate) fn poisoned(&self) -> Poison {
+        let cell = &self.head().poison;
+        match cell.state.load(Ordering::Acquire) {
+            POISON_NONE => Poison::None,
+            POISON_SET => {
+                let mut text = [0u8; POISON_WORDS * 8];
+                for (word, bytes) in cell.text.iter().zip(text.as_chunks_mut::<8>().0) {
+                    *bytes = word.load(Ordering::Relaxed).to_ne_bytes();
+                }
+                let length = (cell.length.load(Ordering::Relaxed) as usize).min(POISON_BYTES);
+                Poison::Set(text[..length].to_vec())
+            }
+            _ => Poison::Writing,
+        }
+    }
+
+    /// As a writer that is killed before it is done.
+    #[cfg(test)]
+    pub(crate) fn half_poison(&self) {
+        self.head().poison.state.store(POISON_WRITING, Ordering::Release);
+    }
+}
+
+/// Checks a rank number against the group's size.
+pub(crate) fn check_rank(rank: Rank, ranks: usize) -> Result<(), TransportError> {
+    if rank < ranks {
+        return Ok(());
+    }
+    Err(TransportError::Attach { rank, why: format!("the group has {ranks} ranks") })
+}
+
+/// The machine's clock, which all its processes agree on.
+fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}

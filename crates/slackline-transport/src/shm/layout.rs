@@ -1,0 +1,235 @@
+//! Where everything lies in a group's memory: a header, then the rings.
+//!
+//! ```text
+//! 0            Head: magic, version, token, sizes, changes, poison
+//! then         lane table, one LaneCell a lane
+//! then         the sleepers' set, one bit a rank
+//! then         one RankCell a rank
+//! then         per lane, sender and receiver: [published, lengths of the slots] [released]
+//! page         per lane, sender and receiver: the slots
+//! ```
+//!
+//! All of the header is atomics, so that whatever another process writes there is a value to be checked and never
+//! undefined behaviour.
+
+use super::region::Shared;
+use crate::parking::RANKS_A_WORD;
+use crate::sync::{AtomicU32, AtomicU64, Bell};
+use crate::{GroupShape, POISON_BYTES, TransportError};
+
+/// "slackln" and a byte that no text has.
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"slackln\xb5");
+
+/// To be raised with every change of this file or of what the words mean.
+pub(crate) const VERSION: u64 = 1;
+
+/// Counters of different writers stand this far apart: two cache lines, since processors fetch them in pairs.
+pub(crate) const LINE: usize = 128;
+
+/// Slots start on a page, and so does a mapping's length.
+pub(crate) const PAGE: usize = 4096;
+
+/// Words of the poison's text.
+pub(crate) const POISON_WORDS: usize = POISON_BYTES / 8;
+
+#[repr(C, align(128))]
+pub(crate) struct Head {
+    pub(crate) magic: AtomicU64,
+    pub(crate) version: AtomicU64,
+    pub(crate) token: [AtomicU64; 2],
+    pub(crate) ranks: AtomicU64,
+    pub(crate) lanes: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    /// When the group began: nanoseconds of the machine's monotonic clock.
+    pub(crate) epoch: AtomicU64,
+    /// 1 where every rank may have a core of its own. Told by the creator, since a pinned rank sees only its own core.
+    pub(crate) spins: AtomicU32,
+    /// The process that made the group, and when that one started.
+    pub(crate) creator: AtomicU32,
+    pub(crate) creator_start: AtomicU64,
+    /// Counts changes of poison and of ranks' status, so that a waiting rank polls one word for all of them.
+    pub(crate) changes: Line,
+    pub(crate) poison: PoisonCell,
+}
+
+#[repr(C, align(128))]
+pub(crate) struct Line(pub(crate) AtomicU64);
+
+#[repr(C, align(128))]
+pub(crate) struct PoisonCell {
+    pub(crate) state: AtomicU32,
+    pub(crate) length: AtomicU32,
+    pub(crate) text: [AtomicU64; POISON_WORDS],
+}
+
+#[repr(C)]
+pub(crate) struct LaneCell {
+    pub(crate) slots: AtomicU64,
+    pub(crate) slot_bytes: AtomicU64,
+}
+
+#[repr(C, align(128))]
+pub(crate) struct RankCell {
+    pub(crate) status: AtomicU32,
+    pub(crate) pid: AtomicU32,
+    pub(crate) start: AtomicU64,
+    pub(crate) bell: BellCell,
+}
+
+/// The bell, on a cache line of its own.
+#[repr(C, align(64))]
+pub(crate) struct BellCell(pub(crate) Bell);
+
+/// The place of every part, all sums checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub(crate) lane_table: usize,
+    pub(crate) sleepers: usize,
+    pub(crate) rank_cells: usize,
+    pub(crate) rings: Vec<LaneLayout>,
+    /// Of the whole region, a multiple of [`PAGE`].
+    pub(crate) bytes: usize,
+}
+
+/// The place of one lane's rings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LaneLayout {
+    counters: usize,
+    counter_stride: usize,
+    slots: usize,
+    ring_bytes: usize,
+}
+
+/// The place of one ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RingLayout {
+    /// `published`, and right behind it the slots' lengths: who polls the one gets the other with the same cache line.
+    pub(crate) published: usize,
+    pub(crate) released: usize,
+    pub(crate) slots: usize,
+}
+
+impl Layout {
+    /// The layout of a group of a shape that [`GroupShape::rounded`] returned.
+    pub(crate) fn new(shape: &GroupShape) -> Result<Self, TransportError> {
+        Self::checked(shape).ok_or_else(|| TransportError::Shape {
+            ranks: shape.ranks,
+            why: format!("the rings of {} lanes add up to more than this machine can address", shape.lanes.len()),
+        })
+    }
+
+    fn checked(shape: &GroupShape) -> Option<Self> {
+        let mut place = Place(size_of::<Head>());
+        let lane_table = place.take(shape.lanes.len().checked_mul(size_of::<LaneCell>())?, LINE)?;
+        let sleepers = place.take(sleeper_words(shape.ranks).checked_mul(size_of::<AtomicU64>())?, LINE)?;
+        let rank_cells = place.take(shape.ranks.checked_mul(size_of::<RankCell>())?, LINE)?;
+        let pairs = shape.ranks.checked_mul(shape.ranks)?;
+        let mut rings = Vec::with_capacity(shape.lanes.len());
+        for lane in &shape.lanes {
+            let lengths = lane.slots.checked_mul(size_of::<AtomicU32>())?;
+            let writer = size_of::<AtomicU64>().checked_add(lengths)?.checked_next_multiple_of(LINE)?;
+            let counter_stride = writer.checked_add(LINE)?;
+            let counters = place.take(counter_stride.checked_mul(pairs)?, LINE)?;
+            let ring_bytes = lane.slots.checked_mul(lane.slot_bytes)?;
+            rings.push(LaneLayout { counters, counter_stride, slots: 0, ring_bytes });
+        }
+        for lane in &mut rings {
+            lane.slots = place.take(lane.ring_bytes.checked_mul(pairs)?, PAGE)?;
+        }
+        let bytes = place.0.checked_next_multiple_of(PAGE)?;
+        // No object may be larger, and offsets into it must fit pointer arithmetic.
+        isize::try_from(bytes).ok()?;
+        Some(Layout { lane_table, sleepers, rank_cells, rings, bytes })
+    }
+
+    /// The ring from one rank to another.
+    pub(crate) fn ring(&self, ranks: usize, lane: usize, from: usize, to: usize) -> RingLayout {
+        let lane = &self.rings[lane];
+        let pair = from * ranks + to;
+        let published = lane.counters + pair * lane.counter_stride;
+        RingLayout {
+            published,
+            released: published + lane.counter_stride - LINE,
+            slots: lane.slots + pair * lane.ring_bytes,
+        }
+    }
+}
+
+/// Words of the sleepers' set.
+pub(crate) fn sleeper_words(ranks: usize) -> usize {
+    ranks.div_ceil(RANKS_A_WORD)
+}
+
+struct Place(usize);
+
+impl Place {
+    fn take(&mut self, bytes: usize, align: usize) -> Option<usize> {
+        let at = self.0.checked_next_multiple_of(align)?;
+        self.0 = at.checked_add(bytes)?;
+        Some(at)
+    }
+}
+
+// SAFETY: atomics all through, `repr(C)`, and any bit pattern is a value of each.
+unsafe impl Shared for Head {}
+// SAFETY: as above.
+unsafe impl Shared for LaneCell {}
+// SAFETY: as above; a `Bell` is one atomic word.
+unsafe impl Shared for RankCell {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::LaneShape;
+
+    fn shapes() -> impl Strategy<Value = GroupShape> {
+        let lane = (1usize..20, 0usize..3000).prop_map(|(slots, slot_bytes)| LaneShape { slots, slot_bytes });
+        (1usize..10, prop::collection::vec(lane, 1..5)).prop_map(|(ranks, lanes)| GroupShape { ranks, lanes })
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_parts_overlap_and_all_lie_inside(shape in shapes()) {
+            let shape = shape.rounded().unwrap();
+            let layout = Layout::new(&shape).unwrap();
+            let mut parts = vec![
+                (0, size_of::<Head>()),
+                (layout.lane_table, shape.lanes.len() * size_of::<LaneCell>()),
+                (layout.sleepers, sleeper_words(shape.ranks) * 8),
+                (layout.rank_cells, shape.ranks * size_of::<RankCell>()),
+            ];
+            for (lane, size) in shape.lanes.iter().enumerate() {
+                for from in 0..shape.ranks {
+                    for to in 0..shape.ranks {
+                        let ring = layout.ring(shape.ranks, lane, from, to);
+                        prop_assert_eq!(ring.slots % crate::SLOT_ALIGN, 0);
+                        parts.push((ring.published, 8 + 4 * size.slots));
+                        parts.push((ring.released, LINE));
+                        parts.push((ring.slots, size.slots * size.slot_bytes));
+                        prop_assert!(ring.published.next_multiple_of(LINE) == ring.published);
+                    }
+                }
+            }
+            parts.sort();
+            for pair in parts.windows(2) {
+                prop_assert!(pair[0].0 + pair[0].1 <= pair[1].0, "{:?} overlaps {:?}", pair[0], pair[1]);
+            }
+            let last = parts.last().unwrap();
+            prop_assert!(last.0 + last.1 <= layout.bytes);
+            prop_assert_eq!(layout.bytes % PAGE, 0);
+        }
+    }
+
+    #[test]
+    fn sizes_past_the_address_space_are_an_error() {
+        for (ranks, slots, slot_bytes) in
+            [(usize::MAX, 1, 64), (1 << 40, 1, 64), (2, usize::MAX, 64), (2, 1 << 40, 1 << 31), (1 << 31, 1, 64)]
+        {
+            let shape = GroupShape { ranks, lanes: vec![LaneShape { slots, slot_bytes }] };
+            let error = shape.rounded().and_then(|shape| Layout::new(&shape)).unwrap_err();
+            assert!(matches!(error, TransportError::Shape { .. }), "{error}");
+        }
+    }
+}

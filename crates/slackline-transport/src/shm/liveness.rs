@@ -1,0 +1,135 @@
+//! Whether a process is still there.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// How old an answer may be. Asking costs a system call or two, and a death must be seen within a tenth of a second.
+const FRESH: Duration = Duration::from_millis(20);
+
+/// An eye on one process.
+pub(crate) struct Watch {
+    eye: Eye,
+    asked: Option<Instant>,
+    gone: bool,
+}
+
+enum Eye {
+    Closed,
+    Pidfd(OwnedFd),
+    /// Where the kernel has no pidfds: look into `/proc` each time.
+    Proc,
+}
+
+impl Watch {
+    pub(crate) fn new() -> Self {
+        Watch { eye: Eye::Closed, asked: None, gone: false }
+    }
+
+    /// Whether process `pid`, which started at `start`, has ended; the answer may be 20 ms old. A process that is stopped
+    /// has not ended, one that is a zombie has.
+    pub(crate) fn gone(&mut self, pid: u32, start: u64) -> bool {
+        if self.gone || self.asked.is_some_and(|asked| asked.elapsed() < FRESH) {
+            return self.gone;
+        }
+        self.gone = match &self.eye {
+            Eye::Closed => self.open(pid, start),
+            Eye::Pidfd(pidfd) => readable(pidfd),
+            Eye::Proc => !alive(pid, start),
+        };
+        self.asked = Some(Instant::now());
+        self.gone
+    }
+
+    fn open(&mut self, pid: u32, start: u64) -> bool {
+        match Pid::from_raw(pid as i32).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+            // The number may have gone to another process before the pidfd held on to it.
+            Some(Ok(pidfd)) => {
+                let gone = readable(&pidfd) || !alive(pid, start);
+                self.eye = Eye::Pidfd(pidfd);
+                gone
+            }
+            Some(Err(rustix::io::Errno::SRCH)) | None => true,
+            Some(Err(_)) => {
+                self.eye = Eye::Proc;
+                !alive(pid, start)
+            }
+        }
+    }
+}
+
+/// Whether process `pid` is there, is no zombie, and is the one that started at `start` (0 for any).
+pub(crate) fn alive(pid: u32, start: u64) -> bool {
+    match stat(pid) {
+        Some((state, started)) => !matches!(state, b'Z' | b'X') && (start == 0 || started == start),
+        None => false,
+    }
+}
+
+/// When a process started, in clock ticks since boot: with its number, this names a process for good.
+pub(crate) fn start_time(pid: u32) -> Option<u64> {
+    stat(pid).map(|(_, start)| start)
+}
+
+fn stat(pid: u32) -> Option<(u8, u64)> {
+    let line = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses, which may hold anything, parentheses and spaces included.
+    let rest = &line[line.iter().rposition(|byte| *byte == b')')? + 1..];
+    let fields: Vec<&str> = std::str::from_utf8(rest).ok()?.split_ascii_whitespace().collect();
+    Some((*fields.first()?.as_bytes().first()?, fields.get(19)?.parse().ok()?))
+}
+
+/// A pidfd is readable once its process has ended, reaped or not.
+fn readable(pidfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use rustix::process::{Signal, kill_process};
+
+    use super::*;
+
+    /// Asks until the answer may have changed.
+    fn ask(watch: &mut Watch, pid: u32, start: u64) -> bool {
+        std::thread::sleep(FRESH + Duration::from_millis(5));
+        watch.gone(pid, start)
+    }
+
+    #[test]
+    fn a_running_and_a_stopped_process_are_there_and_a_zombie_is_gone() {
+        let mut child = Command::new("sleep").arg("1000").stdout(Stdio::null()).spawn().unwrap();
+        let (pid, start) = (child.id(), start_time(child.id()).unwrap());
+        let mut by_pidfd = Watch::new();
+        let mut by_proc = Watch { eye: Eye::Proc, asked: None, gone: false };
+        assert!(!by_pidfd.gone(pid, start));
+        assert!(!by_proc.gone(pid, start));
+        kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
+        assert!(!ask(&mut by_pidfd, pid, start));
+        assert!(!ask(&mut by_proc, pid, start));
+        // Killed, but not waited for: a zombie.
+        kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+        let killed = Instant::now();
+        while !(ask(&mut by_pidfd, pid, start) && ask(&mut by_proc, pid, start)) {
+            assert!(killed.elapsed() < Duration::from_secs(10), "a killed process still counts as running");
+        }
+        assert!(Watch::new().gone(pid, start), "a watch that only begins now takes the zombie for a process");
+        child.wait().unwrap();
+        assert!(Watch::new().gone(pid, start));
+    }
+
+    #[test]
+    fn another_process_of_the_same_number_is_not_the_one_watched() {
+        let own = std::process::id();
+        let start = start_time(own).unwrap();
+        assert!(!Watch::new().gone(own, start));
+        assert!(Watch::new().gone(own, start + 1));
+        assert!(Watch::new().gone(0, 0));
+    }
+}

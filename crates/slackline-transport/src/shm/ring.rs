@@ -1,0 +1,183 @@
+//! One ring in a region: addresses worked out once, so that using it costs no arithmetic.
+
+use std::ptr::NonNull;
+
+use super::layout::{Layout, RingLayout};
+use super::region::Region;
+use crate::cursor::{Incoming, Outgoing};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::{GroupShape, SLOT_ALIGN};
+
+/// The addresses of one ring. Whoever holds one also holds the region (see [`Rings`](super::endpoint::RingEndpoint)).
+struct Ring {
+    published: NonNull<AtomicU64>,
+    /// As many as slots.
+    lengths: NonNull<AtomicU32>,
+    released: NonNull<AtomicU64>,
+    slots: NonNull<u8>,
+    count: usize,
+    slot_bytes: usize,
+}
+
+/// The rings between one rank and one peer on one lane, with where this rank stands in each.
+pub(crate) struct Pair {
+    out: Ring,
+    inc: Ring,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) incoming: Incoming,
+}
+
+// SAFETY: the addresses point into a `Region`, which is `Send` and `Sync`; no part of it is tied to a thread.
+unsafe impl Send for Pair {}
+
+impl Pair {
+    /// The rings between `rank` and `peer`.
+    ///
+    /// # Safety
+    ///
+    /// The caller keeps `region` alive as long as the pair, creates only one pair for each such place in a group over all
+    /// threads and processes that follow these rules, and only for a region that no pair of another layout has been made of.
+    pub(crate) unsafe fn new(
+        region: &Region,
+        layout: &Layout,
+        shape: &GroupShape,
+        lane: usize,
+        rank: usize,
+        peer: usize,
+    ) -> Self {
+        let size = shape.lanes[lane];
+        let ring = |from, to| Ring::new(region, layout.ring(shape.ranks, lane, from, to), size.slots, size.slot_bytes);
+        Pair {
+            out: ring(rank, peer),
+            inc: ring(peer, rank),
+            outgoing: Outgoing::new(size.slots),
+            incoming: Incoming::new(size.slots),
+        }
+    }
+
+    /// Whether the peer has moved a counter since this rank last looked; this looks, too.
+    #[inline]
+    pub(crate) fn refresh(&mut self) -> Result<bool, Corrupt> {
+        Ok(self.refresh_landed()? | self.refresh_released()?)
+    }
+
+    #[inline]
+    pub(crate) fn refresh_landed(&mut self) -> Result<bool, Corrupt> {
+        self.incoming.refresh(self.inc.published()).map_err(|value| Corrupt::Published(value.0))
+    }
+
+    #[inline]
+    pub(crate) fn refresh_released(&mut self) -> Result<bool, Corrupt> {
+        self.outgoing.refresh(self.out.released()).map_err(|value| Corrupt::Released(value.0))
+    }
+
+    #[inline]
+    pub(crate) fn free(&mut self) -> Result<u64, Corrupt> {
+        self.outgoing.free(self.out.released()).map_err(|value| Corrupt::Released(value.0))
+    }
+
+    /// The next free slot, or an empty slice.
+    #[inline]
+    pub(crate) fn room(&mut self) -> &mut [u8] {
+        if self.outgoing.known_free() == 0 {
+            return &mut [];
+        }
+        let slot = self.out.slot(self.outgoing.index());
+        // SAFETY: inside the region. The slot is free: the receiver has released it (an acquire load saw that) and reads it
+        // again only after the next `publish`, which needs `&mut self`, as this borrow does. This rank is its one writer.
+        unsafe { std::slice::from_raw_parts_mut(slot.as_ptr(), self.out.slot_bytes) }
+    }
+
+    /// # Panics
+    ///
+    /// Without a free slot, or if `len` is more than a slot.
+    #[inline]
+    pub(crate) fn publish(&mut self, len: usize) {
+        assert!(len <= self.out.slot_bytes, "published {len} bytes in a slot of {}", self.out.slot_bytes);
+        assert!(self.outgoing.known_free() > 0, "published without a free slot");
+        self.out.length(self.outgoing.index()).store(len as u32, Ordering::Relaxed);
+        self.outgoing.publish(self.out.published());
+    }
+
+    /// Message `number`; `Err` holds an impossible length instead.
+    ///
+    /// # Panics
+    ///
+    /// If that message is not here.
+    #[inline]
+    pub(crate) fn message(&self, number: u64) -> Result<&[u8], Corrupt> {
+        let Some(index) = self.incoming.index_of(number) else {
+            panic!("message {number} was asked for, which has been released or not landed");
+        };
+        let len = self.inc.length(index).load(Ordering::Relaxed) as usize;
+        if len > self.inc.slot_bytes {
+            return Err(Corrupt::Length(len));
+        }
+        // SAFETY: inside the region, as `len` is at most a slot. The message has landed (an acquire load saw that), and its
+        // sender writes the slot again only after `release`, which needs `&mut self` while this borrows `self`.
+        Ok(unsafe { std::slice::from_raw_parts(self.inc.slot(index).as_ptr(), len) })
+    }
+
+    /// # Panics
+    ///
+    /// Outside of `released ..= landed`.
+    #[inline]
+    pub(crate) fn release(&mut self, upto: u64) {
+        self.incoming.release(self.inc.released(), upto);
+    }
+}
+
+/// What a peer cannot have written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Corrupt {
+    Published(u64),
+    Released(u64),
+    Length(usize),
+}
+
+impl Ring {
+    fn new(region: &Region, at: RingLayout, count: usize, slot_bytes: usize) -> Self {
+        // The slices check bounds and alignment once, for all later uses of the addresses.
+        let published: &[AtomicU64] = region.slice(at.published, 1);
+        let lengths: &[AtomicU32] = region.slice(at.published + size_of::<AtomicU64>(), count);
+        let released: &[AtomicU64] = region.slice(at.released, 1);
+        assert_eq!(at.slots % SLOT_ALIGN, 0);
+        let slots = region.pointer(at.slots, count * slot_bytes);
+        Ring {
+            published: NonNull::from(&published[0]),
+            lengths: NonNull::from(lengths).cast(),
+            released: NonNull::from(&released[0]),
+            slots,
+            count,
+            slot_bytes,
+        }
+    }
+
+    #[inline]
+    fn published(&self) -> &AtomicU64 {
+        // SAFETY: checked in `new`; the holder of the ring keeps the region.
+        unsafe { self.published.as_ref() }
+    }
+
+    #[inline]
+    fn released(&self) -> &AtomicU64 {
+        // SAFETY: as above.
+        unsafe { self.released.as_ref() }
+    }
+
+    #[inline]
+    fn length(&self, index: usize) -> &AtomicU32 {
+        debug_assert!(index < self.count);
+        // SAFETY: cursors give indices below `count` only, and `count` lengths were checked in `new`.
+        let length = unsafe { self.lengths.add(index) };
+        // SAFETY: as above.
+        unsafe { length.as_ref() }
+    }
+
+    #[inline]
+    fn slot(&self, index: usize) -> NonNull<u8> {
+        debug_assert!(index < self.count);
+        // SAFETY: as above; `count * slot_bytes` bytes were checked in `new`.
+        unsafe { self.slots.add(index * self.slot_bytes) }
+    }
+}
