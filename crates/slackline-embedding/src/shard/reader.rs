@@ -1,0 +1,232 @@
+//! Opening a shard: check once, map, and lend its tables.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::error::{ShardDefect, ShardError};
+use super::header::{self, MAX_HEADER, PREFIX, ShardTable};
+use crate::mmap::Mapping;
+use crate::table::check_pool;
+use crate::{Bags, EmbeddingTable, PoolError, Pooling, RowFormat, kernels};
+
+/// Bytes that are read at a time to verify a table.
+const CHUNK: usize = 1 << 20;
+
+/// How much of a shard is checked when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// Everything: also the checksums of all tables, which reads the whole file once.
+    Checksums,
+    /// The header, its checksum and the length of the file, which is quick whatever the size of the tables.
+    /// [`Shard::verify`] checks single tables afterwards: a rank needs only its own.
+    HeaderOnly,
+}
+
+/// An open shard file, mapped into memory. Cheap to clone; the mapping lives as long as a clone or a table of it does.
+///
+/// The file must not be written into while it is mapped: what is looked up would change, and if it were cut short the
+/// system would end the process. [`ShardWriter`](super::ShardWriter) never does that, it replaces files as a whole.
+#[derive(Clone, Debug)]
+pub struct Shard(Arc<Opened>);
+
+#[derive(Debug)]
+struct Opened {
+    path: PathBuf,
+    file: File,
+    map: Arc<Mapping>,
+    tables: Vec<ShardTable>,
+}
+
+impl Shard {
+    /// Opens and checks a shard. Nothing is read into memory but the header; rows are paged in when first looked up.
+    ///
+    /// # Errors
+    ///
+    /// [`ShardError::Missing`], [`ShardError::NotAFile`], [`ShardError::Io`]; and [`ShardError::Corrupt`] with the
+    /// [`ShardDefect`] of a file that is short, long, altered, of another version, or not a shard.
+    pub fn open(path: impl AsRef<Path>, verify: Verify) -> Result<Self, ShardError> {
+        let path = path.as_ref();
+        let io = |action| ShardError::io(path, action);
+        let is_file = match fs::metadata(path) {
+            Ok(metadata) => metadata.is_file(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(ShardError::Missing { file: path.to_owned() });
+            }
+            Err(error) => return Err(io("opening")(error)),
+        };
+        // Asked before opening, since opening a pipe would wait for its other end.
+        if !is_file {
+            return Err(ShardError::NotAFile { file: path.to_owned() });
+        }
+        let file = File::open(path).map_err(io("opening"))?;
+        let found = file.metadata().map_err(io("opening"))?.len();
+        let header = read_header(&file, found).map_err(io("reading the header"))?;
+        let (tables, expected) = header.and_then(header::parse).map_err(ShardError::corrupt(path))?;
+        if found != expected {
+            let defect = if found < expected {
+                ShardDefect::Short { expected, found }
+            } else {
+                ShardDefect::Long { expected, found }
+            };
+            return Err(ShardError::corrupt(path)(defect));
+        }
+        let map = Mapping::new(&file).map_err(io("mapping"))?;
+        // The file may have been cut short since its length was asked for.
+        let mapped = map.bytes().len() as u64;
+        if mapped != expected {
+            return Err(ShardError::corrupt(path)(ShardDefect::Short { expected, found: mapped }));
+        }
+        let shard = Shard(Arc::new(Opened { path: path.to_owned(), file, map: Arc::new(map), tables }));
+        if verify == Verify::Checksums {
+            shard.tables().iter().try_for_each(|table| shard.verify(&table.tensor))?;
+        }
+        Ok(shard)
+    }
+
+    /// The path that the shard was opened by.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// The tables, in the order of their bytes in the file.
+    pub fn tables(&self) -> &[ShardTable] {
+        &self.0.tables
+    }
+
+    /// One table, by the name of its tensor. It keeps the mapping alive, and costs nothing but two counters and its name.
+    ///
+    /// # Errors
+    ///
+    /// [`ShardError::NoTable`].
+    pub fn table(&self, name: &str) -> Result<MappedTable, ShardError> {
+        let meta = self.find(name)?.clone();
+        let table = MappedTable { map: Arc::clone(&self.0.map), meta };
+        match table.meta.row_format {
+            RowFormat::F32 => assert_eq!(table.f32_rows().len() as u64, table.meta.rows * table.meta.dim as u64),
+        }
+        Ok(table)
+    }
+
+    /// Checks the bytes of one table against its checksum. Reads them once, through the file and not through the mapping:
+    /// a disk that fails is then an error, where touching the mapping would end the process.
+    ///
+    /// # Errors
+    ///
+    /// [`ShardError::NoTable`], [`ShardError::Io`], or [`ShardDefect::Checksum`] within [`ShardError::Corrupt`].
+    pub fn verify(&self, name: &str) -> Result<(), ShardError> {
+        self.verify_with(name, &mut |_| ())
+    }
+
+    /// [`verify`](Self::verify), telling how many of the table's bytes are done after every MiB.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`verify`](Self::verify).
+    pub fn verify_with(&self, name: &str, progress: &mut dyn FnMut(u64)) -> Result<(), ShardError> {
+        let table = self.find(name)?;
+        let mut chunk = vec![0; CHUNK.min(table.bytes as usize)];
+        let mut hash = Xxh3::new();
+        let mut done = 0;
+        while done < table.bytes {
+            let length = (table.bytes - done).min(CHUNK as u64) as usize;
+            let chunk = &mut chunk[..length];
+            self.0
+                .file
+                .read_exact_at(chunk, table.offset + done)
+                .map_err(ShardError::io(&self.0.path, "reading rows"))?;
+            hash.update(chunk);
+            done += length as u64;
+            progress(done);
+        }
+        let (expected, found) = (table.xxh3, hash.digest());
+        if found != expected {
+            let defect = ShardDefect::Checksum { table: name.to_owned(), expected, found };
+            return Err(ShardError::corrupt(&self.0.path)(defect));
+        }
+        Ok(())
+    }
+
+    fn find(&self, name: &str) -> Result<&ShardTable, ShardError> {
+        let table = self.0.tables.iter().find(|table| table.tensor == name);
+        table.ok_or_else(|| ShardError::NoTable { file: self.0.path.clone(), table: name.to_owned() })
+    }
+}
+
+/// A table whose rows lie in a mapped shard file. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct MappedTable {
+    map: Arc<Mapping>,
+    meta: ShardTable,
+}
+
+impl MappedTable {
+    /// What the shard's header says of the table.
+    pub fn meta(&self) -> &ShardTable {
+        &self.meta
+    }
+
+    /// The bytes of all rows, in place in the file's mapping.
+    pub fn row_bytes(&self) -> &[u8] {
+        let start = self.meta.offset as usize;
+        &self.map.bytes()[start..start + self.meta.bytes as usize]
+    }
+
+    fn f32_rows(&self) -> &[f32] {
+        let rows = bytemuck::try_cast_slice(self.row_bytes());
+        rows.expect("the data start on a page boundary, and every table before has a multiple of 4 bytes")
+    }
+}
+
+impl EmbeddingTable for MappedTable {
+    fn name(&self) -> &str {
+        &self.meta.table
+    }
+
+    fn rows(&self) -> u64 {
+        self.meta.rows
+    }
+
+    fn dim(&self) -> usize {
+        self.meta.dim
+    }
+
+    fn row_format(&self) -> RowFormat {
+        self.meta.row_format
+    }
+
+    fn bytes(&self) -> u64 {
+        self.meta.bytes
+    }
+
+    fn pool(&self, bags: &Bags<'_>, pooling: Pooling, out: &mut [f32]) -> Result<(), PoolError> {
+        check_pool(self, bags, pooling, out)?;
+        match self.meta.row_format {
+            RowFormat::F32 => kernels::blocked::pool(self.f32_rows(), self.meta.dim, bags, pooling, out),
+        }
+        Ok(())
+    }
+}
+
+/// The `N` bytes of the header, or why there are none.
+fn read_header(file: &File, found: u64) -> io::Result<Result<Vec<u8>, ShardDefect>> {
+    if found < PREFIX {
+        return Ok(Err(ShardDefect::Short { expected: PREFIX, found }));
+    }
+    let mut prefix = [0; PREFIX as usize];
+    file.read_exact_at(&mut prefix, 0)?;
+    let length = u64::from_le_bytes(prefix);
+    if length > MAX_HEADER {
+        return Ok(Err(ShardDefect::HeaderTooLarge { found: length }));
+    }
+    if PREFIX + length > found {
+        return Ok(Err(ShardDefect::Short { expected: PREFIX + length, found }));
+    }
+    let mut header = vec![0; length as usize];
+    file.read_exact_at(&mut header, PREFIX)?;
+    Ok(Ok(header))
+}
