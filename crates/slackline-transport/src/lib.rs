@@ -38,6 +38,8 @@ mod sync;
 pub mod sync;
 
 #[cfg(not(loom))]
+pub mod launch;
+#[cfg(not(loom))]
 #[allow(unsafe_code)]
 pub mod shm;
 #[cfg(not(loom))]

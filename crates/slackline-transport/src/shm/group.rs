@@ -95,13 +95,10 @@ impl Group {
             return Err("its token is not that of the group asked for".into());
         }
         let (ranks, lanes) = (head.ranks.load(Ordering::Relaxed), head.lanes.load(Ordering::Relaxed));
-        let table = (lanes as usize).checked_mul(size_of::<LaneCell>()).filter(|table| *table <= region.bytes() / 2);
-        if table.is_none() {
-            return Err(format!("it claims {lanes} lanes, whose sizes alone would not fit it"));
-        }
         let table = size_of::<Head>();
-        if table + lanes as usize * size_of::<LaneCell>() > region.bytes() {
-            return Err(format!("it ends within its table of {lanes} lanes"));
+        let table_end = (lanes as usize).checked_mul(size_of::<LaneCell>()).and_then(|bytes| bytes.checked_add(table));
+        if table_end.is_none_or(|end| end > region.bytes()) {
+            return Err(format!("it claims {lanes} lanes, whose sizes alone do not fit its {} bytes", region.bytes()));
         }
         let lanes = region
             .slice::<LaneCell>(table, lanes as usize)

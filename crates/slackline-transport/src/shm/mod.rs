@@ -1,4 +1,8 @@
 //! Ranks that are processes of one machine, over shared memory.
+//!
+//! [`Segment`] is a group's memory; [`launch`](crate::launch) starts processes that share one, and each of them calls
+//! [`attach_from_env`]. All `unsafe` of this crate is in this folder, which also holds the rings of
+//! [`threads`](crate::threads).
 
 mod endpoint;
 mod group;
@@ -6,8 +10,10 @@ mod layout;
 mod liveness;
 mod region;
 mod ring;
+mod segment;
 
 pub use endpoint::RingEndpoint;
+pub use segment::{GROUP_VARIABLE, Handover, RANK_VARIABLE, Segment, ShmEndpoint, attach_from_env};
 
 pub(crate) use group::Group;
 pub(crate) use layout::Layout;

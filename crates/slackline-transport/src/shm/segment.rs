@@ -1,0 +1,234 @@
+//! A group's memory as a file without a name, and how it gets from process to process.
+
+use std::fs;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::FdFlags;
+use rustix::process::Signal;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::endpoint::RingEndpoint;
+use super::group::{Group, Token};
+use super::layout::{Head, Layout};
+use super::liveness;
+use super::region::Region;
+use crate::sync::{Ordering, Reach};
+use crate::{GroupShape, Rank, TransportError};
+
+/// One process's end of a group.
+pub type ShmEndpoint = RingEndpoint;
+
+/// The environment variable that tells a process which group it belongs to: the number of an inherited file descriptor, a
+/// colon, and the group's token in 32 hexadecimal digits.
+pub const GROUP_VARIABLE: &str = "SLACKLINE_GROUP";
+
+/// The environment variable that tells a process its rank.
+pub const RANK_VARIABLE: &str = "SLACKLINE_RANK";
+
+/// Where a resized file would kill every process that touches the part which is gone.
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// The memory of a group of processes.
+///
+/// It is a memory file (`memfd`) that has no name anywhere: nothing is created in `/dev/shm` or on any disk, nothing stays
+/// behind when processes are killed, and only who is handed the descriptor, and knows the group's random 128-bit token, can
+/// attach. Its size is sealed, so that no process can take memory away under another. The ranks of a group trust each other
+/// to follow the protocol; what a faulty one writes is checked (see [`RingEndpoint`]) but not hidden from its peers.
+///
+/// # Memory
+///
+/// Pages come into being when they are first written. [`create`](Self::create) compares the size with what the machine has
+/// available and refuses a group that could not be filled, rather than have ranks killed in the middle of the work. It does
+/// not allocate everything up front: slots are sized for the largest message and are often never filled, and zeroing some
+/// gigabytes takes seconds. So the check is a snapshot: memory that others take later can still run out.
+///
+/// # Processes that are not started by [`launch`](crate::launch)
+///
+/// Make a [`Handover`], set its variables on each child, start the children, drop it. Children call [`attach_from_env`].
+/// They die with the *thread* that started them (a rule of Linux), which must therefore outlive them.
+pub struct Segment {
+    file: OwnedFd,
+    token: Token,
+    group: Arc<Group>,
+}
+
+/// A copy of a segment's descriptor that children inherit, as long as it lives.
+pub struct Handover {
+    file: OwnedFd,
+    token: Token,
+}
+
+impl Segment {
+    /// A new group of processes, in which no rank is taken.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::Shape`] for a shape that cannot be laid out, [`TransportError::Memory`] for one that the machine
+    /// has no memory for, [`TransportError::System`] where the system refuses.
+    pub fn create(shape: &GroupShape) -> Result<Segment, TransportError> {
+        let shape = shape.rounded()?;
+        let layout = Layout::new(&shape)?;
+        let needed = layout.bytes as u64;
+        if let Some(available) = available_memory().filter(|available| *available < needed) {
+            return Err(TransportError::Memory { needed, available });
+        }
+        let file = rustix::fs::memfd_create("slackline", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+            .map_err(|error| system("creating shared memory", error))?;
+        rustix::fs::ftruncate(&file, needed).map_err(|error| system("sizing shared memory", error))?;
+        rustix::fs::fcntl_add_seals(&file, SEALS).map_err(|error| system("sealing shared memory", error))?;
+        let region = Region::of_file(&file, layout.bytes).map_err(|source| TransportError::System {
+            rank: 0,
+            action: "mapping shared memory",
+            source,
+        })?;
+        let mut random = [0u8; 16];
+        getrandom(&mut random, GetRandomFlags::empty()).map_err(|error| system("drawing a token", error))?;
+        let (first, second) = random.split_at(8);
+        let token = [first, second].map(|half| u64::from_le_bytes(half.try_into().expect("half of 16 bytes")));
+        let group = Group::create(region, shape, layout, Reach::Machine, token);
+        Ok(Segment { file, token, group })
+    }
+
+    /// The group and its rings, with sizes as the rings have them.
+    pub fn shape(&self) -> &GroupShape {
+        self.group.shape()
+    }
+
+    /// Takes a rank for this process. Does not wait for the others.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::Attach`] if there is no such rank or somebody has taken it, even if that one has ended since.
+    pub fn rank(&self, rank: Rank) -> Result<ShmEndpoint, TransportError> {
+        RingEndpoint::take(Arc::clone(&self.group), rank)
+    }
+
+    /// Declares a rank dead unless it has left: for whoever watches over the processes, and knows of an end before the
+    /// peers find out. It also tells them of a rank that ended before it attached, which they cannot find out.
+    pub fn give_up(&self, rank: Rank) {
+        if rank < self.shape().ranks {
+            self.group.die(rank);
+        }
+    }
+
+    /// What children need to attach.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::System`] if the process has no descriptor left.
+    pub fn handover(&self) -> Result<Handover, TransportError> {
+        let file = rustix::io::dup(&self.file).map_err(|error| system("duplicating a descriptor", error))?;
+        Ok(Handover { file, token: self.token })
+    }
+}
+
+impl Handover {
+    /// The environment variables that make a child `rank`.
+    pub fn variables(&self, rank: Rank) -> [(&'static str, String); 2] {
+        let [first, second] = self.token;
+        let group = format!("{}:{first:016x}{second:016x}", self.file.as_raw_fd());
+        [(GROUP_VARIABLE, group), (RANK_VARIABLE, rank.to_string())]
+    }
+}
+
+/// Takes this process's place in the group that the environment names, and waits until all ranks have, for at most
+/// `patience`. `None` if the environment names no group: the process was started by hand.
+///
+/// From here on the process is killed when the thread that started it ends, so that no rank stays behind when a launcher
+/// is killed.
+///
+/// # Errors
+///
+/// [`TransportError::Attach`] if the environment is not right, if the memory it names is not the group's, or has another
+/// layout version, size or token than it should, if the rank is taken, or if the launcher has ended already.
+/// [`TransportError::NotAttached`] if other ranks have not come in time, or have ended.
+pub fn attach_from_env(patience: Duration) -> Result<Option<ShmEndpoint>, TransportError> {
+    let group = std::env::var_os(GROUP_VARIABLE);
+    let rank = std::env::var_os(RANK_VARIABLE);
+    let Some(group) = group else { return Ok(None) };
+    let rank = rank.as_ref().and_then(|rank| rank.to_str()).and_then(|rank| rank.parse().ok()).ok_or_else(|| {
+        let why = format!("{RANK_VARIABLE} is {rank:?}, not a number, while {GROUP_VARIABLE} names a group");
+        TransportError::Attach { rank: 0, why }
+    })?;
+    let refuse = |why: String| TransportError::Attach { rank, why };
+    let (number, token) = group
+        .to_str()
+        .and_then(parse_group)
+        .ok_or_else(|| refuse(format!("{GROUP_VARIABLE} is {group:?}, not a descriptor and a token")))?;
+    let file = inherited(number).map_err(|error| refuse(format!("descriptor {number}: {error}")))?;
+    let mut endpoint = attach(&file, token, rank)?;
+    endpoint.wait_for_all(patience)?;
+    Ok(Some(endpoint))
+}
+
+/// Attaches to the group in a file that somebody else has made.
+fn attach(file: &OwnedFd, token: Token, rank: Rank) -> Result<ShmEndpoint, TransportError> {
+    let refuse = |why: String| TransportError::Attach { rank, why };
+    let failed = |action| move |error: rustix::io::Errno| TransportError::System { rank, action, source: error.into() };
+    // Only a sealed memory file is sure to keep its size.
+    let seals = rustix::fs::fcntl_get_seals(file).unwrap_or(SealFlags::empty());
+    if !seals.contains(SealFlags::SHRINK | SealFlags::GROW) {
+        return Err(refuse("the descriptor is not a memory file of sealed size".into()));
+    }
+    let size = rustix::fs::fstat(file).map_err(failed("sizing up shared memory"))?.st_size;
+    let bytes = usize::try_from(size).unwrap_or(0);
+    if bytes < size_of::<Head>() {
+        return Err(refuse(format!("the shared memory has {bytes} bytes, fewer than a header")));
+    }
+    let region = Region::of_file(file, bytes).map_err(|source| TransportError::System {
+        rank,
+        action: "mapping shared memory",
+        source,
+    })?;
+    let group = Group::open(region, token).map_err(|why| refuse(format!("the shared memory does not fit: {why}")))?;
+    let creator = group.head().creator.load(Ordering::Relaxed);
+    if creator != std::process::id() {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(failed("asking to die with the launcher"))?;
+    }
+    // A launcher that ended before we asked kills nobody.
+    if !liveness::alive(creator, group.head().creator_start.load(Ordering::Relaxed)) {
+        return Err(refuse(format!("the process that made the group, {creator}, has ended")));
+    }
+    RingEndpoint::take(group, rank)
+}
+
+fn parse_group(text: &str) -> Option<(RawFd, Token)> {
+    let (number, token) = text.split_once(':')?;
+    let number = number.parse().ok().filter(|number| *number >= 0)?;
+    if token.len() != 32 || !token.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    let half = |range| u64::from_str_radix(&token[range], 16).ok();
+    Some((number, [half(0..16)?, half(16..32)?]))
+}
+
+/// A copy of an inherited descriptor. The original stays open, but is not passed on to children of this process.
+fn inherited(number: RawFd) -> rustix::io::Result<OwnedFd> {
+    // SAFETY: the borrow ends with this function, in which nothing is closed. If nothing is open under the number, or
+    // something else is, the calls below fail or duplicate that; whoever uses the copy checks what it is.
+    let original = unsafe { BorrowedFd::borrow_raw(number) };
+    let copy = rustix::io::fcntl_dupfd_cloexec(original, 0)?;
+    if rustix::fs::fcntl_get_seals(&copy).is_ok_and(|seals| seals.contains(SEALS)) {
+        rustix::io::fcntl_setfd(original, FdFlags::CLOEXEC)?;
+    }
+    Ok(copy)
+}
+
+/// Bytes that the system could give without swapping.
+fn available_memory() -> Option<u64> {
+    let table = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = table.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+fn system(action: &'static str, error: rustix::io::Errno) -> TransportError {
+    TransportError::System { rank: 0, action, source: error.into() }
+}
+
+#[cfg(test)]
+#[path = "segment_tests.rs"]
+mod tests;
