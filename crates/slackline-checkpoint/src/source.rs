@@ -1,0 +1,186 @@
+//! A file that is read at positions, and a buffered walk over a part of it. Nothing here trusts a length.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::{CheckpointError, Corrupt};
+
+/// An open file with the length it had when it was opened.
+#[derive(Debug)]
+pub(crate) struct Source {
+    path: PathBuf,
+    file: File,
+    len: u64,
+}
+
+impl Source {
+    pub(crate) fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let failed = |cause| CheckpointError::Io { file: path.to_owned(), cause };
+        // Asked by name first: opening a pipe would wait for its writer.
+        if !fs::metadata(path).map_err(failed)?.is_file() {
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
+        }
+        let file = File::open(path).map_err(failed)?;
+        let len = file.metadata().map_err(failed)?.len();
+        Ok(Self { path: path.to_owned(), file, len })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(crate) fn corrupt(&self, cause: Corrupt) -> CheckpointError {
+        CheckpointError::Corrupt { file: self.path.clone(), cause }
+    }
+
+    /// Fills `into` with the bytes from `at` on.
+    pub(crate) fn read(&self, at: u64, into: &mut [u8], what: &'static str) -> Result<(), CheckpointError> {
+        let wanted = into.len() as u64;
+        if at.checked_add(wanted).is_none_or(|end| end > self.len) {
+            let have = self.len.saturating_sub(at);
+            return Err(self.corrupt(Corrupt::Truncated { at: self.len, wanted: wanted - have.min(wanted), what }));
+        }
+        self.file.read_exact_at(into, at).map_err(|cause| match cause.kind() {
+            // The file has become shorter since it was opened.
+            io::ErrorKind::UnexpectedEof => self.corrupt(Corrupt::Truncated { at, wanted, what }),
+            _ => CheckpointError::Io { file: self.path.clone(), cause },
+        })
+    }
+
+    /// Like [`read`](Self::read), into an array.
+    pub(crate) fn array<const N: usize>(&self, at: u64, what: &'static str) -> Result<[u8; N], CheckpointError> {
+        let mut bytes = [0; N];
+        self.read(at, &mut bytes, what)?;
+        Ok(bytes)
+    }
+}
+
+/// Bytes fetched at once by a [`Cursor`].
+const WINDOW: usize = 64 << 10;
+
+/// A forward walk over the bytes `at .. end` of a file.
+pub(crate) struct Cursor<'f> {
+    source: &'f Source,
+    at: u64,
+    end: u64,
+    window: Vec<u8>,
+    used: usize,
+    what: &'static str,
+}
+
+impl<'f> Cursor<'f> {
+    /// A walk that ends at `end`, or where the file does. `what` names the part in errors.
+    pub(crate) fn new(source: &'f Source, at: u64, end: u64, what: &'static str) -> Self {
+        Self { source, at, end: end.min(source.len), window: Vec::new(), used: 0, what }
+    }
+
+    /// Position of the next byte, from the start of the file.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
+    pub(crate) fn left(&self) -> u64 {
+        self.end.saturating_sub(self.at)
+    }
+
+    pub(crate) fn source(&self) -> &'f Source {
+        self.source
+    }
+
+    pub(crate) fn corrupt(&self, cause: Corrupt) -> CheckpointError {
+        self.source.corrupt(cause)
+    }
+
+    pub(crate) fn byte(&mut self) -> Result<u8, CheckpointError> {
+        if self.used == self.window.len() {
+            self.need(1)?;
+            self.refill()?;
+        }
+        let byte = self.window[self.used];
+        self.used += 1;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], CheckpointError> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The next `n` bytes; the caller has bounded `n`.
+    pub(crate) fn take(&mut self, n: usize) -> Result<Vec<u8>, CheckpointError> {
+        self.need(n as u64)?;
+        let mut bytes = vec![0; n];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Steps over `n` bytes without reading them.
+    pub(crate) fn skip(&mut self, n: u64) -> Result<(), CheckpointError> {
+        self.need(n)?;
+        self.at += n;
+        match usize::try_from(n) {
+            Ok(n) if n <= self.window.len() - self.used => self.used += n,
+            _ => {
+                self.window.clear();
+                self.used = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes up to the next newline, which is stepped over and left out; at most `limit` of them.
+    pub(crate) fn line(&mut self, limit: usize) -> Result<Vec<u8>, CheckpointError> {
+        let mut line = Vec::new();
+        loop {
+            match self.byte()? {
+                b'\n' => return Ok(line),
+                byte if line.len() < limit => line.push(byte),
+                _ => {
+                    let (at, limit) = (self.at, limit as u64);
+                    return Err(self.corrupt(Corrupt::Limit { at, what: "a line is too long", limit }));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn fill(&mut self, into: &mut [u8]) -> Result<(), CheckpointError> {
+        self.need(into.len() as u64)?;
+        let mut done = 0;
+        while done < into.len() {
+            if self.used == self.window.len() {
+                self.refill()?;
+            }
+            let n = (into.len() - done).min(self.window.len() - self.used);
+            into[done..done + n].copy_from_slice(&self.window[self.used..self.used + n]);
+            self.used += n;
+            self.at += n as u64;
+            done += n;
+        }
+        Ok(())
+    }
+
+    fn need(&self, n: u64) -> Result<(), CheckpointError> {
+        match n.checked_sub(self.left()) {
+            None | Some(0) => Ok(()),
+            Some(wanted) => {
+                Err(self.corrupt(Corrupt::Truncated { at: self.end.max(self.at), wanted, what: self.what }))
+            }
+        }
+    }
+
+    /// Fetches the next window; at least one byte is left.
+    fn refill(&mut self) -> Result<(), CheckpointError> {
+        let n = self.left().min(WINDOW as u64) as usize;
+        self.window.resize(n, 0);
+        self.used = 0;
+        self.source.read(self.at, &mut self.window, self.what)
+    }
+}
