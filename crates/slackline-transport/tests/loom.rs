@@ -1,0 +1,176 @@
+//! The rings and the sleeping, in every order that the memory model allows:
+//! `RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 cargo test -p slackline-transport --release --test loom`.
+//!
+//! The counters, cursors and the sleepers' set are the real ones, on the heap instead of in a mapping; the futex is
+//! emulated by a condition variable that never times out, so that a lost wake-up is a deadlock, which loom reports.
+#![cfg(loom)]
+
+use std::time::Duration;
+
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::thread;
+use slackline_transport::cursor::{Incoming, Outgoing};
+use slackline_transport::parking;
+use slackline_transport::sync::{AtomicU64, Bell, Ordering, Reach};
+
+/// A ring between two ranks, each of which may sleep.
+struct Ring {
+    published: AtomicU64,
+    released: AtomicU64,
+    /// Loom reports every access to a slot that another could overlap with.
+    slots: Vec<UnsafeCell<u64>>,
+    sleepers: AtomicU64,
+    bells: [Bell; 2],
+}
+
+const SENDER: u32 = 0;
+const RECEIVER: u32 = 1;
+
+impl Ring {
+    fn new(slots: usize) -> Arc<Self> {
+        Arc::new(Ring {
+            published: AtomicU64::new(0),
+            released: AtomicU64::new(0),
+            slots: (0..slots).map(|_| UnsafeCell::new(u64::MAX)).collect(),
+            sleepers: AtomicU64::new(0),
+            bells: [Bell::default(), Bell::default()],
+        })
+    }
+
+    fn notify(&self) {
+        parking::wake(std::slice::from_ref(&self.sleepers), Reach::Process, |rank| self.bells.get(rank));
+    }
+
+    fn sleep(&self, rank: u32, moved: impl FnMut() -> bool) {
+        let bell = &self.bells[rank as usize];
+        parking::sleep(&self.sleepers, rank, bell, Duration::MAX, Reach::Process, moved).unwrap();
+    }
+
+    fn write(&self, outgoing: &mut Outgoing, value: u64) {
+        self.slots[outgoing.index()].with_mut(|slot| {
+            // SAFETY: loom checks that nobody else has access.
+            unsafe { *slot = value }
+        });
+        outgoing.publish(&self.published);
+    }
+
+    fn read(&self, incoming: &Incoming, number: u64) -> u64 {
+        self.slots[incoming.index_of(number).unwrap()].with(|slot| {
+            // SAFETY: loom checks that nobody writes.
+            unsafe { *slot }
+        })
+    }
+}
+
+#[test]
+fn what_was_published_is_seen_whole() {
+    loom::model(|| {
+        let ring = Ring::new(2);
+        let sender = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                let mut outgoing = Outgoing::new(2);
+                ring.write(&mut outgoing, 10);
+                ring.write(&mut outgoing, 11);
+            })
+        };
+        let mut incoming = Incoming::new(2);
+        // Whatever has landed by now, and then all of it.
+        incoming.refresh(&ring.published).unwrap();
+        for number in 0..incoming.landed() {
+            assert_eq!(ring.read(&incoming, number), 10 + number);
+        }
+        sender.join().unwrap();
+        incoming.refresh(&ring.published).unwrap();
+        assert_eq!(incoming.landed(), 2);
+        assert_eq!(ring.read(&incoming, 1), 11);
+    });
+}
+
+#[test]
+fn a_slot_is_not_overwritten_before_it_is_released() {
+    loom::model(|| {
+        let ring = Ring::new(1);
+        let receiver = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                let mut incoming = Incoming::new(1);
+                if incoming.refresh(&ring.published).unwrap() {
+                    assert_eq!(incoming.landed(), 1);
+                    assert_eq!(ring.read(&incoming, 0), 10);
+                    incoming.release(&ring.released, 1);
+                    // Only now may the second message come into the same slot.
+                    if incoming.refresh(&ring.published).unwrap() {
+                        assert_eq!(ring.read(&incoming, 1), 11);
+                    }
+                }
+            })
+        };
+        let mut outgoing = Outgoing::new(1);
+        ring.write(&mut outgoing, 10);
+        if outgoing.free(&ring.released).unwrap() > 0 {
+            ring.write(&mut outgoing, 11);
+        }
+        receiver.join().unwrap();
+    });
+}
+
+#[test]
+fn no_wake_up_is_lost_between_a_sender_and_a_receiver_that_both_sleep() {
+    loom::model(|| {
+        const MESSAGES: u64 = 2;
+        let ring = Ring::new(1);
+        let receiver = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                let mut incoming = Incoming::new(1);
+                for number in 0..MESSAGES {
+                    while incoming.landed() <= number {
+                        ring.sleep(RECEIVER, || incoming.refresh(&ring.published).unwrap());
+                        incoming.refresh(&ring.published).unwrap();
+                    }
+                    assert_eq!(ring.read(&incoming, number), number);
+                    incoming.release(&ring.released, number + 1);
+                    ring.notify();
+                }
+            })
+        };
+        let mut outgoing = Outgoing::new(1);
+        for number in 0..MESSAGES {
+            while outgoing.free(&ring.released).unwrap() == 0 {
+                ring.sleep(SENDER, || outgoing.refresh(&ring.released).unwrap());
+            }
+            ring.write(&mut outgoing, number);
+            ring.notify();
+        }
+        receiver.join().unwrap();
+    });
+}
+
+#[test]
+fn no_wake_up_is_lost_when_two_wakers_race_for_one_sleeper() {
+    // Each waker takes the sleeper's bit; the one that finds it taken relies on the other's ring.
+    loom::model(|| {
+        let ring = Ring::new(1);
+        let counters = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        let wakers: Vec<_> = (0..2)
+            .map(|index| {
+                let (ring, counters) = (ring.clone(), counters.clone());
+                thread::spawn(move || {
+                    counters[index].store(1, Ordering::Release);
+                    ring.notify();
+                })
+            })
+            .collect();
+        let all = || counters.iter().all(|counter| counter.load(Ordering::Acquire) == 1);
+        let mut seen = [0; 2];
+        while !all() {
+            ring.sleep(RECEIVER, || {
+                let now = [0, 1].map(|index: usize| counters[index].load(Ordering::Acquire));
+                std::mem::replace(&mut seen, now) != now
+            });
+        }
+        wakers.into_iter().for_each(|waker| waker.join().unwrap());
+    });
+}
