@@ -84,7 +84,8 @@ pub enum Access {
 /// `pow`: machines with another math library may, once in very many draws, differ in an index.
 ///
 /// Indices may repeat within a bag, as they do in the field. There are no labels and no weights. Cost: proportional to the
-/// numbers written, some tens of nanoseconds each; memory does not depend on the rows.
+/// numbers written; a Zipf index takes three powers a try, a few hundred nanoseconds, so make batches before a timed part.
+/// Memory does not depend on the rows.
 pub struct Synthetic {
     spec: SyntheticSpec,
     tables: Vec<(Ranks, Scatter)>,
