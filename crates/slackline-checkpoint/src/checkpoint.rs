@@ -74,6 +74,14 @@ pub(crate) struct Stored {
     pub(crate) extent: u64,
 }
 
+/// What the reader of a format found in a file.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// By the names that were written; the same name may come twice.
+    pub(crate) tensors: Vec<(String, Stored)>,
+    pub(crate) skipped: Vec<String>,
+}
+
 #[derive(Debug)]
 struct Place {
     source: usize,
@@ -101,14 +109,14 @@ impl Checkpoint {
         let opened = Source::open(path.as_ref())?;
         let format = detect(&opened)?;
         let mut shards = Vec::new();
-        let (tensors, skipped) = match format {
+        let Found { tensors, skipped } = match format {
             Format::PyTorchZip => torch::open_zip(&opened, 0)?,
             Format::PyTorchLegacy => torch::open_legacy(&opened, 0)?,
             Format::Safetensors => safetensors::open_file(&opened, 0)?,
             Format::SafetensorsIndex => {
-                let set = safetensors::open_index(&opened)?;
-                shards = set.sources;
-                (set.tensors, set.skipped)
+                let (sources, found) = safetensors::open_index(&opened)?;
+                shards = sources;
+                found
             }
         };
         let (mut infos, mut places) = (BTreeMap::new(), BTreeMap::new());

@@ -171,7 +171,7 @@ impl<'p> Walk<'p> {
     }
 
     fn limit(&self, what: &'static str, limit: u64) -> CheckpointError {
-        self.source.corrupt(Corrupt::Limit { at: 0, what, limit })
+        self.source.corrupt(Corrupt::Limit { at: self.pickle.at, what, limit })
     }
 }
 

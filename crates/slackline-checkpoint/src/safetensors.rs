@@ -12,7 +12,7 @@ use std::path::{Component, Path};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::checkpoint::Stored;
+use crate::checkpoint::{Found, Stored};
 use crate::dtype::{MAX_DIMENSIONS, TensorInfo, elements};
 use crate::layout::{Layout, row_major};
 use crate::names::MAX_TENSORS;
@@ -26,10 +26,7 @@ const MAX_ALL_DIMENSIONS: usize = 1 << 21;
 const MAX_SHARDS: usize = 4096;
 
 /// The header's tensors by name, and what else is in it.
-pub(crate) fn open_file(
-    source: &Source,
-    number: usize,
-) -> Result<(Vec<(String, Stored)>, Vec<String>), CheckpointError> {
+pub(crate) fn open_file(source: &Source, number: usize) -> Result<Found, CheckpointError> {
     let header_len = u64::from_le_bytes(source.array(0, "the length of the header")?);
     if header_len > MAX_HEADER {
         let what = "the header is too long";
@@ -67,18 +64,12 @@ pub(crate) fn open_file(
         })?;
         tensors.push((name, stored));
     }
-    Ok((tensors, if header.metadata { vec!["__metadata__".to_owned()] } else { Vec::new() }))
+    let skipped = if header.metadata { vec!["__metadata__".to_owned()] } else { Vec::new() };
+    Ok(Found { tensors, skipped })
 }
 
-/// A sharded set: the sources to read from, the tensors that the index lists, and what else there is.
-pub(crate) struct Set {
-    pub(crate) sources: Vec<Source>,
-    pub(crate) tensors: Vec<(String, Stored)>,
-    pub(crate) skipped: Vec<String>,
-}
-
-/// Opens all files that `index` names; they lie beside it.
-pub(crate) fn open_index(index: &Source) -> Result<Set, CheckpointError> {
+/// Opens all files that `index` names; they lie beside it. Tensors refer to them by number.
+pub(crate) fn open_index(index: &Source) -> Result<(Vec<Source>, Found), CheckpointError> {
     if index.len() > MAX_HEADER {
         let what = "the index is too long";
         return Err(index.corrupt(Corrupt::Limit { at: 0, what, limit: MAX_HEADER }));
@@ -93,7 +84,7 @@ pub(crate) fn open_index(index: &Source) -> Result<Set, CheckpointError> {
         return Err(index.corrupt(Corrupt::Limit { at: 0, what, limit: MAX_SHARDS as u64 }));
     }
     let folder = index.path().parent().unwrap_or(Path::new(""));
-    let mut set = Set { sources: Vec::new(), tensors: Vec::new(), skipped: listed.other };
+    let (mut sources, mut found) = (Vec::new(), Found { tensors: Vec::new(), skipped: listed.other });
     for (file, names) in shards {
         let mut components = Path::new(file).components();
         if !matches!((components.next(), components.next()), (Some(Component::Normal(name)), None) if name == file) {
@@ -101,11 +92,11 @@ pub(crate) fn open_index(index: &Source) -> Result<Set, CheckpointError> {
             return Err(index.corrupt(Corrupt::Header { what }));
         }
         let source = Source::open(&folder.join(file))?;
-        let (tensors, _) = open_file(&source, set.sources.len())?;
+        let Found { tensors, .. } = open_file(&source, sources.len())?;
         let mut tensors: HashMap<String, Stored> = tensors.into_iter().collect();
         for name in names {
             match tensors.remove_entry(name) {
-                Some(tensor) => set.tensors.push(tensor),
+                Some(tensor) => found.tensors.push(tensor),
                 None => {
                     let what = format!("is not in the file, though {} says so", index.path().display());
                     return Err(source.corrupt(Corrupt::Tensor { tensor: name.to_owned(), what }));
@@ -115,10 +106,10 @@ pub(crate) fn open_index(index: &Source) -> Result<Set, CheckpointError> {
         let mut unlisted: Vec<String> =
             tensors.into_keys().map(|name| format!("{name} ({file}, not in the index)")).collect();
         unlisted.sort();
-        set.skipped.append(&mut unlisted);
-        set.sources.push(source);
+        found.skipped.append(&mut unlisted);
+        sources.push(source);
     }
-    Ok(set)
+    Ok((sources, found))
 }
 
 fn parse<T>(

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::archive::Archive;
-use crate::checkpoint::Stored;
+use crate::checkpoint::{Found, Stored};
 use crate::dtype::{TensorInfo, elements};
 use crate::layout::{Layout, extent};
 use crate::names::{Named, find_tensors};
@@ -20,10 +20,7 @@ pub(crate) const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0
 const LEGACY_VERSION: i64 = 1001;
 
 /// The tensors of a zip file, by the names that were written, and what else is in it.
-pub(crate) fn open_zip(
-    source: &Source,
-    number: usize,
-) -> Result<(Vec<(String, Stored)>, Vec<String>), CheckpointError> {
+pub(crate) fn open_zip(source: &Source, number: usize) -> Result<Found, CheckpointError> {
     let archive = Archive::open(source)?;
     let root = archive_root(&archive, source)?;
     let order = format!("{root}/byteorder");
@@ -56,10 +53,7 @@ pub(crate) fn open_zip(
 }
 
 /// The tensors of a legacy file, by the names that were written, and what else is in it.
-pub(crate) fn open_legacy(
-    source: &Source,
-    number: usize,
-) -> Result<(Vec<(String, Stored)>, Vec<String>), CheckpointError> {
+pub(crate) fn open_legacy(source: &Source, number: usize) -> Result<Found, CheckpointError> {
     let mut cursor = Cursor::new(source, 0, source.len(), "a pickle");
     pickle::load(&mut cursor)?;
     let at = cursor.at();
@@ -135,14 +129,14 @@ fn resolve(
     source: &Source,
     number: usize,
     mut place: impl FnMut(&Storage) -> Result<(u64, u64), CheckpointError>,
-) -> Result<(Vec<(String, Stored)>, Vec<String>), CheckpointError> {
+) -> Result<Found, CheckpointError> {
     let Named { tensors, skipped } = find_tensors(pickle, source)?;
     let mut stored = Vec::with_capacity(tensors.len());
     for (name, id) in tensors {
         let tensor = checked(pickle, source, number, &name, id, &mut place)?;
         stored.push((name, tensor));
     }
-    Ok((stored, skipped))
+    Ok(Found { tensors: stored, skipped })
 }
 
 fn checked(

@@ -28,6 +28,8 @@ const MAX_LINE: usize = 4096;
 pub(crate) struct Pickle {
     pub(crate) heap: Heap,
     pub(crate) root: Value,
+    /// Position of its first byte.
+    pub(crate) at: u64,
 }
 
 /// Reads one pickle and leaves `input` behind its last instruction.
@@ -39,12 +41,13 @@ pub(crate) fn load(input: &mut Cursor<'_>) -> Result<Pickle, CheckpointError> {
         memo: HashMap::new(),
         last_global: None,
     };
+    let start = input.at();
     for _ in 0..MAX_OPCODES {
         let at = input.at();
         let opcode = input.byte()?;
         if opcode == op::STOP {
             let root = machine.pop().map_err(|fault| fault.at(input, at))?;
-            return Ok(Pickle { heap: machine.heap, root });
+            return Ok(Pickle { heap: machine.heap, root, at: start });
         }
         machine.step(opcode, at, input).map_err(|fault| fault.at(input, at))?;
     }

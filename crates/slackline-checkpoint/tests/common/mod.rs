@@ -12,11 +12,10 @@ pub(crate) fn golden(name: &str) -> PathBuf {
 
 /// Writes `bytes` to a file of its own and opens it as a checkpoint.
 pub(crate) fn open_bytes(bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("file.pt");
-    std::fs::write(&path, bytes).unwrap();
-    // The file stays readable through the open checkpoint when its folder is gone.
-    Checkpoint::open(&path)
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    // It stays readable through the open checkpoint when its name is gone.
+    Checkpoint::open(file.path())
 }
 
 /// The error of opening `bytes`, as a reader of a log sees it.
