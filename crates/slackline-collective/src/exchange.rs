@@ -102,19 +102,7 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     /// other than [declared](Round::expect), or gave up.
     #[inline]
     pub fn take(&mut self) -> Result<Option<Complete<'_, E>>, CollectiveError> {
-        self.group.check()?;
-        self.group.progress_lane(self.lane)?;
-        let state = &self.group.lanes[self.lane];
-        if !state.ready() {
-            if !state.due() {
-                return Ok(None);
-            }
-            self.group.wait_for_round(self.lane)?;
-            if self.group.lanes[self.lane].finished() {
-                return Ok(None);
-            }
-        }
-        self.hand_out().map(Some)
+        if self.wait_until_ready()? { self.hand_out().map(Some) } else { Ok(None) }
     }
 
     /// The next of the rounds that this rank has published, waiting for each as if the lag were 0; `None` when all of them
@@ -164,11 +152,28 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     /// As [`take`](Exchange::take).
     pub fn drain(&mut self) -> Result<Option<Complete<'_, E>>, CollectiveError> {
         self.leave()?;
-        // A farewell may still wait for a slot of a rank that is about to end: it has to be out before this rank is.
-        while self.group.lanes[self.lane].finished() && !self.all_sent() {
-            self.group.wait_for_slots(self.lane)?;
+        if self.wait_until_ready()? {
+            return self.hand_out().map(Some);
         }
-        self.take()
+        // This rank has all it needs, but its peers may not: what still waits for slots has to be out before it ends.
+        if !self.state().all_sent() {
+            self.group.wait_until_sent(self.lane)?;
+        }
+        Ok(None)
+    }
+
+    /// Waits while the next round is due; whether it can be handed out.
+    #[inline]
+    fn wait_until_ready(&mut self) -> Result<bool, CollectiveError> {
+        self.group.check()?;
+        self.group.progress_lane(self.lane)?;
+        if !self.state().ready() {
+            if !self.state().due() {
+                return Ok(false);
+            }
+            self.group.wait_for_round(self.lane)?;
+        }
+        Ok(!self.state().finished())
     }
 
     #[inline]
@@ -179,10 +184,6 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
 
     pub(crate) fn state(&self) -> &LaneState {
         &self.group.lanes[self.lane]
-    }
-
-    fn all_sent(&self) -> bool {
-        self.state().outgoing.iter().all(|outgoing| outgoing.is_empty())
     }
 
     /// Compares what came with what this rank had declared, before anybody reads it.

@@ -149,6 +149,14 @@ impl<E: Endpoint> Group<E> {
         Ok(())
     }
 
+    /// Waits until everything that was published on `lane` is out.
+    #[cold]
+    pub(crate) fn wait_until_sent(&mut self, lane: usize) -> Result<(), CollectiveError> {
+        let waited = self.wait_until(lane, Awaited::Slot, |group| group.lanes[lane].all_sent())?;
+        self.lanes[lane].stats.blocked_on_credit += waited;
+        Ok(())
+    }
+
     /// Poisons the group with `fault`, unless another fault was first, and returns the one that won.
     pub(crate) fn fail(&mut self, fault: Fault) -> CollectiveError {
         self.endpoint.poison(&fault.encode());
@@ -219,7 +227,10 @@ impl<E: Endpoint> Group<E> {
 
     /// Some lane that is in use still expects something of this peer.
     fn is_needed(&self, peer: Rank) -> bool {
-        self.lanes.iter().any(|lane| lane.begun > 0 && !lane.finished() && !lane.incoming[peer].left)
+        self.lanes.iter().any(|lane| {
+            let in_use = lane.begun > 0 && !(lane.finished() && lane.all_sent());
+            in_use && !(lane.incoming[peer].left && lane.outgoing[peer].is_empty())
+        })
     }
 
     fn blame(
@@ -242,7 +253,7 @@ impl<E: Endpoint> Group<E> {
 
 impl<E: Endpoint> Drop for Group<E> {
     fn drop(&mut self) {
-        let unfinished = self.lanes.iter().position(|lane| lane.begun > 0 && !lane.finished());
+        let unfinished = self.lanes.iter().position(|lane| lane.begun > 0 && !(lane.finished() && lane.all_sent()));
         if let (Some(lane), None) = (unfinished, &self.fault) {
             let rank = self.rank();
             let mut fault =

@@ -151,6 +151,11 @@ impl LaneState {
         self.outgoing.iter().enumerate().all(free)
     }
 
+    /// Nothing that was published still waits for slots.
+    pub(crate) fn all_sent(&self) -> bool {
+        self.outgoing.iter().all(Outgoing::is_empty)
+    }
+
     /// The peers that keep a round from beginning.
     pub(crate) fn without_credit<E: Endpoint>(&self, endpoint: &mut E) -> Vec<Rank> {
         let full = |(to, out): &(Rank, &Outgoing)| !out.outbox.is_empty() || endpoint.free_slots(self.id, *to) == 0;
@@ -199,11 +204,8 @@ impl Incoming {
             spent |= self.accept(endpoint.message(lane, from, self.scanned))?;
             self.scanned += 1;
         }
-        if self.partial.is_some() && self.scanned - self.released == endpoint.shape().lanes[lane.index()].slots as u64 {
-            // The rest of the message needs slots that whole messages hold, and those may be waiting for rounds that
-            // cannot complete before this message has. Moving them out of the way keeps the ring turning.
-            self.evict(endpoint, lane, from);
-            spent = true;
+        if self.scanned - self.released == endpoint.shape().lanes[lane.index()].slots as u64 {
+            spent |= self.unblock(endpoint, lane, from);
         }
         Ok(spent && self.give_back(endpoint, lane, from))
     }
@@ -249,12 +251,23 @@ impl Incoming {
         Ok(true)
     }
 
-    fn evict<E: Endpoint>(&mut self, endpoint: &E, lane: Lane, from: Rank) {
+    /// In a full ring, moves whole messages out of the way of fragments; `true` where it did.
+    ///
+    /// Slots are given back in order, so a whole message keeps the spent slots behind it from being used again. It may be
+    /// waiting for a round that cannot complete before its sender, which has no slot left, gets on. A ring that is full of
+    /// whole messages only is left alone: that is the state that `k + 1` slots exclude.
+    #[cold]
+    fn unblock<E: Endpoint>(&mut self, endpoint: &E, lane: Lane, from: Rank) -> bool {
+        let whole = self.queue.iter().filter(|message| matches!(message, Message::InPlace(_))).count() as u64;
+        if whole == 0 || whole == self.scanned - self.released {
+            return false;
+        }
         for message in &mut self.queue {
             if let Message::InPlace(slot) = *message {
                 *message = Message::Copied(endpoint.message(lane, from, slot)[HEADER_BYTES..].to_vec());
             }
         }
+        true
     }
 
     /// Gives back every slot in front of the oldest message that is still in the ring.
@@ -323,6 +336,7 @@ impl Outgoing {
         moved
     }
 
+    /// Nothing that was published to this peer still waits for slots.
     pub(crate) fn is_empty(&self) -> bool {
         self.outbox.is_empty()
     }

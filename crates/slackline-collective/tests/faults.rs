@@ -156,11 +156,8 @@ fn after_a_fault_every_call_says_so() {
     on_threads(endpoints(2), |endpoint| {
         let rank = endpoint.rank();
         let mut group = join(endpoint, Duration::from_secs(20));
-        let first = if rank == 0 {
-            fault(Err(group.give_up("enough")))
-        } else {
-            fault(until_error(&mut group, u64::MAX))
-        };
+        let first =
+            if rank == 0 { fault(Err(group.give_up("enough"))) } else { fault(until_error(&mut group, u64::MAX)) };
         for _ in 0..3 {
             let mut exchange = group.lane(Lane(0));
             assert_eq!(fault(exchange.begin(&[0, 0]).map(drop)), first);
@@ -235,8 +232,7 @@ fn two_lanes_share_their_waiting() {
     let lanes = [LaneOptions::lag(0), LaneOptions::lag(0)];
     let shape = GroupShape { ranks: 2, lanes: lanes.iter().map(|lane| lane.shape(64)).collect() };
     on_threads(threads::group(&shape).unwrap(), |endpoint| {
-        let mut group =
-            Group::new(endpoint, GroupOptions::new(lanes).deadline(Duration::from_secs(20))).unwrap();
+        let mut group = Group::new(endpoint, GroupOptions::new(lanes).deadline(Duration::from_secs(20))).unwrap();
         let order = if group.rank() == 0 { [0, 1] } else { [1, 0] };
         for lane in [1, 0] {
             group.lane(Lane(lane)).begin(&[5000, 5000]).unwrap().publish().unwrap();

@@ -4,7 +4,7 @@ mod common;
 
 use common::{bounded_lag, on_threads, oracle, specs};
 use proptest::prelude::*;
-use slackline_transport::{threads, wrappers::Checked};
+use slackline_transport::{Checked, threads};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 120, max_shrink_iters: 200, ..ProptestConfig::default() })]

@@ -1,6 +1,6 @@
 //! One random exchange, as a rank program that runs over any transport: what it sends, what it must receive, and what the
 //! plain synchronous exchange makes of the same messages.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ pub struct Spec {
 pub type Rounds = Vec<u64>;
 
 pub fn specs(most_ranks: usize, most_rounds: u64, longest_pause: u64) -> impl Strategy<Value = Spec> {
-    (1..=most_ranks, 0usize..=8, any::<bool>(), 0usize..=10, any::<u64>())
-        .prop_flat_map(move |(ranks, lag, fixed, more_slots, seed)| {
+    (1..=most_ranks, 0usize..=8, any::<bool>(), 0usize..=10, any::<u64>()).prop_flat_map(
+        move |(ranks, lag, fixed, more_slots, seed)| {
             let rounds = prop::collection::vec(0..=most_rounds, ranks);
             let sizes = (1usize..200, prop_oneof![Just(0usize), 1usize..300, 300usize..5000]);
             (rounds, sizes, 0..=longest_pause).prop_map(move |(rounds, (capacity, largest_message), pause)| Spec {
@@ -48,7 +48,8 @@ pub fn specs(most_ranks: usize, most_rounds: u64, longest_pause: u64) -> impl St
                 seed,
                 pause,
             })
-        })
+        },
+    )
 }
 
 fn mix(words: &[u64]) -> u64 {
@@ -66,7 +67,7 @@ impl Spec {
     }
 
     pub fn options(&self) -> GroupOptions {
-        GroupOptions::new([LaneOptions { lag: self.lag, delivery: self.delivery }]).deadline(Duration::from_secs(20))
+        GroupOptions::new([LaneOptions { lag: self.lag, delivery: self.delivery }]).deadline(Duration::from_secs(30))
     }
 
     pub fn longest(&self) -> u64 {
@@ -144,7 +145,7 @@ fn check<E: Endpoint>(spec: &Spec, rank: usize, complete: &Complete<'_, E>, roun
 /// The same messages through the plain synchronous exchange.
 pub fn oracle<E: Endpoint>(endpoint: E, spec: &Spec) -> Rounds {
     let rank = endpoint.rank();
-    let mut exchange = Synchronous::new(endpoint, Lane(0), Duration::from_secs(20));
+    let mut exchange = Synchronous::new(endpoint, Lane(0), Duration::from_secs(30));
     let round = |round| {
         let messages: Vec<_> = (0..spec.ranks).map(|to| spec.message(round, rank, to)).collect();
         digest(exchange.alltoallv(&messages).expect("the oracle's exchange"))
