@@ -62,8 +62,7 @@ fn role() {
             let pid = std::process::id().to_string();
             let stop_and_go = format!("kill -STOP {pid}; sleep 4; kill -CONT {pid}");
             let script = if signal == "KILL" { format!("kill -KILL {pid}") } else { stop_and_go };
-            Command::new("sh").args(["-c", &script]).spawn().unwrap();
-            std::thread::sleep(Duration::from_millis(300));
+            Command::new("sh").args(["-c", &script]).status().unwrap();
         }
         let round = exchange.begin(&vec![64; ranks]).and_then(|round| round.publish());
         published += 1;
