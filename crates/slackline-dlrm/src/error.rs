@@ -1,12 +1,17 @@
 //! What can be wrong with a model, its files or a batch.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
-/// Why a configuration, a model directory or a batch was refused.
+use slackline_checkpoint::CheckpointError;
+use slackline_collective::CollectiveError;
+use slackline_embedding::{BagError, PlanError, PoolError, ShardError};
+
+/// Why a configuration, a model directory, a batch or a distributed round was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DlrmError {
-    /// The configuration is not the JSON object that was expected.
+    /// A configuration that is not a JSON object.
     #[error("model configuration: {0}")]
     Json(#[from] serde_json::Error),
 
@@ -17,6 +22,15 @@ pub enum DlrmError {
         argument: &'static str,
         /// What is wrong, with the numbers.
         problem: String,
+    },
+
+    /// A configuration file was refused.
+    #[error("{}: {source}", file.display())]
+    ConfigFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: Box<DlrmError>,
     },
 
     /// The weights given for a layer do not have the layer's shape.
@@ -33,10 +47,285 @@ pub enum DlrmError {
         /// How many were given.
         found: usize,
     },
+
+    /// An MLP was given another number of layers than the configuration has.
+    #[error("{argument} has {expected} layers, weights are given for {found}")]
+    Layers {
+        /// `arch_mlp_bot` or `arch_mlp_top`.
+        argument: &'static str,
+        /// Layers by the configuration.
+        expected: usize,
+        /// Layers given.
+        found: usize,
+    },
+
+    /// A table does not have the shape that the configuration gives it.
+    #[error(
+        "table {number} ({name}) has {rows} rows of {dim} values; the configuration says {expected_rows} of {expected_dim}"
+    )]
+    TableShape {
+        /// The table's number in the model.
+        number: usize,
+        /// The table's own name.
+        name: String,
+        /// Its rows.
+        rows: u64,
+        /// The width of its rows.
+        dim: usize,
+        /// Rows by the configuration.
+        expected_rows: usize,
+        /// Width by the configuration.
+        expected_dim: usize,
+    },
+
+    /// Another number of tables than needed.
+    #[error("{what}: {found} tables instead of {expected}")]
+    Tables {
+        /// Which tables.
+        what: &'static str,
+        /// The number needed.
+        expected: usize,
+        /// The number found.
+        found: usize,
+    },
+
+    /// A rank that the plan does not have.
+    #[error("rank {rank} of a plan for {ranks} ranks")]
+    NoSuchRank {
+        /// The rank.
+        rank: usize,
+        /// Ranks of the plan.
+        ranks: usize,
+    },
+
+    /// A table number that the model does not have.
+    #[error("table {table} of a model with {tables} tables")]
+    NoSuchTable {
+        /// The number asked for.
+        table: usize,
+        /// Tables of the model.
+        tables: usize,
+    },
+
+    /// A checkpoint or a model directory lacks a tensor of the model.
+    #[error("{}: no tensor {tensor}, which {argument} asks for", file.display())]
+    TensorMissing {
+        /// Where it was looked for.
+        file: PathBuf,
+        /// Its name.
+        tensor: String,
+        /// The argument that makes it part of the model.
+        argument: &'static str,
+    },
+
+    /// A checkpoint has more layers or tables than the configuration.
+    #[error("{}: tensor {tensor} is beyond what {argument} describes", file.display())]
+    TensorSurplus {
+        /// The checkpoint.
+        file: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The argument that describes tensors of such names.
+        argument: &'static str,
+    },
+
+    /// A tensor does not have the shape that the configuration gives it.
+    #[error("{}: tensor {tensor} has shape {found:?}; {argument} asks for {expected:?}", file.display())]
+    TensorShape {
+        /// The file that holds it.
+        file: PathBuf,
+        /// Its name.
+        tensor: String,
+        /// Its shape by the configuration.
+        expected: Vec<usize>,
+        /// Its shape in the file.
+        found: Vec<usize>,
+        /// The argument that gives the expected shape.
+        argument: &'static str,
+    },
+
+    /// The operating system refused.
+    #[error("{}: {action}: {source}", file.display())]
+    Io {
+        /// The file or directory.
+        file: PathBuf,
+        /// What was being done.
+        action: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+
+    /// The directory to be written is there already.
+    #[error("{}: exists already and is not overwritten", path.display())]
+    Exists {
+        /// The directory.
+        path: PathBuf,
+    },
+
+    /// A file of a model directory is not what it must be.
+    #[error("{}: {defect}", file.display())]
+    Corrupt {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        defect: DirectoryDefect,
+    },
+
+    /// A model cannot be written as 0 files.
+    #[error("tables cannot be spread over 0 shard files")]
+    NoShards,
+
+    /// A checkpoint was refused.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+
+    /// A shard file was refused.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+
+    /// Tables could not be placed.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+
+    /// A batch does not have the model's shape.
+    #[error("samples {} to {}: {what}: {found} instead of {expected}", first_sample, first_sample + *samples as u64)]
+    BatchShape {
+        /// The batch's first sample.
+        first_sample: u64,
+        /// Its number of samples.
+        samples: usize,
+        /// What has the wrong number.
+        what: String,
+        /// The number needed.
+        expected: usize,
+        /// The number found.
+        found: usize,
+    },
+
+    /// Lookups that do not fit their table. Samples are numbered from the beginning of the input, not of the batch.
+    #[error(transparent)]
+    Bags(#[from] BagError),
+
+    /// Lookups that a table cannot pool.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+
+    /// The exchange between the ranks failed.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
+
+    /// A round was completed that this rank has not submitted, or out of order.
+    #[error("rank {rank} was handed round {round}, but {}", match expected {
+        Some(expected) => format!("its oldest submitted round is {expected}"),
+        None => "all that it submitted is answered".to_owned(),
+    })]
+    UnexpectedRound {
+        /// This rank.
+        rank: usize,
+        /// The round that was handed out.
+        round: u64,
+        /// The oldest round that this rank has submitted and not answered.
+        expected: Option<u64>,
+    },
+
+    /// A message does not have the size that the plan gives it.
+    #[error("round {round}: rank {from} sent rank {rank} {found} bytes of pooled vectors instead of {expected}")]
+    MessageSize {
+        /// The round.
+        round: u64,
+        /// The receiver.
+        rank: usize,
+        /// The sender.
+        from: usize,
+        /// Bytes by the plan.
+        expected: usize,
+        /// Bytes that came.
+        found: usize,
+    },
+}
+
+/// What is wrong with a file of a model directory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DirectoryDefect {
+    /// It is larger than such a file can be.
+    #[error("{found} bytes, more than the {most} that such a file can have")]
+    TooLarge {
+        /// Its length.
+        found: u64,
+        /// The largest length that is read.
+        most: u64,
+    },
+    /// It cannot be parsed.
+    #[error("cannot be parsed: {why}")]
+    Syntax {
+        /// The parser's words.
+        why: String,
+    },
+    /// The directory was written in another version of the format, or says nothing of its version.
+    #[error("format_version {found}; this program reads version {}", crate::FORMAT_VERSION)]
+    Version {
+        /// The version found.
+        found: String,
+    },
+    /// The index names a file that is not plainly a file of the directory.
+    #[error("tensor {tensor} is said to be in {name:?}, which is not a plain file name")]
+    FileName {
+        /// The tensor.
+        tensor: String,
+        /// The name of the file.
+        name: String,
+    },
+    /// A file of the index is missing.
+    #[error("the index names it, but there is no such file")]
+    Missing,
+    /// A file of the index is a symbolic link to somewhere else.
+    #[error("leads out of the model directory, to {}", target.display())]
+    Escapes {
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// A file of the index is a directory, a pipe or the like.
+    #[error("is not a regular file")]
+    NotAFile,
+    /// A dense tensor is not single precision.
+    #[error("tensor {tensor} is of type {found}, not F32")]
+    Type {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        found: String,
+    },
+    /// A shard holds only a part of a table.
+    #[error("table {table} begins with row {first_row}; only whole tables are read")]
+    PartialTable {
+        /// The table.
+        table: String,
+        /// The first row.
+        first_row: u64,
+    },
+    /// A tensor's bytes were altered.
+    #[error("tensor {tensor} was altered: its checksum is {found:016x}, it should be {expected}")]
+    Checksum {
+        /// The tensor.
+        tensor: String,
+        /// The checksum in the header.
+        expected: String,
+        /// The checksum of the bytes.
+        found: u64,
+    },
 }
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = DlrmError> = std::result::Result<T, E>;
 
-#[allow(dead_code)]
-type Later = PathBuf;
+impl DlrmError {
+    /// Turns the system's answer into an error that names the file.
+    pub(crate) fn io(file: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| DlrmError::Io { file: file.to_owned(), action, source }
+    }
+
+    pub(crate) fn corrupt(file: &Path, defect: DirectoryDefect) -> Self {
+        DlrmError::Corrupt { file: file.to_owned(), defect }
+    }
+}

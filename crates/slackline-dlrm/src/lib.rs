@@ -1,10 +1,68 @@
-//! head
+//! Deep learning recommendation models (DLRM): their shape, their files, and their forward pass.
+//!
+//! * [`ModelConfig`] is the shape of a model, by the argument names of the reference DLRM, checked.
+//! * [`import`] turns a checkpoint into a [`ModelDirectory`]; [`write_synthetic`] makes one with random weights.
+//! * [`DenseModel`] is everything but the tables: bottom MLP ([`Mlp`]), [`Interaction`], top MLP.
+//! * [`LocalModel`] is a whole model in one process.
+//! * [`DistributedModel`] is one rank's part of a model whose tables are spread over many ranks.
+//!
+//! A sample's prediction has the same bits whatever batch it is in, and whether one process computes it or many: every
+//! sum is made in one order, and the distributed pass is made of the parts of the local one.
+//!
+//! This crate does not know which transport carries the exchange or in which format a table's rows are stored, and it does
+//! no threading of its own.
+//!
+//! # Examples
+//!
+//! ```
+//! use slackline_data::{Batch, TableInput};
+//! use slackline_dlrm::{LocalModel, ModelConfig, ModelDirectory, write_synthetic};
+//! use slackline_embedding::Verify;
+//!
+//! let config = ModelConfig::from_json(
+//!     r#"{"arch_sparse_feature_size": 4, "arch_embedding_size": "10-20", "arch_mlp_bot": "3-8-4", "arch_mlp_top": "8-1"}"#,
+//! )?.config;
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("model");
+//! write_synthetic(&config, 7, &path, 2, &mut |_| ())?;
+//!
+//! let directory = ModelDirectory::open(&path)?;
+//! let tables = directory.load_tables(&[0, 1], Verify::Checksums)?;
+//! let mut model = LocalModel::new(directory.load_dense()?, tables)?;
+//!
+//! // Two samples: rows 3 and 3 of the first table and none; rows 19 and 0 of the second.
+//! let batch = Batch {
+//!     samples: 2,
+//!     dense: vec![0.1, 0.2, 0.3, 0.4, 0.5, 0.6],
+//!     tables: vec![
+//!         TableInput { indices: vec![3, 3], offsets: vec![0, 2, 2], ..TableInput::default() },
+//!         TableInput { indices: vec![19, 0], offsets: vec![0, 1, 2], ..TableInput::default() },
+//!     ],
+//!     ..Batch::default()
+//! };
+//! let mut predictions = Vec::new();
+//! model.predict(&batch, &mut predictions)?;
+//! assert_eq!(predictions.len(), 2);
+//! assert!(predictions.iter().all(|p| (0.0..=1.0).contains(p)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
+
 mod config;
 mod dense;
+mod directory;
+mod distributed;
 mod error;
+mod forward;
 mod interaction;
+mod pooled;
+
 pub use config::{Arguments, InteractionOp, ModelConfig, ParsedConfig};
 pub use dense::{Activation, Linear, Mlp, MlpScratch, product};
-pub use error::{DlrmError, Result};
+pub use directory::{
+    FORMAT_VERSION, ImportOptions, ImportReport, ModelDirectory, Progress, Summary, import, write_synthetic,
+};
+pub use distributed::{Answered, DistributedModel, largest_message, samples_of};
+pub use error::{DirectoryDefect, DlrmError, Result};
+pub use forward::{DenseModel, DenseScratch, DenseWeights, LayerWeights, LocalModel};
 pub use interaction::{Interaction, InteractionScratch};

@@ -1,0 +1,342 @@
+//! Model directories: the form in which models are kept, and everything that is read from one.
+//!
+//! ```text
+//! config.json                           the reference's arguments, model_type, format_version, slackline_version
+//! model.safetensors.index.json          weight_map: which tensor is in which file
+//! dense.safetensors                     weights and biases of both MLPs
+//! tables-00001-of-00004.safetensors …   the tables, as shards of slackline-embedding
+//! ```
+
+mod dense_file;
+mod import;
+mod synthetic;
+mod tensors;
+mod write;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use slackline_embedding::{EmbeddingTable, Shard, ShardTable, TableCost, Verify};
+
+use crate::{DenseModel, DirectoryDefect, DlrmError, ModelConfig, Result};
+use dense_file::DenseFile;
+pub use import::{ImportOptions, ImportReport, import};
+pub use synthetic::write_synthetic;
+use tensors::{TensorSpec, assemble, dense_tensors, table_tensor};
+pub use write::Progress;
+
+/// The version of the model directory's format that is written and read.
+pub const FORMAT_VERSION: u64 = 1;
+
+const CONFIG_FILE: &str = "config.json";
+const INDEX_FILE: &str = "model.safetensors.index.json";
+const DENSE_FILE: &str = "dense.safetensors";
+
+/// The largest JSON file that is read. An index takes about 80 bytes a tensor.
+const MAX_JSON: u64 = 64 << 20;
+
+/// A model directory whose configuration, index and headers have been read and checked against each other.
+#[derive(Debug)]
+pub struct ModelDirectory {
+    path: PathBuf,
+    config: ModelConfig,
+    written_by: String,
+    /// Each table's shard, by table number.
+    tables: Vec<Shard>,
+    /// The dense tensors in order, each with the number of its file.
+    dense: Vec<(TensorSpec, usize)>,
+    dense_files: Vec<DenseFile>,
+    /// Every file of the index with its bytes.
+    files: BTreeMap<String, u64>,
+}
+
+/// A model directory at a glance; its `Display` is some lines for people.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// The model.
+    pub config: ModelConfig,
+    /// The version of the program that wrote it.
+    pub written_by: String,
+    /// Each table as its shard describes it.
+    pub tables: Vec<ShardTable>,
+    /// Bytes of all tables.
+    pub table_bytes: u64,
+    /// Weights and biases of both MLPs, in values.
+    pub dense_values: usize,
+    /// Every file of the index with its bytes, by name.
+    pub files: Vec<(String, u64)>,
+}
+
+impl ModelDirectory {
+    /// Opens a directory: reads `config.json`, the index and the headers of its files, and checks that every tensor of the
+    /// model is there in its shape. No weight is read, so this takes milliseconds whatever the size of the model.
+    ///
+    /// Files are untrusted: names in the index have to be plain file names, and may not lead out of the directory by a
+    /// link either.
+    ///
+    /// # Errors
+    ///
+    /// [`DlrmError::Io`], [`DlrmError::ConfigFile`]; [`DlrmError::Corrupt`] or [`DlrmError::Shard`] with the file and its
+    /// defect; [`DlrmError::TensorMissing`] and [`DlrmError::TensorShape`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let config_file = path.join(CONFIG_FILE);
+        let (config, written_by) = read_config(&config_file)?;
+        let index_file = path.join(INDEX_FILE);
+        let weight_map = read_index(&index_file)?;
+        let file_of = |tensor: &TensorSpec| {
+            weight_map.get(&tensor.name).ok_or_else(|| {
+                let (file, argument) = (index_file.clone(), tensor.argument);
+                DlrmError::TensorMissing { file, tensor: tensor.name.clone(), argument }
+            })
+        };
+        let root = fs::canonicalize(path).map_err(DlrmError::io(path, "opening it"))?;
+        let mut files = BTreeMap::new();
+        for (tensor, name) in &weight_map {
+            if !files.contains_key(name) {
+                files.insert(name.clone(), check_file(path, &root, &index_file, tensor, name)?);
+            }
+        }
+
+        let mut shards = BTreeMap::<&str, Shard>::new();
+        let mut tables = Vec::with_capacity(config.tables());
+        for number in 0..config.tables() {
+            let tensor = table_tensor(&config, number);
+            let name = file_of(&tensor)?.as_str();
+            let shard = match shards.get(name) {
+                Some(shard) => shard.clone(),
+                None => Shard::open(path.join(name), Verify::HeaderOnly)?,
+            };
+            check_table(&shard, &tensor)?;
+            shards.insert(name, shard.clone());
+            tables.push(shard);
+        }
+
+        let mut opened = BTreeMap::<&str, usize>::new();
+        let mut dense_files = Vec::new();
+        let mut dense = Vec::new();
+        for tensor in dense_tensors(&config) {
+            let name = file_of(&tensor)?.as_str();
+            let number = match opened.get(name) {
+                Some(&number) => number,
+                None => {
+                    dense_files.push(DenseFile::open(&path.join(name))?);
+                    dense_files.len() - 1
+                }
+            };
+            opened.insert(name, number);
+            dense_files[number].check(&tensor)?;
+            dense.push((tensor, number));
+        }
+        Ok(Self { path: path.to_owned(), config, written_by, tables, dense, dense_files, files })
+    }
+
+    /// The path that it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// What the planner has to know of each table, with one lookup a sample; whoever knows better changes
+    /// `lookups_per_sample`.
+    pub fn tables(&self) -> Vec<TableCost> {
+        let cost = |table: &ShardTable| TableCost {
+            name: table.table.clone(),
+            rows: table.rows,
+            dim: table.dim,
+            row_bytes: table.row_format.row_bytes(table.dim) as u64,
+            lookups_per_sample: 1.0,
+        };
+        self.shard_tables().map(cost).collect()
+    }
+
+    /// Reads both MLPs and checks their checksums.
+    ///
+    /// # Errors
+    ///
+    /// [`DlrmError::Corrupt`] for an altered tensor, [`DlrmError::Io`].
+    pub fn load_dense(&self) -> Result<DenseModel> {
+        let values = self.dense.iter().map(|(tensor, file)| self.dense_files[*file].read(tensor));
+        let values = values.collect::<Result<Vec<_>>>()?;
+        DenseModel::new(self.config.clone(), assemble(&self.config, values))
+    }
+
+    /// Some of the tables, by number, in the order asked for, mapped into memory.
+    ///
+    /// With [`Verify::Checksums`] each of them is read once and compared with its checksum; with [`Verify::HeaderOnly`]
+    /// nothing is read, and rows come from the disk when they are first looked up.
+    ///
+    /// # Errors
+    ///
+    /// [`DlrmError::NoSuchTable`]; [`DlrmError::Shard`] for an altered table or a disk that fails.
+    pub fn load_tables(&self, tables: &[usize], verify: Verify) -> Result<Vec<Arc<dyn EmbeddingTable>>> {
+        let load = |&table: &usize| {
+            let Some(shard) = self.tables.get(table) else {
+                return Err(DlrmError::NoSuchTable { table, tables: self.tables.len() });
+            };
+            let name = table_tensor(&self.config, table).name;
+            if verify == Verify::Checksums {
+                shard.verify(&name)?;
+            }
+            Ok(Arc::new(shard.table(&name)?) as Arc<dyn EmbeddingTable>)
+        };
+        tables.iter().map(load).collect()
+    }
+
+    /// Reads everything and compares it with its checksums, telling how far it has come.
+    ///
+    /// # Errors
+    ///
+    /// [`DlrmError::Shard`] or [`DlrmError::Corrupt`] for the first tensor that was altered; [`DlrmError::Io`].
+    pub fn verify(&self, progress: &mut dyn FnMut(Progress<'_>)) -> Result<()> {
+        let dense_bytes: u64 = self.dense.iter().map(|(tensor, _)| tensor.bytes()).sum();
+        let total = dense_bytes + self.shard_tables().map(|table| table.bytes).sum::<u64>();
+        let mut done = 0;
+        for (tensor, file) in &self.dense {
+            self.dense_files[*file].read(tensor)?;
+            done += tensor.bytes();
+            progress(Progress { tensor: &tensor.name, done, total });
+        }
+        for (number, shard) in self.tables.iter().enumerate() {
+            let tensor = table_tensor(&self.config, number).name;
+            let mut of_table = 0;
+            shard.verify_with(&tensor, &mut |bytes| {
+                of_table = bytes;
+                progress(Progress { tensor: &tensor, done: done + bytes, total });
+            })?;
+            done += of_table;
+        }
+        Ok(())
+    }
+
+    /// What is in the directory, for people.
+    pub fn summary(&self) -> Summary {
+        let tables: Vec<ShardTable> = self.shard_tables().cloned().collect();
+        Summary {
+            config: self.config.clone(),
+            written_by: self.written_by.clone(),
+            table_bytes: tables.iter().map(|table| table.bytes).sum(),
+            tables,
+            dense_values: self.config.dense_values(),
+            files: self.files.clone().into_iter().collect(),
+        }
+    }
+
+    fn shard_tables(&self) -> impl Iterator<Item = &ShardTable> {
+        self.tables.iter().enumerate().map(|(number, shard)| {
+            let name = table_tensor(&self.config, number).name;
+            shard.tables().iter().find(|table| table.tensor == name).expect("found when the directory was opened")
+        })
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let config = &self.config;
+        let itself = if config.interaction_itself() { ", with itself" } else { "" };
+        writeln!(f, "DLRM written by slackline {}", self.written_by)?;
+        writeln!(f, "bottom MLP    {:?}", config.bottom())?;
+        writeln!(f, "interaction   {}{itself}, {} wide", config.interaction_op().name(), config.interaction_width())?;
+        writeln!(f, "top MLP       {:?}", config.top())?;
+        writeln!(f, "dense values  {}", self.dense_values)?;
+        let rows: u64 = self.tables.iter().map(|table| table.rows).sum();
+        let (tables, dim, bytes) = (self.tables.len(), config.dim(), self.table_bytes);
+        write!(f, "tables        {tables} of {dim} columns, {rows} rows, {bytes} bytes")?;
+        for table in &self.tables {
+            write!(f, "\n  {:<20} {:>12} rows  {}  {} bytes", table.table, table.rows, table.row_format, table.bytes)?;
+        }
+        for (name, bytes) in &self.files {
+            write!(f, "\n{name}  {bytes} bytes")?;
+        }
+        Ok(())
+    }
+}
+
+fn read_config(path: &Path) -> Result<(ModelConfig, String)> {
+    let mut object = read_json(path)?;
+    object.remove("model_type");
+    let written_by = match object.remove("slackline_version") {
+        Some(Value::String(version)) => version,
+        _ => "(unknown)".to_owned(),
+    };
+    let version = object.remove("format_version").unwrap_or(Value::Null);
+    if version != FORMAT_VERSION {
+        let found = if version.is_null() { "missing".to_owned() } else { version.to_string() };
+        return Err(DlrmError::corrupt(path, DirectoryDefect::Version { found }));
+    }
+    let parsed = ModelConfig::from_object(object)
+        .map_err(|source| DlrmError::ConfigFile { file: path.to_owned(), source: Box::new(source) })?;
+    Ok((parsed.config, written_by))
+}
+
+/// The files of all tensors, by tensor.
+fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
+    let map = read_json(path)?.remove("weight_map").unwrap_or(Value::Null);
+    serde_json::from_value(map).map_err(|error| {
+        let why = format!("weight_map: {error}");
+        DlrmError::corrupt(path, DirectoryDefect::Syntax { why })
+    })
+}
+
+fn read_json(path: &Path) -> Result<Map<String, Value>> {
+    let length = fs::metadata(path).map_err(DlrmError::io(path, "opening it"))?.len();
+    if length > MAX_JSON {
+        return Err(DlrmError::corrupt(path, DirectoryDefect::TooLarge { found: length, most: MAX_JSON }));
+    }
+    let text = fs::read(path).map_err(DlrmError::io(path, "reading it"))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| DlrmError::corrupt(path, DirectoryDefect::Syntax { why: error.to_string() }))
+}
+
+/// Checks that a name of the index is a regular file of the directory, and returns its length.
+fn check_file(folder: &Path, root: &Path, index: &Path, tensor: &str, name: &str) -> Result<u64> {
+    // On the text: `Path` would quietly accept "./file" and "file/".
+    if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\\', '\0']) {
+        let defect = DirectoryDefect::FileName { tensor: tensor.to_owned(), name: name.to_owned() };
+        return Err(DlrmError::corrupt(index, defect));
+    }
+    let path = folder.join(name);
+    let target = match fs::canonicalize(&path) {
+        Ok(target) => target,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(DlrmError::corrupt(&path, DirectoryDefect::Missing));
+        }
+        Err(error) => return Err(DlrmError::io(&path, "opening it")(error)),
+    };
+    if !target.starts_with(root) {
+        return Err(DlrmError::corrupt(&path, DirectoryDefect::Escapes { target }));
+    }
+    let metadata = fs::metadata(&target).map_err(DlrmError::io(&path, "opening it"))?;
+    if !metadata.is_file() {
+        return Err(DlrmError::corrupt(&path, DirectoryDefect::NotAFile));
+    }
+    Ok(metadata.len())
+}
+
+fn check_table(shard: &Shard, tensor: &TensorSpec) -> Result<()> {
+    let file = shard.path().to_owned();
+    let name = tensor.name.clone();
+    let Some(table) = shard.tables().iter().find(|table| table.tensor == tensor.name) else {
+        return Err(DlrmError::TensorMissing { file, tensor: name, argument: tensor.argument });
+    };
+    if table.first_row != 0 {
+        let defect = DirectoryDefect::PartialTable { table: name, first_row: table.first_row };
+        return Err(DlrmError::Corrupt { file, defect });
+    }
+    let found = vec![table.rows as usize, table.dim];
+    if found != tensor.shape {
+        let (expected, argument) = (tensor.shape.clone(), tensor.argument);
+        return Err(DlrmError::TensorShape { file, tensor: name, expected, found, argument });
+    }
+    Ok(())
+}

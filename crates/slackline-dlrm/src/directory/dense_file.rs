@@ -1,0 +1,129 @@
+//! The file of the dense weights: an ordinary safetensors file, with the XXH3-64 of every tensor's bytes in its metadata
+//! under `xxh3:<tensor>`.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, Metadata};
+use serde_json::json;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::tensors::TensorSpec;
+use super::write::write_synced;
+use crate::{DirectoryDefect, DlrmError, Result};
+
+/// The longest header that is read; that of a hundred layers has some 30 KB.
+const MAX_HEADER: u64 = 16 << 20;
+
+/// Writes the tensors in the order given. (The library of the format writes its metadata in no fixed order, and equal
+/// models should be equal files.)
+pub(super) fn write(path: &Path, tensors: &[TensorSpec], values: &[Vec<f32>]) -> Result<()> {
+    let mut header = BTreeMap::new();
+    let mut metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    let mut end = 0;
+    for (tensor, values) in tensors.iter().zip(values) {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        if bytes.len() as u64 != tensor.bytes() {
+            let (expected, found) = (tensor.shape.clone(), vec![values.len()]);
+            let (tensor, argument) = (tensor.name.clone(), tensor.argument);
+            return Err(DlrmError::TensorShape { file: path.to_owned(), tensor, expected, found, argument });
+        }
+        let begin = end;
+        end += bytes.len();
+        let entry = json!({ "dtype": "F32", "shape": tensor.shape, "data_offsets": [begin, end] });
+        header.insert(tensor.name.clone(), entry);
+        metadata.insert(format!("xxh3:{}", tensor.name), format!("{:016x}", xxh3_64(bytes)));
+    }
+    header.insert("__metadata__".to_owned(), json!(metadata));
+    let mut text = serde_json::to_string(&header)?.into_bytes();
+    text.resize(text.len().next_multiple_of(8), b' ');
+    let length = (text.len() as u64).to_le_bytes();
+    let data = values.iter().map(|values| bytemuck::cast_slice(values));
+    let parts: Vec<&[u8]> = [&length[..], &text[..]].into_iter().chain(data).collect();
+    write_synced(path, &parts)
+}
+
+/// An open file of dense weights, whose header has been read.
+#[derive(Debug)]
+pub(super) struct DenseFile {
+    path: PathBuf,
+    file: File,
+    data: u64,
+    metadata: Metadata,
+}
+
+impl DenseFile {
+    /// Reads and checks the header.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let io = |action| DlrmError::io(path, action);
+        let corrupt = |defect| DlrmError::corrupt(path, defect);
+        let short = |why: String| corrupt(DirectoryDefect::Syntax { why });
+        let file = File::open(path).map_err(io("opening it"))?;
+        let found = file.metadata().map_err(io("opening it"))?.len();
+        let mut prefix = [0; 8];
+        if found < 8 {
+            return Err(short(format!("{found} bytes are too few for a safetensors file")));
+        }
+        file.read_exact_at(&mut prefix, 0).map_err(io("reading it"))?;
+        let header = u64::from_le_bytes(prefix);
+        if header > MAX_HEADER {
+            return Err(corrupt(DirectoryDefect::TooLarge { found: header, most: MAX_HEADER }));
+        }
+        if header > found - 8 {
+            return Err(short(format!("its header should have {header} bytes, but the file ends after {}", found - 8)));
+        }
+        let mut text = vec![0; header as usize];
+        file.read_exact_at(&mut text, 8).map_err(io("reading its header"))?;
+        let metadata: Metadata = serde_json::from_slice(&text).map_err(|error| short(error.to_string()))?;
+        let data = 8 + header;
+        let expected = data.checked_add(metadata.data_len() as u64);
+        if expected != Some(found) {
+            return Err(short(format!("{found} bytes, but {} by its header", expected.unwrap_or(u64::MAX))));
+        }
+        Ok(Self { path: path.to_owned(), file, data, metadata })
+    }
+
+    /// Checks that the tensor is there, in the shape and type that the configuration asks for.
+    pub(super) fn check(&self, tensor: &TensorSpec) -> Result<()> {
+        let Some(info) = self.metadata.info(&tensor.name) else {
+            let (file, argument) = (self.path.clone(), tensor.argument);
+            return Err(DlrmError::TensorMissing { file, tensor: tensor.name.clone(), argument });
+        };
+        let name = || tensor.name.clone();
+        if info.shape != tensor.shape {
+            return Err(DlrmError::TensorShape {
+                file: self.path.clone(),
+                tensor: name(),
+                expected: tensor.shape.clone(),
+                found: info.shape.clone(),
+                argument: tensor.argument,
+            });
+        }
+        if info.dtype != Dtype::F32 {
+            let found = info.dtype.to_string();
+            return Err(DlrmError::corrupt(&self.path, DirectoryDefect::Type { tensor: name(), found }));
+        }
+        Ok(())
+    }
+
+    /// The tensor's values, after its checksum was checked; it has passed [`check`](Self::check).
+    pub(super) fn read(&self, tensor: &TensorSpec) -> Result<Vec<f32>> {
+        let (begin, _) = self.metadata.info(&tensor.name).expect("checked").data_offsets;
+        let mut values = vec![0f32; tensor.shape.iter().product()];
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
+        self.file
+            .read_exact_at(bytes, self.data + begin as u64)
+            .map_err(DlrmError::io(&self.path, "reading weights"))?;
+        let found = xxh3_64(bytes);
+        let key = format!("xxh3:{}", tensor.name);
+        let expected = self.metadata.metadata().as_ref().and_then(|map| map.get(&key));
+        if expected.is_none_or(|expected| *expected != format!("{found:016x}")) {
+            let expected = expected.cloned().unwrap_or_else(|| "given in the header".to_owned());
+            let defect = DirectoryDefect::Checksum { tensor: tensor.name.clone(), expected, found };
+            return Err(DlrmError::corrupt(&self.path, defect));
+        }
+        Ok(values)
+    }
+}

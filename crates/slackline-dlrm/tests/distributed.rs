@@ -1,0 +1,264 @@
+//! The distributed pass over threads: the same bits as the local one, whatever the ranks, the lag and the delivery.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use slackline_collective::{
+    CollectiveError, Delivery, Endpoint, Exchange, Group, GroupOptions, GroupShape, Lane, LaneOptions,
+};
+use slackline_data::Batch;
+use slackline_dlrm::{DistributedModel, DlrmError, largest_message, samples_of};
+use slackline_embedding::{Plan, TableCost};
+use slackline_transport::threads;
+
+use common::{Small, bits, small_models};
+
+const LANE: Lane = Lane(0);
+
+fn costs(small: &Small) -> Vec<TableCost> {
+    let dim = small.config.dim();
+    let cost = |(table, &rows): (usize, &usize)| TableCost {
+        name: format!("t{table}"),
+        rows: rows as u64,
+        dim,
+        row_bytes: dim as u64 * 4,
+        lookups_per_sample: 2.0,
+    };
+    small.config.rows().iter().enumerate().map(cost).collect()
+}
+
+fn member(small: &Small, plan: &Plan, rank: usize) -> DistributedModel {
+    let tables = plan.tables_of(rank).iter().map(|&table| small.table(table)).collect();
+    DistributedModel::new(small.dense(), tables, plan.clone(), rank).unwrap()
+}
+
+/// One rank's loop; its predictions as (number of the sample, bits).
+fn run<E: Endpoint>(
+    model: &mut DistributedModel,
+    exchange: &mut Exchange<'_, E>,
+    batches: &[Batch],
+) -> Result<Vec<(u64, u32)>, DlrmError> {
+    let (mut all, mut out) = (Vec::new(), Vec::new());
+    let mut keep = |answered: slackline_dlrm::Answered, out: &[f32]| {
+        assert_eq!(answered.samples, out.len());
+        all.extend(bits(out).into_iter().zip(answered.first_sample..).map(|(bits, sample)| (sample, bits)));
+    };
+    for (number, batch) in batches.iter().enumerate() {
+        // Every other batch in two steps, and now and then without the second, which then happens in `complete`.
+        match number % 3 {
+            0 => model.submit(exchange, batch)?,
+            1 => {
+                model.pool(exchange, batch)?;
+                model.bottom();
+            }
+            _ => model.pool(exchange, batch)?,
+        }
+        while let Some(complete) = exchange.take()? {
+            let answered = model.complete(complete, &mut out)?;
+            keep(answered, &out);
+        }
+    }
+    while let Some(complete) = exchange.drain()? {
+        let answered = model.complete(complete, &mut out)?;
+        keep(answered, &out);
+    }
+    assert_eq!(model.pending(), 0);
+    Ok(all)
+}
+
+/// Runs every rank on a thread of its own and returns what each of them returned.
+fn on_threads<T: Send>(
+    lane: LaneOptions,
+    slot: usize,
+    ranks: usize,
+    work: impl Fn(usize, &mut Group<threads::ThreadEndpoint>) -> T + Sync,
+) -> Vec<T> {
+    let shape = GroupShape { ranks, lanes: vec![lane.shape(slot)] };
+    let endpoints = threads::group(&shape).unwrap();
+    std::thread::scope(|scope| {
+        let threads = endpoints.into_iter().enumerate().map(|(rank, endpoint)| {
+            let work = &work;
+            scope.spawn(move || {
+                let options = GroupOptions::new([lane]).deadline(Duration::from_secs(60));
+                work(rank, &mut Group::new(endpoint, options).unwrap())
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// All predictions of all ranks, in the order of the samples.
+fn predict(small: &Small, plan: &Plan, lane: LaneOptions, slot: usize, batches: &[Batch]) -> Vec<(u64, u32)> {
+    let of_rank = on_threads(lane, slot, plan.ranks(), |rank, group| {
+        run(&mut member(small, plan, rank), &mut group.lane(LANE), batches).unwrap()
+    });
+    let mut all = of_rank.concat();
+    all.sort_unstable();
+    all
+}
+
+fn expected(small: &Small, batches: &[Batch]) -> Vec<(u64, u32)> {
+    let (mut model, mut out, mut all) = (small.local(), Vec::new(), Vec::new());
+    for batch in batches {
+        model.predict(batch, &mut out).unwrap();
+        all.extend(bits(&out).into_iter().zip(batch.first_sample..).map(|(bits, sample)| (sample, bits)));
+    }
+    all
+}
+
+fn batches(small: &Small, sizes: &[usize], seed: u64) -> Vec<Batch> {
+    let mut first = 0;
+    let batch = |(number, &samples): (usize, &usize)| {
+        first += samples as u64;
+        small.batch(samples, first - samples as u64, seed.wrapping_add(number as u64))
+    };
+    sizes.iter().enumerate().map(batch).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn every_number_of_ranks_lag_and_delivery_gives_the_bits_of_the_local_pass(
+        small in small_models(),
+        ranks in prop_oneof![Just(1usize), Just(2), Just(3), Just(4), Just(8)],
+        lag in prop_oneof![Just(0usize), Just(1), Just(2), Just(4), Just(8)],
+        delivery in prop_oneof![Just(Delivery::Elastic), Just(Delivery::Fixed)],
+        sizes in proptest::collection::vec(0usize..20, 0..14),
+        roomy: bool,
+        seed: u64,
+    ) {
+        let plan = Plan::table_wise(&costs(&small), ranks).unwrap();
+        let batches = batches(&small, &sizes, seed);
+        // Without room, messages go in fragments; then the receiver reads copies.
+        let largest = largest_message(&small.config, &plan, sizes.iter().copied().max().unwrap_or(0));
+        let slot = if roomy { largest.max(1) } else { 40 };
+        let found = predict(&small, &plan, LaneOptions { lag, delivery }, slot, &batches);
+        prop_assert_eq!(found, expected(&small, &batches));
+    }
+}
+
+/// A model with five tables of different sizes.
+fn five() -> Small {
+    let text = std::fs::read_to_string(common::golden("dot.json")).unwrap();
+    Small::new(slackline_dlrm::ModelConfig::from_json(&text).unwrap().config, 5)
+}
+
+#[test]
+fn every_combination_of_ranks_lag_and_delivery_on_one_model() {
+    let small = five();
+    let batches = batches(&small, &[9, 1, 0, 17, 3, 8, 8, 2, 30, 5], 40);
+    let expected = expected(&small, &batches);
+    for ranks in [1, 2, 3, 4, 8] {
+        let plan = Plan::table_wise(&costs(&small), ranks).unwrap();
+        let slot = largest_message(&small.config, &plan, 30);
+        for lag in [0, 1, 2, 4, 8] {
+            for delivery in [Delivery::Elastic, Delivery::Fixed] {
+                let found = predict(&small, &plan, LaneOptions { lag, delivery }, slot, &batches);
+                assert_eq!(found, expected, "{ranks} ranks, lag {lag}, {delivery} delivery");
+            }
+        }
+    }
+}
+
+#[test]
+fn any_placement_gives_the_same_bits() {
+    let small = five();
+    let batches = batches(&small, &[7, 12, 1, 4], 3);
+    let expected = expected(&small, &batches);
+    for placement in [vec![0, 0, 0, 0, 0], vec![2, 2, 2, 2, 2], vec![2, 0, 2, 1, 0], vec![1, 2, 0, 1, 2]] {
+        let plan = Plan::placed(&costs(&small), 3, placement.clone()).unwrap();
+        let found = predict(&small, &plan, LaneOptions::lag(2), 4096, &batches);
+        assert_eq!(found, expected, "placement {placement:?}");
+    }
+}
+
+#[test]
+fn messages_of_the_largest_batch_fit_their_slots() {
+    let small = five();
+    for ranks in [1, 2, 3, 4, 8] {
+        let plan = Plan::table_wise(&costs(&small), ranks).unwrap();
+        let largest = largest_message(&small.config, &plan, 29);
+        let batches = batches(&small, &[29, 29, 28], 1);
+        let lane = LaneOptions::lag(1);
+        let fragmented = on_threads(lane, largest, ranks, |rank, group| {
+            run(&mut member(&small, &plan, rank), &mut group.lane(LANE), &batches).unwrap();
+            group.stats(LANE).fragmented
+        });
+        assert_eq!(fragmented, vec![0; ranks]);
+        // And it is not larger than it has to be: the rank with most tables sends that much to some rank.
+        let tables = (0..ranks).map(|rank| plan.tables_of(rank).len()).max().unwrap();
+        let samples = (0..ranks).map(|rank| samples_of(29, rank, ranks).len()).max().unwrap();
+        assert_eq!(largest, tables * samples * small.config.dim() * 4);
+    }
+}
+
+#[test]
+fn an_index_outside_of_its_table_is_refused_by_the_rank_that_holds_the_table() {
+    let small = five();
+    let plan = Plan::placed(&costs(&small), 2, vec![0, 0, 0, 1, 0]).unwrap();
+    let mut bad = small.batch(6, 500, 1);
+    bad.tables[3].indices = vec![3, 11];
+    bad.tables[3].offsets = vec![0, 0, 1, 1, 1, 2, 2];
+    let results = on_threads(LaneOptions::lag(0), 4096, 2, |rank, group| {
+        let result = run(&mut member(&small, &plan, rank), &mut group.lane(LANE), std::slice::from_ref(&bad));
+        let error = result.unwrap_err();
+        // As a caller should: tell the others why this rank cannot go on.
+        if !matches!(error, DlrmError::Collective(_)) {
+            group.give_up(&error.to_string());
+        }
+        error.to_string()
+    });
+    assert!(results[1].contains("table t3, sample 504: index 11"), "{}", results[1]);
+    assert!(results[0].contains("index 11") && results[0].contains("rank 1"), "{}", results[0]);
+}
+
+#[test]
+fn ranks_with_different_batches_get_an_error_with_both_sizes() {
+    let small = five();
+    let plan = Plan::table_wise(&costs(&small), 2).unwrap();
+    let results = on_threads(LaneOptions::lag(0), 4096, 2, |rank, group| {
+        let batches = batches(&small, if rank == 0 { &[8] } else { &[6] }, 2);
+        run(&mut member(&small, &plan, rank), &mut group.lane(LANE), &batches)
+    });
+    for result in results {
+        let error = result.unwrap_err();
+        assert!(matches!(error, DlrmError::Collective(CollectiveError::Fault(_))), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("bytes"), "{text}");
+    }
+}
+
+#[test]
+fn a_rank_with_fewer_batches_is_told() {
+    let small = five();
+    let plan = Plan::table_wise(&costs(&small), 2).unwrap();
+    let results = on_threads(LaneOptions::lag(4), 4096, 2, |rank, group| {
+        let batches = batches(&small, if rank == 0 { &[8, 8, 8] } else { &[8, 8] }, 2);
+        run(&mut member(&small, &plan, rank), &mut group.lane(LANE), &batches).unwrap_err().to_string()
+    });
+    // Rank 1 sees a round that it never submitted, or hears that rank 0 missed its message of that round.
+    assert!(results.iter().all(|text| text.contains("round 2") || text.contains("bytes")), "{results:?}");
+}
+
+#[test]
+fn parts_that_do_not_belong_together_are_refused() {
+    let small = five();
+    let plan = Plan::placed(&costs(&small), 2, vec![0, 1, 0, 1, 0]).unwrap();
+    let refuse = |tables: &[usize], plan: &Plan, rank| {
+        let tables = tables.iter().map(|&table| small.table(table)).collect();
+        DistributedModel::new(small.dense(), tables, plan.clone(), rank).unwrap_err().to_string()
+    };
+    assert_eq!(refuse(&[1, 3], &plan, 2), "rank 2 of a plan for 2 ranks");
+    assert_eq!(refuse(&[1], &plan, 1), "this rank: 1 tables instead of 2");
+    assert!(refuse(&[3, 1], &plan, 1).starts_with("table 1 (t3) has 11 rows"));
+    let short = Plan::table_wise(&costs(&small)[..4], 2).unwrap();
+    assert_eq!(refuse(&[], &short, 0), "the plan: 4 tables instead of 5");
+    let tables = vec![small.table(1), small.table(3)];
+    assert_eq!(Arc::strong_count(&tables[0]), 1);
+    assert!(DistributedModel::new(small.dense(), tables, plan, 1).is_ok());
+}
