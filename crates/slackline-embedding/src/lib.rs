@@ -8,7 +8,8 @@
 //! * [`Plan`] says which rank holds which table.
 //!
 //! This crate knows no running ranks and no transports: the planner is given a number of ranks and nothing more. It does
-//! no threading of its own either; [`Bags::samples`] cuts a batch into runs that callers may pool on different threads.
+//! no threading of its own either; [`Bags::samples`] cuts a batch into runs that callers may pool on different threads. Shards are
+//! for Unix, where a renamed file leaves the mapping of the old one alone.
 
 #![deny(unsafe_code)]
 

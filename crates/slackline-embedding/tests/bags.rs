@@ -68,6 +68,11 @@ fn offsets_that_are_no_bags_are_refused() {
     refused(5, &[1, 1], &[0, 3, 2], "table t, sample 0: the bag ends at offset 3, past the 2 indices");
     refused(5, &[1, 1], &[0, 1, 1], "table t: the last of 2 samples ends at offset 1, but there are 2 indices");
     refused(5, &[1, 1], &[0], "table t: the last of 0 samples ends at offset 0, but there are 2 indices");
+    // Differences that wrap around in the width they are computed in: from 3 up, over the edge, and on to 1.
+    for smallest in [i64::MIN, i32::MIN.into()] {
+        let past = "table t, sample 0: the bag ends at offset 3, past the 1 indices";
+        refused(5, &[1], &[0, 3, smallest + 2, 1], past);
+    }
     // Differences that do not fit into the width they are computed in.
     refused(
         5,

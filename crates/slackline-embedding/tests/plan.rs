@@ -77,7 +77,9 @@ proptest! {
                 for to in (0..ranks).filter(|&to| to != heavy) {
                     let placement = (0..tables.len()).map(|at| if at == moved { to } else { plan.rank_of(at) }).collect();
                     let other = Plan::placed(&tables, ranks, placement).unwrap();
-                    let better = largest_bytes(&other) < bytes && largest_cost(&other) < cost * (1.0 - 1e-9);
+                    let dearer = other.cost_of(heavy).max(other.cost_of(to));
+                    // A gain of less than a thousandth is not sought, and costs are compared with room for rounding.
+                    let better = largest_bytes(&other) < bytes - bytes / 1024 && dearer < cost * (1.0 - 1e-9);
                     prop_assert!(!better, "{plan}\n{other}");
                 }
             }
@@ -107,17 +109,19 @@ fn large_tables_that_cost_nothing_are_spread_by_their_memory() {
 }
 
 #[test]
-fn memory_is_evened_out_by_swapping_tables_of_equal_cost() {
-    // By cost alone the greedy order puts both large tables on one rank.
+fn memory_is_evened_out_within_the_largest_cost() {
+    // The greedy order puts both large tables on the rank beside the busy one's; as that one is the slowest anyway, the
+    // other two may share the large tables at no loss.
     let tables = [
-        table("a", 10, 64, 4.0),
-        table("b", 9, 64, 3.0),
+        table("busy", 10, 64, 10.0),
+        table("small", 10, 64, 3.1),
         table("large", 10_000, 64, 3.0),
-        table("larger", 20_000, 64, 2.0),
+        table("larger", 20_000, 64, 2.1),
+        table("smaller", 9, 64, 2.0),
     ];
-    let plan = Plan::table_wise(&tables, 2).unwrap();
+    let plan = Plan::table_wise(&tables, 3).unwrap();
     assert_ne!(plan.rank_of(2), plan.rank_of(3), "{plan}");
-    assert_eq!(plan.cost_imbalance(), 1.0, "{plan}");
+    assert_eq!(plan.tables_of(plan.rank_of(0)), [0], "{plan}");
 }
 
 #[test]

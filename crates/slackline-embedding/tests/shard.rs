@@ -146,7 +146,6 @@ fn progress_counts_up_to_the_size_of_the_table() {
     assert_eq!(seen, [1 << 20, 2 << 20, 3 << 20, table.bytes()]);
 }
 
-#[cfg(unix)]
 #[test]
 fn a_shard_is_readable_as_any_new_file_is() {
     use std::os::unix::fs::PermissionsExt;
@@ -263,6 +262,13 @@ fn tables_that_cannot_be_written_are_refused_by_name() {
         &[half, spec("b", u64::MAX >> 5, 2)],
         &format!("b cannot be written: {} rows of 8 bytes are too many", u64::MAX >> 5),
     );
+    // A name stands in the header three times.
+    let error = ShardWriter::create(&path, &[spec(&"long".repeat(8_400_000), 1, 1)]).unwrap_err().to_string();
+    assert!(
+        error.ends_with("the header would have 100802552 bytes, and at most 100000000 are accepted"),
+        "{}",
+        &error[error.len() - 90..]
+    );
     assert!(names(&folder).is_empty());
 }
 
@@ -295,7 +301,6 @@ fn a_folder_that_takes_no_files_is_an_error_that_names_the_file() {
 }
 
 /// Runs itself again in a process that may write only small files: to the writer that is a disk that fills up.
-#[cfg(unix)]
 #[test]
 fn a_disk_that_fills_up_is_an_error_that_names_the_file() {
     const FOLDER: &str = "SLACKLINE_TEST_SMALL_FILES";

@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::error::ShardError;
-use super::header::{self, ShardTable};
+use super::header::{self, MAX_HEADER, PREFIX, ShardTable};
 use crate::{MAX_DIM, RowFormat};
 
 const BUFFER: usize = 1 << 20;
@@ -75,10 +75,17 @@ impl ShardWriter {
     /// # Errors
     ///
     /// [`ShardError::Spec`] if a name is used twice or reserved (`__metadata__`), a dimension is not in 1 to [`MAX_DIM`],
-    /// or the sizes overflow; [`ShardError::Io`] if no file can be made in the folder of `path`.
+    /// the sizes overflow, or the header would become too large to be read; [`ShardError::Io`] if no file can be made in the folder of `path`.
     pub fn create(path: impl AsRef<Path>, tables: &[TableSpec]) -> Result<Self, ShardError> {
         let path = path.as_ref().to_owned();
         let tables = lay_out(&path, tables)?;
+        let data = header::render(&tables).len() as u64;
+        if let Some(last) = tables.last()
+            && data - PREFIX > MAX_HEADER
+        {
+            let why = format!("the header would have {} bytes, and at most {MAX_HEADER} are accepted", data - PREFIX);
+            return Err(ShardError::Spec { file: path, table: last.tensor.clone(), why });
+        }
         let io = |action| ShardError::io(&path, action);
         let mut prefix = std::ffi::OsString::from(".");
         prefix.push(path.file_name().unwrap_or_default());
@@ -93,7 +100,6 @@ impl ShardWriter {
         let mut file = BufWriter::with_capacity(BUFFER, file);
         // The header comes last, when the checksums are known. Until then its place holds zeros, which is no header at
         // all, so that a partial file can never be taken for a shard.
-        let data = header::render(&tables).len() as u64;
         file.seek(SeekFrom::Start(data)).map_err(io("seeking"))?;
         let mut writer =
             ShardWriter { path, tables, current: 0, written: 0, hash: Default::default(), file: Some(file) };
