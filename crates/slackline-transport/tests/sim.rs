@@ -326,9 +326,13 @@ fn a_message_without_notify_lands_but_wakes_nobody_until_a_late_notify() {
 
 #[test]
 fn polling_without_waiting_is_told_rather_than_hanging() {
-    let report = sim::run(&SimConfig::new(shape(2, 1, 1, 1), 0), |mut endpoint| {
-        while endpoint.rank() == 0 && endpoint.landed(L0, 1) == 0 {}
-    });
+    let report =
+        sim::run(
+            &SimConfig::new(shape(2, 1, 1, 1), 0),
+            |mut endpoint| {
+                while endpoint.rank() == 0 && endpoint.landed(L0, 1) == 0 {}
+            },
+        );
     let (rank, end) = report.unwrap().values().unwrap_err();
     assert_eq!(rank, 0);
     assert!(end.to_string().contains("virtual time (0ns) moves only in wait and sleep"), "{end}");

@@ -5,21 +5,21 @@ use std::time::Duration;
 
 use slackline_transport::{Endpoint, GroupShape, Lane, LaneShape, Rank, TransportError};
 
-pub fn shape(ranks: usize, lanes: usize, slots: usize, slot_bytes: usize) -> GroupShape {
+pub(crate) fn shape(ranks: usize, lanes: usize, slots: usize, slot_bytes: usize) -> GroupShape {
     GroupShape { ranks, lanes: vec![LaneShape { slots, slot_bytes }; lanes] }
 }
 
-pub fn micros(count: u64) -> Duration {
+pub(crate) fn micros(count: u64) -> Duration {
     Duration::from_micros(count)
 }
 
 /// A message as its receiver saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    pub at: Duration,
-    pub lane: u16,
-    pub from: Rank,
-    pub number: u64,
+pub(crate) struct Seen {
+    pub(crate) at: Duration,
+    pub(crate) lane: u16,
+    pub(crate) from: Rank,
+    pub(crate) number: u64,
 }
 
 /// What message `number` of a ring must hold: empty ones now and then, others up to a whole slot.
@@ -30,7 +30,11 @@ fn contents(from: Rank, to: Rank, lane: u16, number: u64, slot: usize) -> Vec<u8
 }
 
 /// Sends and takes `messages` per peer and lane, and sleeps for `work` after each step. Returns what came, in order.
-pub fn traffic<E: Endpoint>(endpoint: &mut E, messages: u64, work: Duration) -> Result<Vec<Seen>, TransportError> {
+pub(crate) fn traffic<E: Endpoint>(
+    endpoint: &mut E,
+    messages: u64,
+    work: Duration,
+) -> Result<Vec<Seen>, TransportError> {
     let (me, group) = (endpoint.rank(), endpoint.shape().clone());
     let rings: Vec<(Lane, Rank)> =
         (0..group.lanes.len()).flat_map(|lane| (0..group.ranks).map(move |peer| (Lane(lane as u16), peer))).collect();

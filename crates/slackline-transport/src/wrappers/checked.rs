@@ -1,0 +1,244 @@
+//! An endpoint that watches the rules.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{Endpoint, GroupShape, Lane, POISON_BYTES, PeerState, Rank, Rooms, SLOT_ALIGN, TransportError};
+
+/// Any endpoint, with the rules of use of [`Endpoint`] and the promises of a transport enforced: for tests and for finding
+/// out which side of the trait is wrong.
+///
+/// Besides the rules that the trait lists, it counts as a breach of use: a rank or lane outside the group, a poison longer
+/// than [`POISON_BYTES`], and any use after [`detach`](Endpoint::detach) but asking for rank, shape, poison and time,
+/// sleeping, and detaching again. A non-empty slice from [`rooms`](Endpoint::rooms) tells of a free slot as
+/// [`free_slots`](Endpoint::free_slots) does.
+///
+/// Cost: reads every message twice more, to see that its bytes stay as they landed.
+///
+/// # Panics
+///
+/// Every method panics when a rule or a promise is broken, with a message that names rank, lane, peer and numbers.
+#[derive(Debug)]
+pub struct Checked<E> {
+    inner: E,
+    rings: Vec<Ring>,
+    poison: Option<Vec<u8>>,
+    detached: bool,
+}
+
+/// What is known about the two rings between this rank and one peer on one lane.
+#[derive(Clone, Debug, Default)]
+struct Ring {
+    /// Free slots towards the peer, as last told, less what was published since.
+    free: usize,
+    /// Messages from the peer, as last told.
+    landed: u64,
+    released: u64,
+    /// One hash for each of `released .. landed`.
+    hashes: VecDeque<u64>,
+}
+
+impl<E: Endpoint> Checked<E> {
+    /// Watches over an endpoint that has not been used yet.
+    pub fn new(inner: E) -> Self {
+        let rings = vec![Ring::default(); inner.shape().lanes.len() * inner.shape().ranks];
+        Self { inner, rings, poison: None, detached: false }
+    }
+
+    /// The ring's place, once lane and peer are known to exist and the endpoint to be attached.
+    fn ring(&self, call: &str, lane: Lane, peer: Rank) -> usize {
+        self.attached(call);
+        let (rank, shape) = (self.inner.rank(), self.inner.shape());
+        assert!(
+            lane.index() < shape.lanes.len(),
+            "rank {rank}: {call} on lane {lane}, but there are {} lanes",
+            shape.lanes.len()
+        );
+        self.peer(call, peer);
+        lane.index() * shape.ranks + peer
+    }
+
+    fn peer(&self, call: &str, peer: Rank) {
+        let (rank, ranks) = (self.inner.rank(), self.inner.shape().ranks);
+        assert!(peer < ranks, "rank {rank}: {call} with peer {peer}, but there are {ranks} ranks");
+    }
+
+    fn attached(&self, call: &str) {
+        assert!(!self.detached, "rank {}: {call} after detach", self.inner.rank());
+    }
+}
+
+impl<E: Endpoint> Endpoint for Checked<E> {
+    fn rank(&self) -> Rank {
+        self.inner.rank()
+    }
+
+    fn shape(&self) -> &GroupShape {
+        self.inner.shape()
+    }
+
+    fn free_slots(&mut self, lane: Lane, to: Rank) -> usize {
+        let at = self.ring("free_slots", lane, to);
+        let free = self.inner.free_slots(lane, to);
+        let (rank, slots) = (self.inner.rank(), self.inner.shape().lanes[lane.index()].slots);
+        let ring = &mut self.rings[at];
+        assert!(
+            free >= ring.free,
+            "rank {rank}, lane {lane}: free slots towards peer {to} went from {} to {free} without a publish",
+            ring.free
+        );
+        assert!(free <= slots, "rank {rank}, lane {lane}: {free} free slots towards peer {to} in a ring of {slots}");
+        ring.free = free;
+        free
+    }
+
+    fn rooms(&mut self, lane: Lane) -> Rooms<'_> {
+        let first = self.ring("rooms", lane, 0);
+        let (rank, ranks) = (self.inner.rank(), self.inner.shape().ranks);
+        let slot = self.inner.shape().lanes[lane.index()].slot_bytes;
+        let rooms = self.inner.rooms(lane);
+        assert_eq!(rooms.len(), ranks, "rank {rank}, lane {lane}: rooms for {} peers, not {ranks}", rooms.len());
+        for (to, (room, ring)) in rooms.iter().zip(&mut self.rings[first..]).enumerate() {
+            let len = room.len();
+            assert!(
+                len == slot || (len == 0 && ring.free == 0),
+                "rank {rank}, lane {lane}: room of {len} bytes towards peer {to}, which has {} free slots of {slot}",
+                ring.free
+            );
+            if len > 0 {
+                aligned(room, || format!("rank {rank}, lane {lane}: the room towards peer {to}"));
+                ring.free = ring.free.max(1);
+            }
+        }
+        rooms
+    }
+
+    fn publish(&mut self, lane: Lane, to: Rank, len: usize) {
+        let at = self.ring("publish", lane, to);
+        let (rank, slot) = (self.inner.rank(), self.inner.shape().lanes[lane.index()].slot_bytes);
+        let ring = &mut self.rings[at];
+        assert!(ring.free > 0, "rank {rank}, lane {lane}: publish to peer {to} without a free slot");
+        assert!(len <= slot, "rank {rank}, lane {lane}: publish of {len} bytes to peer {to} in a slot of {slot}");
+        ring.free -= 1;
+        self.inner.publish(lane, to, len);
+    }
+
+    fn landed(&mut self, lane: Lane, from: Rank) -> u64 {
+        let at = self.ring("landed", lane, from);
+        let landed = self.inner.landed(lane, from);
+        let (rank, shape) = (self.inner.rank(), self.inner.shape().lanes[lane.index()]);
+        let ring = &mut self.rings[at];
+        assert!(
+            landed >= ring.landed,
+            "rank {rank}, lane {lane}: messages landed from peer {from} went back from {} to {landed}",
+            ring.landed
+        );
+        assert!(
+            landed - ring.released <= shape.slots as u64,
+            "rank {rank}, lane {lane}: {landed} messages landed from peer {from} and {} are released, in a ring of {}",
+            ring.released,
+            shape.slots
+        );
+        for number in ring.landed..landed {
+            let bytes = self.inner.message(lane, from, number);
+            let len = bytes.len();
+            let what = || format!("rank {rank}, lane {lane}: message {number} from peer {from}");
+            assert!(len <= shape.slot_bytes, "{} has {len} bytes, in a slot of {}", what(), shape.slot_bytes);
+            aligned(bytes, what);
+            ring.hashes.push_back(xxh3_64(bytes));
+        }
+        ring.landed = landed;
+        landed
+    }
+
+    fn message(&self, lane: Lane, from: Rank, number: u64) -> &[u8] {
+        let Ring { landed, released, .. } = self.rings[self.ring("message", lane, from)];
+        assert!(
+            (released..landed).contains(&number),
+            "rank {}, lane {lane}: message {number} from peer {from} is outside released {released} .. landed {landed}",
+            self.inner.rank()
+        );
+        self.inner.message(lane, from, number)
+    }
+
+    fn release(&mut self, lane: Lane, from: Rank, upto: u64) {
+        let at = self.ring("release", lane, from);
+        let rank = self.inner.rank();
+        let ring = &mut self.rings[at];
+        assert!(
+            upto <= ring.landed,
+            "rank {rank}, lane {lane}: release up to {upto} of peer {from}, but only {} landed",
+            ring.landed
+        );
+        assert!(
+            upto >= ring.released,
+            "rank {rank}, lane {lane}: release up to {upto} of peer {from} goes back behind {}",
+            ring.released
+        );
+        for (number, then) in (ring.released..upto).zip(ring.hashes.drain(..(upto - ring.released) as usize)) {
+            let now = xxh3_64(self.inner.message(lane, from, number));
+            assert!(
+                now == then,
+                "rank {rank}, lane {lane}: message {number} from peer {from} changed between landing and release"
+            );
+        }
+        ring.released = upto;
+        self.inner.release(lane, from, upto);
+    }
+
+    fn notify(&mut self) {
+        self.attached("notify");
+        self.inner.notify();
+    }
+
+    fn wait(&mut self, until: Duration) -> Result<(), TransportError> {
+        self.attached("wait");
+        self.inner.wait(until)
+    }
+
+    fn peer_state(&mut self, peer: Rank) -> PeerState {
+        self.attached("peer_state");
+        self.peer("peer_state", peer);
+        self.inner.peer_state(peer)
+    }
+
+    fn poison(&mut self, reason: &[u8]) {
+        self.attached("poison");
+        let (rank, len) = (self.inner.rank(), reason.len());
+        assert!(len <= POISON_BYTES, "rank {rank}: poison of {len} bytes, but {POISON_BYTES} are carried");
+        self.inner.poison(reason);
+    }
+
+    fn poisoned(&mut self) -> Option<&[u8]> {
+        let rank = self.inner.rank();
+        let poison = self.inner.poisoned();
+        if let Some(first) = &self.poison {
+            assert!(poison == Some(first.as_slice()), "rank {rank}: the group's poison changed");
+        } else {
+            self.poison = poison.map(<[u8]>::to_vec);
+        }
+        self.poison.as_deref()
+    }
+
+    fn detach(&mut self) {
+        if !self.detached {
+            self.detached = true;
+            self.inner.detach();
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.inner.now()
+    }
+
+    fn sleep(&mut self, duration: Duration) {
+        self.inner.sleep(duration);
+    }
+}
+
+fn aligned(bytes: &[u8], what: impl FnOnce() -> String) {
+    let address = bytes.as_ptr().addr();
+    assert!(address.is_multiple_of(SLOT_ALIGN), "{} is not at a multiple of {SLOT_ALIGN} bytes", what());
+}
