@@ -8,6 +8,9 @@
 Two transports are built in, and both are one implementation of the rings over raw memory: [`threads`] for ranks that
 are threads of one process, and [`shm`] for ranks that are processes of one machine. [`launch`] starts such processes."
 )]
+//!
+//! [`sim`] is a third, in virtual time: a deterministic network with latencies, deaths and stalls of our choosing. Around
+//! any of them go [`Checked`], which finds out who breaks the rules, and [`Delayed`], which is late by a [`delay`] profile.
 #![deny(unsafe_code)]
 
 pub mod delay;

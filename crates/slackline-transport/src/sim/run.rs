@@ -69,7 +69,7 @@ impl fmt::Display for RankEnd {
 }
 
 /// Runs `rank_main` once for each rank of the group, in virtual time, and returns when all ranks have ended. See the
-/// [module](self) for the rules of the simulated world.
+/// [module](super) for the rules of the simulated world.
 ///
 /// A rank whose endpoint is dropped without [`detach`](crate::Endpoint::detach) counts as dead to its peers, also when
 /// `rank_main` returns. A panic in `rank_main` ends that rank alone.
