@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn values_pass_through_rooms_on_any_address() {
-        let mut memory = vec![0u8; 32];
+        let mut memory = [0u8; 32];
         let start = memory.as_ptr().align_offset(4);
         for shift in 0..4 {
             let room = &mut memory[start + shift..start + shift + 12];

@@ -110,7 +110,7 @@ fn fill(
 
     let mut values = Vec::with_capacity(dense.len());
     for tensor in &dense {
-        let mut all = Vec::with_capacity((tensor.bytes() / 4) as usize);
+        let mut all = Vec::new();
         weights.stream(tensor, &mut |piece| {
             all.extend_from_slice(piece);
             report(&tensor.name, size_of_val(piece) as u64);

@@ -1,5 +1,5 @@
 //! What the integration tests share: random models and batches, and the model in double precision as an oracle.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -75,7 +75,7 @@ impl Small {
                 }
                 input.offsets.push(input.indices.len() as i64);
             }
-            if seed % 3 == 0 {
+            if seed.is_multiple_of(3) {
                 input.weights = numbers.values(input.indices.len());
             }
             input
