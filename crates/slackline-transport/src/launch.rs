@@ -131,7 +131,7 @@ impl<F: FnMut(Rank) -> Command> Launch<F> {
     pub fn run(mut self) -> Result<LaunchOutcome, TransportError> {
         let segment = Segment::create(&self.shape)?;
         let signals = Signals::listen().map_err(system(0, "listening for signals"))?;
-        let cores = self.cores();
+        let cores = Cores::new(self.pin, self.shape.ranks);
         let (done, outputs) = mpsc::channel();
         let mut ranks = Ranks { running: Vec::new(), segment: &segment };
         let handover = segment.handover()?;
@@ -144,11 +144,7 @@ impl<F: FnMut(Rank) -> Command> Launch<F> {
                 .stdout(if through { Stdio::inherit() } else { Stdio::piped() })
                 .stderr(Stdio::piped())
                 .process_group(0);
-            let mut child = command.spawn().map_err(system(rank, "starting a process"))?;
-            if let Some(core) = cores.get(rank) {
-                // A refusal (a container that may not) costs speed, not the run.
-                let _ = sched_setaffinity(Some(Pid::from_child(&child)), core);
-            }
+            let mut child = cores.spawn(&mut command, rank).map_err(system(rank, "starting a process"))?;
             let pipes = (child.stdout.take(), child.stderr.take());
             ranks.running.push(Running::new(child));
             forward(rank, pipes, self.output, &done);
@@ -160,17 +156,43 @@ impl<F: FnMut(Rank) -> Command> Launch<F> {
         while outputs.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
         Ok(outcome)
     }
+}
 
-    /// One set of one core a rank, or none at all.
-    fn cores(&self) -> Vec<CpuSet> {
-        let Some(mine) = sched_getaffinity(None).ok().filter(|_| self.pin) else { return Vec::new() };
+/// The cores that the ranks are bound to.
+struct Cores {
+    /// What this thread may use.
+    all: Option<CpuSet>,
+    /// One core a rank, or nothing.
+    single: Vec<CpuSet>,
+}
+
+impl Cores {
+    fn new(pin: bool, ranks: usize) -> Self {
+        let all = sched_getaffinity(None).ok().filter(|_| pin);
         let single = |core| {
             let mut set = CpuSet::new();
             set.set(core);
             set
         };
-        let cores: Vec<CpuSet> = (0..CpuSet::MAX_CPU).filter(|core| mine.is_set(*core)).map(single).collect();
-        if self.shape.ranks <= cores.len() { cores } else { Vec::new() }
+        let mut cores: Vec<CpuSet> = match &all {
+            Some(all) => (0..CpuSet::MAX_CPU).filter(|core| all.is_set(*core)).map(single).collect(),
+            None => Vec::new(),
+        };
+        if ranks > cores.len() {
+            cores.clear();
+        }
+        Cores { all, single: cores }
+    }
+
+    /// Starts a process on its core. It inherits the core from this thread, so that it is bound before it runs; to bind it
+    /// afterwards would come too late for one that counts its cores first thing. A refusal (in a container that may not)
+    /// costs speed, not the run.
+    fn spawn(&self, command: &mut Command, rank: Rank) -> io::Result<Child> {
+        let (Some(all), Some(core)) = (&self.all, self.single.get(rank)) else { return command.spawn() };
+        let _ = sched_setaffinity(None, core);
+        let child = command.spawn();
+        let _ = sched_setaffinity(None, all);
+        child
     }
 }
 

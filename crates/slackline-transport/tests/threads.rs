@@ -64,7 +64,7 @@ fn two_million_messages_between_four_ranks_lose_no_wake_up() {
     })
     .iter()
     .sum();
-    assert!(late < 100, "{late} waits lasted as long as a whole sleep");
+    assert!(late < 500, "{late} waits lasted as long as a whole sleep");
 }
 
 #[test]

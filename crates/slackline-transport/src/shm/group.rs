@@ -140,14 +140,17 @@ impl Group {
         self.began.elapsed()
     }
 
+    #[inline]
     pub(crate) fn head(&self) -> &Head {
         self.region.at(0)
     }
 
+    #[inline]
     pub(crate) fn cell(&self, rank: Rank) -> &RankCell {
         &self.region.slice(self.layout.rank_cells, self.shape.ranks)[rank]
     }
 
+    #[inline]
     pub(crate) fn sleepers(&self) -> &[AtomicU64] {
         self.region.slice(self.layout.sleepers, sleeper_words(self.shape.ranks))
     }
@@ -157,6 +160,7 @@ impl Group {
         self.head().spins.load(Ordering::Relaxed) == 1
     }
 
+    #[inline]
     pub(crate) fn changes(&self) -> u64 {
         self.head().changes.0.load(Ordering::Acquire)
     }

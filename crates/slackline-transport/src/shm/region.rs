@@ -73,6 +73,7 @@ impl Region {
     /// # Panics
     ///
     /// If that is outside of the region or not aligned: offsets come from a checked layout.
+    #[inline]
     pub(crate) fn at<T: Shared>(&self, offset: usize) -> &T {
         &self.slice(offset, 1)[0]
     }
@@ -82,6 +83,7 @@ impl Region {
     /// # Panics
     ///
     /// As for [`at`](Self::at).
+    #[inline]
     pub(crate) fn slice<T: Shared>(&self, offset: usize, count: usize) -> &[T] {
         let pointer =
             self.pointer(offset, count.checked_mul(size_of::<T>()).expect("sizes come from a checked layout"));
@@ -96,6 +98,7 @@ impl Region {
     /// # Panics
     ///
     /// If they are not all inside.
+    #[inline]
     pub(crate) fn pointer(&self, offset: usize, bytes: usize) -> NonNull<u8> {
         let end = offset.checked_add(bytes).expect("offsets come from a checked layout");
         assert!(end <= self.bytes, "bytes {offset} .. {end} of a region of {} bytes", self.bytes);

@@ -8,7 +8,7 @@ use crate::cursor::{Incoming, Outgoing};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::{GroupShape, SLOT_ALIGN};
 
-/// The addresses of one ring. Whoever holds one also holds the region (see [`Rings`](super::endpoint::RingEndpoint)).
+/// The addresses of one ring. Whoever holds one also holds the region.
 struct Ring {
     published: NonNull<AtomicU64>,
     /// As many as slots.

@@ -48,7 +48,8 @@ const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlag
 /// # Processes that are not started by [`launch`](crate::launch)
 ///
 /// Make a [`Handover`], set its variables on each child, start the children, drop it. Children call [`attach_from_env`].
-/// They die with the *thread* that started them (a rule of Linux), which must therefore outlive them.
+/// They die with the *thread* that started them (a rule of Linux), which must therefore outlive them. All ranks and the
+/// segment's creator must see each other's process numbers, that is, be in one PID namespace.
 pub struct Segment {
     file: OwnedFd,
     token: Token,
