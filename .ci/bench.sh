@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# A short run of every benchmark: outputs are compared, timings are only looked at for being there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out="$(mktemp -d)"
+trap 'rm -rf "$out"' EXIT
+set -x
+cargo xtask bench run --ranks 2 --rounds 60 --reps 1 --lags 0,4 --scenario balanced --scenario turn --out "$out"
+cargo xtask bench run --ranks 4 --transport threads --work slept --rounds 40 --reps 1 --lags 0,2 --scenario turn --out "$out"
+cargo xtask bench exchange --help
+cargo bench --package slackline-benches -- --test
+ls -l "$out"
