@@ -9,9 +9,10 @@ use super::ring::{Corrupt, Pair};
 use crate::sync::Reach;
 use crate::{Endpoint, GroupShape, Lane, PeerState, Rank, Rooms, TransportError, parking};
 
-/// How long a waiting rank spins, where every rank has a core of its own. A peer that is about to publish does so within a
-/// microsecond or two; past a few, the core is better lent out.
-const SPIN: Duration = Duration::from_micros(5);
+/// How long a waiting rank spins, where every rank has a core of its own. A peer that is about to publish does so within
+/// that time. Longer would gain nothing on an idle machine, where a yield comes back at once, and costs the whole of it in
+/// every round where other work has put two ranks on one core.
+const SPIN: Duration = Duration::from_micros(2);
 
 /// How long it then offers its core to others, and looks again whenever it gets it back. Falling asleep and being woken
 /// costs some 5 to 10 µs on both sides; this is several times that.
@@ -33,7 +34,7 @@ const HALF_POISON: &[u8] = b"a rank was ended while it was writing down why the 
 ///
 /// Cost: publishing and releasing is one or two plain stores; looking at a counter is a load, and a cache miss when it has
 /// moved; [`notify`](Endpoint::notify) is a fence and a load while nobody sleeps, a system call for each rank that does.
-/// Waiting spins for some microseconds (if the machine has a core for every rank), then yields, then sleeps.
+/// Waiting spins for a few microseconds (if the machine has a core for every rank), then yields, then sleeps.
 ///
 /// An endpoint that is dropped without [`detach`](Endpoint::detach) counts as dead, as does one whose process has ended.
 /// Counters or lengths in the shared memory that no well-behaved peer can have written poison the group.
@@ -240,8 +241,11 @@ impl Endpoint for RingEndpoint {
     }
 
     fn wait(&mut self, until: Duration) -> Result<(), TransportError> {
-        if self.moved() {
-            return Ok(());
+        // What is about to come, comes before a clock could be read.
+        for _ in 0..if self.spins { LOOKS } else { 1 } {
+            if self.moved() {
+                return Ok(());
+            }
         }
         let began = self.now();
         let spin_end = began + if self.spins { SPIN } else { Duration::ZERO };
