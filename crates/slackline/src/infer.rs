@@ -1,0 +1,136 @@
+//! `slackline infer`: every row of a file through a model, on ranks that are threads or processes.
+//!
+//! One path serves all numbers of ranks: each reads the whole input, keeps the predictions of its own samples, and hands
+//! them to rank 0 at the end. Nothing is gathered on the way, since that would undo the lag.
+
+mod gather;
+mod rank;
+mod report;
+mod start;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use slackline_collective::{GroupOptions, GroupShape, Lane, LaneOptions};
+use slackline_data::{Format, Input, InputShape};
+use slackline_dlrm::{ModelDirectory, largest_message};
+use slackline_embedding::Plan;
+use slackline_transport::delay::DelaySchedule;
+
+use crate::args::{Infer, Transport};
+use crate::fail::{self, Misuse};
+use crate::model::input_shape;
+use crate::output::PredictionFile;
+use crate::{inspect, print};
+
+/// Pooled vectors, with the lag that was asked for.
+const DATA: Lane = Lane(0);
+/// Barrier and gathering, without lag.
+const CONTROL: Lane = Lane(1);
+
+/// Equal on every rank: what is to be done, and in which group.
+struct Job<'a> {
+    args: &'a Infer,
+    directory: ModelDirectory,
+    plan: Plan,
+    format: Format,
+    input_shape: InputShape,
+    shape: GroupShape,
+    options: GroupOptions,
+    delays: DelaySchedule,
+}
+
+/// Runs the command, or one rank's part of it in a process that the command has started.
+pub(crate) fn run(args: &Infer) -> Result<u8> {
+    if args.transport == Transport::Shm && start::is_rank_process() {
+        let job = Job::new(args)?;
+        if let Some(answers) = start::rank_process(&job)? {
+            conclude(&job, &answers)?;
+        }
+        return Ok(fail::OK);
+    }
+    check_paths(args)?;
+    let job = Job::new(args)?;
+    // Once, before any rank starts, and not by the ranks: what is wrong is said once, and no rank waits for another's disk.
+    if !args.skip_verify {
+        inspect::verify(&job.directory)?;
+    }
+    // A header that does not fit is better told before the ranks start, too.
+    Input::open(&args.input, Some(job.format), &job.input_shape)?;
+    match args.transport {
+        Transport::Threads => {
+            let answers = start::threads(&job)?;
+            conclude(&job, &answers)?;
+            Ok(fail::OK)
+        }
+        Transport::Shm => start::processes(&job),
+    }
+}
+
+impl<'a> Job<'a> {
+    fn new(args: &'a Infer) -> Result<Self> {
+        let directory = ModelDirectory::open(&args.model)?;
+        let plan = Plan::table_wise(&directory.tables(), args.ranks)?;
+        let format = match args.format {
+            Some(format) => format,
+            None => Format::detect(&args.input)?,
+        };
+        let data = LaneOptions { lag: args.lag, delivery: args.delivery };
+        let control = LaneOptions::lag(0);
+        let largest = largest_message(directory.config(), &plan, args.batch);
+        let shape =
+            GroupShape { ranks: args.ranks, lanes: vec![data.shape(largest), control.shape(gather::CHUNK_BYTES)] };
+        let delays = DelaySchedule::new(&args.delay, 0, args.ranks, args.delay_unit)
+            .map_err(|error| Misuse(format!("--delay: {error}")))?;
+        Ok(Job {
+            args,
+            input_shape: input_shape(directory.config()),
+            directory,
+            plan,
+            format,
+            shape,
+            options: GroupOptions::new([data, control]).deadline(args.deadline),
+            delays,
+        })
+    }
+}
+
+/// What can be found out before anything is read.
+fn check_paths(args: &Infer) -> Result<()> {
+    let input = &args.input;
+    let metadata = fs::metadata(input).with_context(|| format!("{}: cannot open", input.display()))?;
+    if !metadata.is_file() {
+        bail!("{}: not a regular file; every rank reads the input by itself", input.display());
+    }
+    if let Some(output) = &args.output {
+        if is_same_file(input, output) {
+            return Err(Misuse(format!("{}: is the input and cannot be the output", output.display())).into());
+        }
+        PredictionFile::check(output)?;
+    }
+    Ok(())
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// On rank 0, when all ranks have answered: writes the file, then says how it went.
+fn conclude(job: &Job<'_>, answers: &rank::Answers) -> Result<()> {
+    let args = job.args;
+    if let Some(output) = &args.output {
+        let mut file = PredictionFile::create(output)?;
+        let mut predictions = answers.predictions.iter();
+        let changed = || format!("{}: has other rows than when it was read first", args.input.display());
+        for id in slackline_data::ids(&args.input, Some(job.format))? {
+            file.row(&id?, *predictions.next().with_context(changed)?)?;
+        }
+        if predictions.next().is_some() {
+            bail!(changed());
+        }
+        file.finish()?;
+    }
+    let report = report::Report::new(job, answers);
+    print(&if args.json { report.to_json() } else { report.to_text() })
+}

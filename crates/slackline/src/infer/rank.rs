@@ -1,0 +1,180 @@
+//! What one rank does, from loading its tables to handing in its predictions.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use slackline_collective::{Complete, Endpoint, Group};
+use slackline_data::{Batch, Input};
+use slackline_dlrm::{DistributedModel, samples_of};
+use slackline_embedding::Verify;
+use slackline_transport::Delayed;
+
+use super::gather;
+use super::{CONTROL, DATA, Job};
+use crate::fail;
+use crate::progress::Progress;
+
+/// What rank 0 has at the end.
+pub(super) struct Answers {
+    /// One a row, in input order.
+    pub(super) predictions: Vec<f32>,
+    /// One a row, or none at all.
+    pub(super) labels: Vec<f32>,
+    /// Of every batch on every rank that had samples of it, in milliseconds, in no order.
+    pub(super) latencies: Vec<f32>,
+    /// From the barrier before the first batch until all ranks had all predictions.
+    pub(super) elapsed: Duration,
+    /// One entry a rank.
+    pub(super) ranks: Vec<RankStats>,
+}
+
+/// How one rank fared.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct RankStats {
+    /// Its largest lead over its slowest peer, in rounds.
+    pub(super) observed_lag: usize,
+    /// How long it waited for rounds that were due.
+    pub(super) blocked_seconds: f64,
+}
+
+/// Works as one rank; rank 0 returns what all have found. Whatever goes wrong here, the other ranks are told.
+pub(super) fn run<E: Endpoint>(endpoint: E, job: &Job<'_>) -> Result<Option<Answers>> {
+    let endpoint = Delayed::new(endpoint, job.delays.clone(), DATA);
+    let mut group = Group::new(endpoint, job.options.clone())?;
+    let outcome = work(&mut group, job);
+    if let Err(error) = &outcome {
+        // If another rank's fault was first, it stays the group's story.
+        let _ = group.give_up(&fail::one_line(error));
+    }
+    outcome
+}
+
+fn work<E: Endpoint>(group: &mut Group<E>, job: &Job<'_>) -> Result<Option<Answers>> {
+    let rank = group.rank();
+    // The tables have been verified before the ranks started, or the user trusts them.
+    let tables = job.directory.load_tables(job.plan.tables_of(rank), Verify::HeaderOnly)?;
+    let mut model = DistributedModel::new(job.directory.load_dense()?, tables, job.plan.clone(), rank)?;
+    let mut input = Input::open(&job.args.input, Some(job.format), &job.input_shape)?;
+    group.lane(CONTROL).barrier()?;
+
+    let begin = Instant::now();
+    let own = predict(group, job, &mut model, &mut input)?;
+    let elapsed = begin.elapsed();
+
+    let stats = group.stats(DATA);
+    let stats = RankStats { observed_lag: stats.observed_lag(), blocked_seconds: stats.blocked_on_bound.as_secs_f64() };
+    let stats = group.lane(CONTROL).all_gather(&serde_json::to_vec(&stats)?)?;
+    let mut places: Vec<_> =
+        (0..group.ranks()).map(|from| places(own.rows, job.args.batch, from, group.ranks())).collect();
+    let mut predictions = vec![f32::NAN; if rank == 0 { own.rows } else { 0 }];
+    let mut left = own.rows;
+    let changed = || format!("{}: changed while it was read", job.args.input.display());
+    gather::to_first(&mut group.lane(CONTROL), &own.predictions, |from, values| {
+        for value in values {
+            predictions[places[from].next().with_context(changed)?] = value;
+            left -= 1;
+        }
+        Ok(())
+    })?;
+    let mut latencies = Vec::new();
+    gather::to_first(&mut group.lane(CONTROL), &own.latencies, |_, values| {
+        latencies.extend(values);
+        Ok(())
+    })?;
+    if rank == 0 && left > 0 {
+        bail!(changed());
+    }
+    let none = group.lane(CONTROL).drain()?.is_none();
+    assert!(none, "all ranks make the same calls on the lane without lag");
+    if rank != 0 {
+        return Ok(None);
+    }
+    let ranks = stats.iter().map(|stats| serde_json::from_slice(stats)).collect::<Result<_, _>>()?;
+    Ok(Some(Answers { predictions, labels: own.labels, latencies, elapsed, ranks }))
+}
+
+/// What this rank found by itself.
+#[derive(Default)]
+struct Own {
+    rows: usize,
+    predictions: Vec<f32>,
+    labels: Vec<f32>,
+    latencies: Vec<f32>,
+}
+
+fn predict<E: Endpoint>(
+    group: &mut Group<E>,
+    job: &Job<'_>,
+    model: &mut DistributedModel,
+    input: &mut Input,
+) -> Result<Own> {
+    let is_first = group.rank() == 0;
+    let mut progress = is_first.then(|| Progress::new("infer"));
+    let mut exchange = group.lane(DATA);
+    let mut own = Own::default();
+    let mut batch = Batch::default();
+    let mut fresh = Vec::new();
+    // When each batch that is not answered yet was begun, oldest first.
+    let mut begun = VecDeque::new();
+    let mut answer =
+        |model: &mut DistributedModel, own: &mut Own, begun: &mut VecDeque<Instant>, complete: Complete<'_, _>| {
+            let answered = model.complete(complete, &mut fresh)?;
+            own.predictions.extend_from_slice(&fresh);
+            let begin = begun.pop_front().expect("one entry for each round that was submitted");
+            if answered.samples > 0 {
+                own.latencies.push(begin.elapsed().as_secs_f32() * 1e3);
+            }
+            anyhow::Ok(())
+        };
+    while input.next_batch(job.args.batch, &mut batch)? {
+        begun.push_back(Instant::now());
+        model.submit(&mut exchange, &batch)?;
+        own.rows += batch.samples;
+        if is_first {
+            own.labels.extend_from_slice(&batch.labels);
+        }
+        while let Some(complete) = exchange.take()? {
+            answer(model, &mut own, &mut begun, complete)?;
+        }
+        if let Some(progress) = &mut progress {
+            progress.at(|| {
+                let share = input.total_bytes().map_or(0.0, |total| input.bytes_read() as f64 / total.max(1) as f64);
+                format!("{:3.0} %, {} rows", 100.0 * share, own.rows)
+            });
+        }
+    }
+    while let Some(complete) = exchange.drain()? {
+        answer(model, &mut own, &mut begun, complete)?;
+    }
+    Ok(own)
+}
+
+/// The rows that a rank has predictions of, in the order in which it makes them.
+fn places(rows: usize, batch: usize, rank: usize, ranks: usize) -> impl Iterator<Item = usize> {
+    (0..rows).step_by(batch).flat_map(move |first| -> Range<usize> {
+        let own = samples_of(batch.min(rows - first), rank, ranks);
+        first + own.start..first + own.end
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::places;
+
+    #[test]
+    fn every_row_has_one_place_and_each_rank_goes_forward() {
+        for (rows, batch, ranks) in [(0, 4, 2), (10, 4, 1), (10, 4, 3), (23, 5, 8), (7, 100, 4), (9, 3, 4), (8, 1, 2)] {
+            let mut all: Vec<usize> = Vec::new();
+            for rank in 0..ranks {
+                let own: Vec<usize> = places(rows, batch, rank, ranks).collect();
+                assert!(own.is_sorted(), "{rows} rows, rank {rank} of {ranks}");
+                all.extend(own);
+            }
+            all.sort_unstable();
+            assert_eq!(all, (0..rows).collect::<Vec<_>>(), "{rows} rows in batches of {batch} on {ranks} ranks");
+        }
+    }
+}

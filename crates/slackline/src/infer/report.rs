@@ -1,0 +1,160 @@
+//! What `slackline infer` says in the end.
+
+use serde::Serialize;
+
+use super::Job;
+use super::rank::{Answers, RankStats};
+use crate::metrics::Quality;
+
+const DEFINITION: &str = "time from a rank's beginning of a batch, which it has read, until it has the predictions of \
+its own samples of it; over all batches on all ranks; closed loop, that is, each rank begins a batch as soon as it may";
+
+/// The outcome of a run.
+#[derive(Serialize)]
+pub(super) struct Report<'a> {
+    model: &'a std::path::Path,
+    input: &'a std::path::Path,
+    format: String,
+    rows: usize,
+    #[serde(flatten)]
+    quality: Option<Quality>,
+    not_a_number: usize,
+    ranks: usize,
+    transport: String,
+    lag: usize,
+    delivery: String,
+    delay: String,
+    batch: usize,
+    seconds: f64,
+    rows_per_second: f64,
+    latency: Option<Latency>,
+    per_rank: &'a [RankStats],
+    output: Option<&'a std::path::Path>,
+}
+
+/// In milliseconds.
+#[derive(Debug, PartialEq, Serialize)]
+struct Latency {
+    definition: &'static str,
+    count: usize,
+    p50_ms: f32,
+    p95_ms: f32,
+    p99_ms: f32,
+    max_ms: f32,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(job: &'a Job<'_>, answers: &'a Answers) -> Self {
+        let args = job.args;
+        let (rows, seconds) = (answers.predictions.len(), answers.elapsed.as_secs_f64());
+        let labelled = !answers.labels.is_empty();
+        Report {
+            model: &args.model,
+            input: &args.input,
+            format: job.format.to_string(),
+            rows,
+            quality: labelled.then(|| Quality::of(&answers.predictions, &answers.labels)),
+            not_a_number: answers.predictions.iter().filter(|p| p.is_nan()).count(),
+            ranks: args.ranks,
+            transport: args.transport.to_string(),
+            lag: args.lag,
+            delivery: args.delivery.to_string(),
+            delay: args.delay.to_string(),
+            batch: args.batch,
+            seconds,
+            rows_per_second: rows as f64 / seconds.max(1e-9),
+            latency: Latency::of(&answers.latencies),
+            per_rank: &answers.ranks,
+            output: args.output.as_deref(),
+        }
+    }
+
+    /// One object and a line end.
+    pub(super) fn to_json(&self) -> String {
+        let text = serde_json::to_string_pretty(self).expect("numbers and strings are JSON");
+        format!("{text}\n")
+    }
+
+    /// For people.
+    pub(super) fn to_text(&self) -> String {
+        let mut lines = vec![
+            format!("{} rows of {} ({})", self.rows, self.input.display(), self.format),
+            format!(
+                "{} ranks ({}), batches of {}, lag {}, {} delivery",
+                self.ranks, self.transport, self.batch, self.lag, self.delivery
+            ),
+        ];
+        if self.delay != "none" {
+            lines.push(format!("injected delays: {}", self.delay));
+        }
+        lines.push(String::new());
+        if let Some(quality) = &self.quality {
+            let number = |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{value:.6}"));
+            let needs = if quality.auc.is_none() { "  (needs labels 0 and 1, both of them)" } else { "" };
+            lines.push(format!("AUC           {}{needs}", number(quality.auc)));
+            lines.push(format!("log loss      {}", number(quality.log_loss)));
+        }
+        if self.not_a_number > 0 {
+            lines.push(format!("not a number  {} predictions", self.not_a_number));
+        }
+        lines.push(format!("throughput    {:.0} rows/s ({:.3} s)", self.rows_per_second, self.seconds));
+        if let Some(latency) = &self.latency {
+            let Latency { p50_ms, p95_ms, p99_ms, max_ms, .. } = latency;
+            lines.push(format!(
+                "latency       p50 {p50_ms:.3} ms, p95 {p95_ms:.3} ms, p99 {p99_ms:.3} ms, max {max_ms:.3} ms"
+            ));
+        }
+        let lags: Vec<String> = self.per_rank.iter().map(|rank| rank.observed_lag.to_string()).collect();
+        lines.push(format!("observed lag  {} rounds", lags.join(", ")));
+        let waits: Vec<String> = self.per_rank.iter().map(|rank| format!("{:.3}", rank.blocked_seconds)).collect();
+        lines.push(format!("waited        {} s", waits.join(", ")));
+        if let Some(output) = self.output {
+            lines.push(format!("predictions   {}", output.display()));
+        }
+        lines.push(String::new());
+        if self.latency.is_some() {
+            lines.push(format!("latency: {DEFINITION}."));
+        }
+        lines.push(
+            "observed lag: the most rounds that each rank, in rank order, was ahead of its slowest peer; waited: for \
+                    rounds that were due."
+                .to_owned(),
+        );
+        lines.push(String::new());
+        lines.join("\n")
+    }
+}
+
+impl Latency {
+    /// By nearest rank: the smallest time that at least that share of all did not exceed.
+    fn of(milliseconds: &[f32]) -> Option<Self> {
+        let mut sorted = milliseconds.to_vec();
+        sorted.sort_unstable_by(f32::total_cmp);
+        let percentile = |percent: usize| sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1];
+        (!sorted.is_empty()).then(|| Latency {
+            definition: DEFINITION,
+            count: sorted.len(),
+            p50_ms: percentile(50),
+            p95_ms: percentile(95),
+            p99_ms: percentile(99),
+            max_ms: percentile(100),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Latency;
+
+    #[test]
+    fn percentiles_are_measured_values() {
+        let hundred: Vec<f32> = (1..=100).rev().map(|n| n as f32).collect();
+        let latency = Latency::of(&hundred).unwrap();
+        assert_eq!((latency.p50_ms, latency.p95_ms, latency.p99_ms, latency.max_ms), (50.0, 95.0, 99.0, 100.0));
+        let one = Latency::of(&[3.0]).unwrap();
+        assert_eq!((one.p50_ms, one.p99_ms), (3.0, 3.0));
+        let three = Latency::of(&[1.0, 3.0, 2.0]).unwrap();
+        assert_eq!((three.p50_ms, three.p95_ms), (2.0, 3.0));
+        assert_eq!(Latency::of(&[]), None);
+    }
+}

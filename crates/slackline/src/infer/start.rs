@@ -1,0 +1,117 @@
+//! Starting the ranks: threads of this process, or processes that run this command again.
+
+use std::env;
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use slackline_collective::CollectiveError;
+use slackline_dlrm::DlrmError;
+use slackline_transport::launch::{Launch, OutputMode};
+use slackline_transport::{Endpoint, shm, threads as thread_group};
+
+use super::rank::{self, Answers};
+use super::{Job, fail};
+
+/// Runs all ranks as threads.
+pub(super) fn threads(job: &Job<'_>) -> Result<Answers> {
+    let endpoints = thread_group::group(&job.shape)?;
+    let cores = if job.args.pin { cores(job.args.ranks) } else { Vec::new() };
+    let outcomes: Vec<Result<Option<Answers>>> = thread::scope(|scope| {
+        let mut ranks = Vec::with_capacity(endpoints.len());
+        for (rank, endpoint) in endpoints.into_iter().enumerate() {
+            let core = cores.get(rank);
+            let thread = thread::Builder::new().name(format!("rank {rank}"));
+            let work = move || {
+                if let Some(core) = core {
+                    // A refusal (a container that may not) costs speed, not the run.
+                    let _ = sched_setaffinity(None, core);
+                }
+                rank::run(endpoint, job)
+            };
+            // If this fails, the endpoints that are left are dropped, which ends the ranks that have started.
+            ranks
+                .push(thread.spawn_scoped(scope, work).with_context(|| format!("starting the thread of rank {rank}"))?);
+        }
+        let panicked = |rank| anyhow!("rank {rank} panicked");
+        Ok::<_, anyhow::Error>(
+            ranks
+                .into_iter()
+                .enumerate()
+                .map(|(rank, thread)| thread.join().unwrap_or_else(|_| Err(panicked(rank))))
+                .collect(),
+        )
+    })?;
+    let mut answers = None;
+    let mut errors = Vec::new();
+    for outcome in outcomes {
+        match outcome {
+            Ok(Some(first)) => answers = Some(first),
+            Ok(None) => {}
+            Err(error) => errors.push(error),
+        }
+    }
+    // All ranks tell the same story; one that has it at first hand tells it best.
+    let first_hand = errors.iter().position(|error| !is_fault(error)).unwrap_or(0);
+    match errors.into_iter().nth(first_hand) {
+        Some(error) => Err(error),
+        None => answers.context("no rank has the answers"),
+    }
+}
+
+/// Runs all ranks as processes and returns the exit code. They write and report by themselves.
+pub(super) fn processes(job: &Job<'_>) -> Result<u8> {
+    let program = env::current_exe().context("cannot find this program to start it again")?;
+    let words: Vec<_> = env::args_os().skip(1).collect();
+    let launch = Launch::new(job.shape.clone(), |_| {
+        let mut command = Command::new(&program);
+        command.args(&words);
+        command
+    });
+    let outcome = launch.output(OutputMode::FirstRank).pin(job.args.pin).run()?;
+    let code = outcome.exit_code();
+    let why = match (outcome.signal, outcome.first_failed) {
+        (Some(signal), _) => format!("ended by signal {signal}"),
+        (None, Some(rank)) => format!("rank {rank} failed: {}", outcome.statuses[rank]),
+        (None, None) => return Ok(fail::OK),
+    };
+    eprintln!("slackline: error: {why}");
+    Ok(u8::try_from(code).unwrap_or(fail::FAILURE))
+}
+
+/// Whether this process was started as a rank.
+pub(super) fn is_rank_process() -> bool {
+    env::var_os(shm::GROUP_VARIABLE).is_some()
+}
+
+/// Works as the rank that the launcher made of this process.
+pub(super) fn rank_process(job: &Job<'_>) -> Result<Option<Answers>> {
+    let endpoint = shm::attach_from_env(job.args.deadline)?.context("this process belongs to no group")?;
+    if *endpoint.shape() != job.shape.rounded()? {
+        return Err(anyhow!("the model in {} has changed since the ranks were started", job.args.model.display()));
+    }
+    rank::run(endpoint, job)
+}
+
+/// One set of one processor a rank, or none if there are more ranks than processors.
+fn cores(ranks: usize) -> Vec<CpuSet> {
+    let Ok(mine) = sched_getaffinity(None) else { return Vec::new() };
+    let single = |core| {
+        let mut set = CpuSet::new();
+        set.set(core);
+        set
+    };
+    let cores: Vec<CpuSet> = (0..CpuSet::MAX_CPU).filter(|core| mine.is_set(*core)).map(single).collect();
+    if ranks <= cores.len() { cores } else { Vec::new() }
+}
+
+/// Whether a rank only knows from others what went wrong.
+fn is_fault(error: &anyhow::Error) -> bool {
+    let collective = |error: &CollectiveError| matches!(error, CollectiveError::Fault(_));
+    error.chain().any(|cause| match (cause.downcast_ref(), cause.downcast_ref()) {
+        (Some(error), _) => collective(error),
+        (_, Some(DlrmError::Collective(error))) => collective(error),
+        _ => false,
+    })
+}

@@ -1,0 +1,58 @@
+//! The command line: argument parsing, wiring of the layers, and what people read.
+//!
+//! Whatever computes lives in the layers below; this knows their public faces only.
+#![forbid(unsafe_code)]
+
+mod args;
+mod fail;
+mod infer;
+mod inspect;
+mod metrics;
+mod model;
+mod output;
+mod progress;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            eprint!("slackline: {}", error.render());
+            return ExitCode::from(fail::USAGE);
+        }
+        // Help and version.
+        Err(error) => return ended(print(&error.render().to_string()).map(|()| fail::OK)),
+    };
+    ended(match cli.command {
+        Command::Import(args) => model::import(&args),
+        Command::Init(args) => model::init(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Infer(args) => infer::run(&args),
+        Command::Generate(args) => model::generate(&args),
+    })
+}
+
+fn ended(result: Result<u8>) -> ExitCode {
+    ExitCode::from(result.unwrap_or_else(|error| {
+        // In one write, so that lines of several ranks do not mix; and nobody can be told if this fails.
+        let line = format!("slackline: error: {}\n", fail::one_line(&error));
+        let _ = io::stderr().write_all(line.as_bytes());
+        fail::code_of(&error)
+    }))
+}
+
+/// Writes to standard output. That a reader such as `head` has seen enough is no failure.
+fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,163 @@
+//! What `infer` predicts: the same bits however it is run, and those of the model in one process.
+
+mod common;
+
+use std::fs;
+
+use common::Place;
+use serde_json::Value;
+use slackline::data::{Batch, Input, InputShape};
+use slackline::dlrm::{LocalModel, ModelDirectory};
+use slackline::embedding::Verify;
+
+fn infer(place: &Place, words: &str) -> String {
+    let words: Vec<&str> =
+        ["infer", "model", "--input", "rows.csv"].into_iter().chain(words.split_whitespace()).collect();
+    place.succeed(&words)
+}
+
+/// Id and prediction of every row of an output.
+fn rows_of(text: &str) -> Vec<(&str, f32)> {
+    let (header, rows) = text.split_once('\n').unwrap();
+    assert_eq!(header, "id,prediction");
+    rows.lines().map(|row| row.split_once(',').unwrap()).map(|(id, p)| (id, p.parse().unwrap())).collect()
+}
+
+fn local_predictions(place: &Place) -> Vec<f32> {
+    let directory = ModelDirectory::open(place.path("model")).unwrap();
+    let rows = directory.config().rows();
+    let all: Vec<usize> = (0..rows.len()).collect();
+    let shape = InputShape {
+        dense_features: directory.config().dense_features(),
+        table_rows: rows.iter().map(|&rows| rows as u64).collect(),
+    };
+    let tables = directory.load_tables(&all, Verify::Checksums).unwrap();
+    let mut model = LocalModel::new(directory.load_dense().unwrap(), tables).unwrap();
+    let mut input = Input::open(place.path("rows.csv"), None, &shape).unwrap();
+    let (mut batch, mut fresh, mut predictions) = (Batch::default(), Vec::new(), Vec::new());
+    while input.next_batch(10, &mut batch).unwrap() {
+        model.predict(&batch, &mut fresh).unwrap();
+        predictions.extend_from_slice(&fresh);
+    }
+    predictions
+}
+
+#[test]
+fn one_process_and_many_ranks_give_the_same_bits() {
+    let place = Place::new(203);
+    infer(&place, "--output first.csv");
+    let first = place.read("first.csv");
+    let expected = local_predictions(&place);
+    let found: Vec<f32> = rows_of(&first).iter().map(|(_, prediction)| *prediction).collect();
+    assert_eq!(found, expected);
+    let ids: Vec<String> = rows_of(&first).iter().map(|(id, _)| id.to_string()).collect();
+    assert_eq!(ids, (0..203).map(|id| id.to_string()).collect::<Vec<_>>(), "the ids that generate gives");
+    for words in [
+        "--ranks 2 --lag 0",
+        "--ranks 2 --lag 1 --transport shm --batch 7",
+        "--ranks 3 --lag 2 --delivery fixed --batch 2",
+        "--ranks 4 --lag 4 --transport shm --delay turn:0..2 --batch 16",
+        "--ranks 8 --lag 8 --batch 16 --delay random:0..1",
+        "--ranks 8 --lag 2 --transport shm --batch 3",
+        "--ranks 8 --lag 8 --transport shm --delivery fixed --batch 16",
+        "--ranks 1 --lag 0 --transport shm --batch 1000",
+        "--ranks 5 --lag 1 --batch 32 --delay spikes:0.2x5 --pin",
+    ] {
+        infer(&place, &format!("{words} --output again.csv"));
+        assert!(place.read("again.csv") == first, "{words}");
+    }
+}
+
+#[test]
+fn json_is_one_object_and_nothing_else() {
+    let place = Place::new(100);
+    for transport in ["threads", "shm"] {
+        let text = infer(&place, &format!("--ranks 4 --transport {transport} --batch 8 --lag 3 --json"));
+        let report: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(report["rows"], 100);
+        assert_eq!(report["ranks"], 4);
+        assert_eq!(report["transport"], transport);
+        assert_eq!(report["format"], "criteo-csv");
+        assert!((0.0..=1.0).contains(&report["auc"].as_f64().unwrap()));
+        assert!(report["log_loss"].as_f64().unwrap() > 0.0);
+        assert!(report["rows_per_second"].as_f64().unwrap() > 0.0);
+        assert_eq!(report["latency"]["count"], 4 * 13, "13 batches of 8, the last of 4, on 4 ranks");
+        assert!(report["latency"]["p99_ms"].as_f64() >= report["latency"]["p50_ms"].as_f64());
+        let lags = report["per_rank"].as_array().unwrap();
+        assert_eq!(lags.len(), 4);
+        assert!(lags.iter().all(|rank| rank["observed_lag"].as_u64().unwrap() <= 4), "the bound is lag + 1");
+    }
+}
+
+#[test]
+fn a_late_rank_shows_in_the_observed_lag() {
+    let place = Place::new(64);
+    let words = "--ranks 2 --batch 8 --lag 3 --delay slow:rank=1,x1 --delay-unit 30 --json";
+    let report: Value = serde_json::from_str(&infer(&place, words)).unwrap();
+    assert!(report["per_rank"][0]["observed_lag"].as_u64().unwrap() >= 3, "{report}");
+    assert!(report["per_rank"][1]["observed_lag"].as_u64().unwrap() <= 1, "{report}");
+    let seconds = report["seconds"].as_f64().unwrap();
+    assert!(seconds >= 8.0 * 0.03, "eight delays were slept: {seconds}");
+}
+
+#[test]
+fn inputs_without_ids_labels_or_rows() {
+    let place = Place::new(20);
+    // As text with tabs and without labels.
+    let csv = place.read("rows.csv");
+    let unlabelled: Vec<String> =
+        csv.lines().skip(1).map(|row| row.split(',').skip(2).collect::<Vec<_>>().join("\t") + "\n").collect();
+    fs::write(place.path("bare.tsv"), unlabelled.concat()).unwrap();
+    let text = place.succeed(&["infer", "model", "--input", "bare.tsv", "--ranks", "2", "--output", "bare.csv"]);
+    assert!(text.contains("20 rows of bare.tsv (criteo-tsv)") && !text.contains("AUC"), "{text}");
+    infer(&place, "--output labelled.csv");
+    assert_eq!(
+        place.read("bare.csv"),
+        place.read("labelled.csv"),
+        "row numbers stand for ids, and labels change nothing"
+    );
+    // A header alone.
+    fs::write(place.path("none.csv"), csv.lines().next().unwrap()).unwrap();
+    let text = place.succeed(&["infer", "model", "--input", "none.csv", "--ranks", "3", "--output", "none-out.csv"]);
+    assert!(text.contains("0 rows of none.csv"), "{text}");
+    assert_eq!(place.read("none-out.csv"), "id,prediction\n");
+}
+
+#[test]
+fn the_ids_of_the_input_come_back() {
+    let place = Place::new(3);
+    let csv = place.read("rows.csv");
+    let renamed: Vec<String> = csv
+        .lines()
+        .enumerate()
+        .map(
+            |(at, row)| {
+                if at == 0 { format!("{row}\n") } else { format!("user {at}{}\n", &row[row.find(',').unwrap()..]) }
+            },
+        )
+        .collect();
+    fs::write(place.path("rows.csv"), renamed.concat()).unwrap();
+    infer(&place, "--output out.csv --ranks 2");
+    let written = place.read("out.csv");
+    let ids: Vec<&str> = rows_of(&written).iter().map(|(id, _)| *id).collect();
+    assert_eq!(ids, ["user 1", "user 2", "user 3"]);
+}
+
+#[test]
+fn what_people_read() {
+    let place = Place::new(300);
+    let text = infer(&place, "--ranks 2 --output out.csv");
+    for part in [
+        "300 rows of rows.csv (criteo-csv)",
+        "2 ranks (threads), batches of 128, lag 2, elastic delivery",
+        "\nAUC           0.",
+        "\nlog loss      0.",
+        "rows/s",
+        "\nlatency       p50 ",
+        "latency: time from a rank's beginning of a batch",
+        "\nobserved lag  ",
+        "\npredictions   out.csv",
+    ] {
+        assert!(text.contains(part), "{part:?} in:\n{text}");
+    }
+}

@@ -1,0 +1,77 @@
+//! Against a trained model and its predictions by PyTorch. Run when `SLACKLINE_SHARED_DATA` names the folder that has them.
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+
+use common::Place;
+use serde_json::Value;
+use slackline::data::NpzFile;
+
+fn shared(name: &str) -> Option<String> {
+    let Some(folder) = std::env::var_os("SLACKLINE_SHARED_DATA") else {
+        eprintln!("skipped: SLACKLINE_SHARED_DATA is not set");
+        return None;
+    };
+    Some(PathBuf::from(folder).join(name).into_os_string().into_string().unwrap())
+}
+
+#[test]
+fn a_trained_model_predicts_what_pytorch_predicted() {
+    let Some(folder) = shared("criteo-trained") else { return };
+    let file = |name: &str| format!("{folder}/{name}");
+    let place = Place::empty();
+    place.succeed(&[
+        "import",
+        &file("kaggle16.pt"),
+        "--config",
+        &file("kaggle16.json"),
+        "--out",
+        "model",
+        "--shards",
+        "3",
+    ]);
+    place.succeed(&["inspect", "model", "--verify"]);
+    let expected = fs::read_to_string(file("kaggle16_predictions.csv")).unwrap();
+    for run in ["--ranks 1", "--ranks 4 --transport shm --lag 4 --batch 16", "--ranks 3 --lag 0 --delivery fixed"] {
+        let input = file("heldout.csv");
+        let words = ["infer", "model", "--input", &input, "--output", "out.csv", "--json"];
+        let report = place.succeed(&words.into_iter().chain(run.split(' ')).collect::<Vec<_>>());
+        let report: Value = serde_json::from_str(&report).unwrap();
+        assert_eq!(report["rows"], 400);
+        assert_eq!(format!("{:.4}", report["auc"].as_f64().unwrap()), "0.6060", "{run}");
+        let found = place.read("out.csv");
+        assert_eq!(found.lines().count(), expected.lines().count());
+        let mut largest = 0f64;
+        for (found, expected) in found.lines().zip(expected.lines()).skip(1) {
+            let (id, prediction) = found.split_once(',').unwrap();
+            let expected: Vec<&str> = expected.split(',').collect();
+            assert_eq!(id, expected[0]);
+            let number = |text: &str| text.parse::<f64>().unwrap();
+            largest = largest.max((number(prediction) - number(expected[2])).abs());
+        }
+        eprintln!("{run}: largest difference {largest:.2e}");
+        assert!(largest <= 1e-6, "{run}: {largest}");
+    }
+}
+
+#[test]
+fn bags_of_many_rows_predict_what_pytorch_predicted() {
+    let Some(folder) = shared("golden") else { return };
+    let file = |name: &str| format!("{folder}/{name}");
+    let mut golden = NpzFile::open(file("dlrm_tiny_io.npz")).unwrap();
+    let (_, expected): (_, Vec<f32>) = golden.f32("prob").unwrap();
+    for checkpoint in ["dlrm_tiny.pt", "dlrm_tiny_legacy.pt", "dlrm_tiny.safetensors"] {
+        let place = Place::empty();
+        place.succeed(&["import", &file(checkpoint), "--config", &file("dlrm_tiny.json"), "--out", "model"]);
+        let input = file("dlrm_tiny_io.npz");
+        place.succeed(&["infer", "model", "--input", &input, "--ranks", "4", "--batch", "5", "--output", "out.csv"]);
+        let text = place.read("out.csv");
+        let found: Vec<f32> = text.lines().skip(1).map(|row| row.split_once(',').unwrap().1.parse().unwrap()).collect();
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() <= 1e-6, "{checkpoint}: {found} instead of {expected}");
+        }
+    }
+}
