@@ -1,3 +1,5 @@
+//! What a configuration accepts, computes and refuses.
+
 use super::*;
 
 fn kaggle() -> Arguments {
