@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Runs the commands of the README's ```sh blocks, in order, in a copy of the repository, with the release binary on PATH.
 #
-# A block after the comment <!-- not run --> is skipped, and so are the two commands that CI runs by themselves.
+# A block after the comment <!-- not run --> is skipped, and so are the two commands that CI runs by themselves, and the
+# build, which is made here in the repository itself.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build --release --quiet --package slackline
+cargo build --release
 target="$(realpath "${CARGO_TARGET_DIR:-target}")"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
@@ -17,6 +18,7 @@ awk '
     /^[ \t]*```/ && inside { inside = 0; skip = 0; next }
     /^[ \t]*```/ { inside = 1; run = ($1 == "```sh") && !skip; next }
     inside && run && /^[ \t]*cargo test --workspace[ \t]*$/ { next }
+    inside && run && /^[ \t]*cargo build --release[ \t]*$/ { next }
     inside && run && /^[ \t]*cargo xtask bench[ \t]*$/ { next }
     inside && run { print; next }
     inside { next }

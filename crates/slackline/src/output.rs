@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn predictions_are_plain_decimals_of_nine_digits() {
-        assert_eq!(decimal(0.007_993_244_57), "0.00799324457");
+        assert_eq!(decimal(0.007_993_245), "0.00799324457");
         assert_eq!(decimal(0.811_479_87), "0.811479867");
         assert_eq!(decimal(1.0), "1.00000000");
         assert_eq!(decimal(0.0), "0.00000000");

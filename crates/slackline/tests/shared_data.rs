@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use common::Place;
-use serde_json::Value;
+use serde_json::{Value, json};
 use slackline::data::NpzFile;
 
 fn shared(name: &str) -> Option<String> {
@@ -62,9 +62,17 @@ fn bags_of_many_rows_predict_what_pytorch_predicted() {
     let file = |name: &str| format!("{folder}/{name}");
     let mut golden = NpzFile::open(file("dlrm_tiny_io.npz")).unwrap();
     let (_, expected): (_, Vec<f32>) = golden.f32("prob").unwrap();
+    let shape: Value = serde_json::from_str(&fs::read_to_string(file("dlrm_tiny.json")).unwrap()).unwrap();
+    let config = json!({
+        "arch_sparse_feature_size": shape["dim"],
+        "arch_embedding_size": shape["ln_emb"],
+        "arch_mlp_bot": shape["ln_bot"],
+        "arch_mlp_top": shape["ln_top"],
+    });
     for checkpoint in ["dlrm_tiny.pt", "dlrm_tiny_legacy.pt", "dlrm_tiny.safetensors"] {
         let place = Place::empty();
-        place.succeed(&["import", &file(checkpoint), "--config", &file("dlrm_tiny.json"), "--out", "model"]);
+        fs::write(place.path("config.json"), config.to_string()).unwrap();
+        place.succeed(&["import", &file(checkpoint), "--config", "config.json", "--out", "model"]);
         let input = file("dlrm_tiny_io.npz");
         place.succeed(&["infer", "model", "--input", &input, "--ranks", "4", "--batch", "5", "--output", "out.csv"]);
         let text = place.read("out.csv");
