@@ -1,1 +1,30 @@
-//! slackline-bench
+//! Measures what bounded lag gains, and predicts it.
+//!
+//! * [`scenario`]: who is late in which round, as data in TOML files.
+//! * [`run`](mod@run): starts ranks, lets every lag run in turn in the same processes, checks every output against a
+//!   computation in one process, and only then looks at the times.
+//! * [`predict`]: what the recurrence of the bounded lag says about measured work.
+//! * [`results`] and [`report`]: the results file, and the report for people.
+//! * [`exchange`](mod@exchange): the bare alltoallv beside MPI's.
+//!
+//! This crate uses the layers as a user would, through their public interfaces, and knows nothing of how they work inside.
+#![forbid(unsafe_code)]
+
+mod error;
+pub mod exchange;
+mod html;
+mod measure;
+mod model;
+mod mpi;
+pub mod predict;
+pub mod results;
+pub mod run;
+pub mod scenario;
+mod slept;
+mod summary;
+mod svg;
+mod table;
+
+pub use error::BenchError;
+pub use html::report;
+pub use table::render;

@@ -1,0 +1,256 @@
+//! The command line of the benchmark.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use slackline_bench::exchange::{self, ExchangeOptions};
+use slackline_bench::run::{self, RunOptions, Transport};
+use slackline_bench::scenario::{self, Scenario, WorkKind};
+use slackline_bench::{BenchError, render, report, results};
+use slackline_collective::Delivery;
+
+/// Measures what bounded lag gains on this machine.
+///
+/// Without a subcommand it does `run`: four rank processes do distributed DLRM inference synchronously and with bounded
+/// lag, under injected delays.
+#[derive(Parser)]
+#[command(name = "slackline-bench", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Sub>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Subcommand)]
+enum Sub {
+    /// Throughput and latency by lag, in scenarios of delays (the default)
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// The bare alltoallv between processes, alone or beside MPI
+    #[command(after_help = EXCHANGE_EXAMPLES)]
+    Exchange(ExchangeArgs),
+    /// What `run` and `exchange` start
+    #[command(hide = true)]
+    Rank {
+        /// The folder with the task.
+        folder: PathBuf,
+    },
+}
+
+const RUN_EXAMPLES: &str = "Examples:
+  slackline-bench                                            all scenarios, 4 processes, under 3 minutes
+  slackline-bench run --scenario turn --lags 0,4             one scenario, two lags
+  slackline-bench run --scenario mine.toml                   a scenario of your own
+  slackline-bench run --work slept --bytes 65536 --ranks 8   the exchange alone, more ranks than cores
+  slackline-bench run --ranks 2 --pin --json > results.json  one rank a core, results on stdout
+
+A scenario file has the keys name, words, delay, expect and, if wanted, work:
+  name = \"bursts\"
+  words = \"Now and then a rank is late by four iterations.\"
+  delay = \"spikes:0.1x4\"   # none, turn:0..2, random:0..2, spikes:P x SIZE, slow:rank=0,x1, trace:FILE
+  expect = \"gain\"          # or none: a negative control
+  work = \"slept\"           # or model";
+
+const EXCHANGE_EXAMPLES: &str = "Examples:
+  slackline-bench exchange                       two processes, 64 B to 16 MiB
+  slackline-bench exchange --mpi                 beside MPI_Alltoallv and MPI_Ialltoallv, in turns
+  slackline-bench exchange --lag 4 --read --json --sizes 1024,65536";
+
+#[derive(Args)]
+struct RunArgs {
+    /// Ranks of the group
+    #[arg(long, default_value_t = 4)]
+    ranks: usize,
+    /// Rounds of a run
+    #[arg(long, default_value_t = 150)]
+    rounds: usize,
+    /// Runs of each lag
+    #[arg(long, default_value_t = 5)]
+    reps: usize,
+    /// Undelayed rounds on which the unit of the delays is measured
+    #[arg(long, default_value_t = 50)]
+    warmup: usize,
+    /// Lags, lag 0 always among them
+    #[arg(long, value_delimiter = ',', default_value = "0,1,2,4,8")]
+    lags: Vec<usize>,
+    /// A built-in scenario (balanced, turn, random, spikes, slow) or a TOML file; may be given again [default: all]
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    scenario: Vec<String>,
+    /// Work of a round, where the scenario does not say
+    #[arg(long, value_enum, default_value = "model")]
+    work: WorkArg,
+    /// Samples of a batch (work model)
+    #[arg(long, default_value_t = 128)]
+    batch: usize,
+    /// Most rows of a table (work model)
+    #[arg(long, default_value_t = 100_000)]
+    table_rows: usize,
+    /// Bytes to each rank (work slept)
+    #[arg(long, default_value_t = 4096)]
+    bytes: usize,
+    /// Microseconds that a round sleeps (work slept)
+    #[arg(long, default_value_t = 1000)]
+    unit_us: u64,
+    /// Ranks are processes over shared memory, or threads
+    #[arg(long, value_enum, default_value = "shm")]
+    transport: TransportArg,
+    /// Hand out rounds as soon as they are complete (elastic), or exactly `lag` calls later (fixed)
+    #[arg(long, default_value = "elastic")]
+    delivery: Delivery,
+    /// Bind each rank to a core, if there are as many
+    #[arg(long)]
+    pin: bool,
+    /// Of delays, model and data
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print the results file on stdout and nothing else
+    #[arg(long)]
+    json: bool,
+    /// Where results.json and report.html go
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    out: PathBuf,
+    /// Falsify one bit of the last output of this rank, to test that it is found
+    #[arg(long, hide = true, value_name = "RANK")]
+    flip_bit: Option<usize>,
+}
+
+#[derive(Args)]
+struct ExchangeArgs {
+    /// Processes
+    #[arg(long, default_value_t = 2)]
+    ranks: usize,
+    /// Bytes to each peer [default: 64 B to 16 MiB]
+    #[arg(long, value_delimiter = ',')]
+    sizes: Vec<usize>,
+    /// The lag; MPI gets as many calls of MPI_Ialltoallv at once
+    #[arg(long, default_value_t = 0)]
+    lag: usize,
+    /// Read one byte of every cache line that was received (MPI too)
+    #[arg(long)]
+    read: bool,
+    /// Do not bind each rank to a core
+    #[arg(long)]
+    no_pin: bool,
+    /// Timed blocks of a turn
+    #[arg(long, default_value_t = 9)]
+    blocks: usize,
+    /// Turns of each size [default: 1, with --mpi 3]
+    #[arg(long)]
+    turns: Option<usize>,
+    /// Compile the same exchange over MPI with mpicc, and take turns with it
+    #[arg(long)]
+    mpi: bool,
+    /// Print lines of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum WorkArg {
+    /// Inference with a synthetic recommendation model
+    Model,
+    /// Sleep, then exchange
+    Slept,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TransportArg {
+    /// Processes over shared memory
+    Shm,
+    /// Threads of one process
+    Threads,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        None => run_all(&cli.run),
+        Some(Sub::Run(args)) => run_all(&args),
+        Some(Sub::Exchange(args)) => run_exchange(&args),
+        Some(Sub::Rank { folder }) => run::rank(&folder),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("slackline-bench: {error}");
+            ExitCode::from(if matches!(error, BenchError::NoMpi { .. }) { 2 } else { 1 })
+        }
+    }
+}
+
+fn run_all(args: &RunArgs) -> Result<(), BenchError> {
+    let names = args.scenario.iter().map(String::as_str);
+    let scenarios: Result<Vec<Scenario>, BenchError> = match args.scenario.is_empty() {
+        true => scenario::built_in().map(Scenario::load).collect(),
+        false => names.map(Scenario::load).collect(),
+    };
+    let options = RunOptions {
+        ranks: args.ranks,
+        rounds: args.rounds,
+        repetitions: args.reps,
+        warmup: args.warmup,
+        lags: args.lags.clone(),
+        scenarios: scenarios?,
+        work: match args.work {
+            WorkArg::Model => WorkKind::Model,
+            WorkArg::Slept => WorkKind::Slept,
+        },
+        batch: args.batch,
+        table_rows: args.table_rows,
+        bytes: args.bytes,
+        unit: Duration::from_micros(args.unit_us),
+        transport: match args.transport {
+            TransportArg::Shm => Transport::Shm,
+            TransportArg::Threads => Transport::Threads,
+        },
+        delivery: args.delivery,
+        pin: args.pin,
+        seed: args.seed,
+        progress: std::io::stderr().is_terminal(),
+        flip: args.flip_bit,
+    };
+    let results = run::run(&options, std::env::args().collect())?;
+    let (json, html) = (args.out.join("results.json"), args.out.join("report.html"));
+    results::write_whole(&json, &results.to_json())?;
+    results::write_whole(&html, &report(&results))?;
+    if args.json {
+        return print(&format!("{}\n", results.to_json()));
+    }
+    let files = format!("\nresults: {}\nreport:  {}\n", json.display(), html.display());
+    print(&format!("{}{files}", render(&results)))
+}
+
+fn run_exchange(args: &ExchangeArgs) -> Result<(), BenchError> {
+    let options = ExchangeOptions {
+        ranks: args.ranks,
+        sizes: if args.sizes.is_empty() { exchange::SIZES.to_vec() } else { args.sizes.clone() },
+        lag: args.lag,
+        read: args.read,
+        pin: !args.no_pin,
+        blocks: args.blocks,
+        turns: args.turns.unwrap_or(if args.mpi { 3 } else { 1 }),
+        mpi: args.mpi,
+    };
+    let mut failed = None;
+    exchange::exchange(&options, |lines| {
+        let text = match args.json {
+            true => lines.iter().map(|line| format!("{}\n", line.to_json())).collect(),
+            false => exchange::describe(&lines),
+        };
+        failed = print(&text).err().or(failed.take());
+    })?;
+    failed.map_or(Ok(()), Err)
+}
+
+fn print(text: &str) -> Result<(), BenchError> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Who closes the pipe has read enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.map_err(|source| BenchError::File { action: "writing to", file: "stdout".into(), source }),
+    }
+}

@@ -1,0 +1,261 @@
+//! The loop of a rank, the same for every lag, and what it writes down.
+//!
+//! A group has a control lane without lag (barriers, agreement on the unit) and one data lane for each lag under test, so
+//! that all lags run in turn in the same processes. A run is a number of rounds on one lane with a barrier before it and a
+//! flush after it.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use slackline_collective::{Complete, Delivery, Exchange, Group, GroupOptions, LaneOptions};
+use slackline_transport::delay::{DelayProfile, DelaySchedule};
+use slackline_transport::{Endpoint, GroupShape, Lane, LaneShape};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::BenchError;
+
+/// What a rank does in a round. `round` counts the data, so that equal rounds of different lags see equal data.
+pub(crate) trait Work<E: Endpoint> {
+    /// Begins a round, writes the messages to all ranks, and publishes.
+    fn send(&mut self, round: u64, exchange: &mut Exchange<'_, E>) -> Result<(), BenchError>;
+    /// What needs no other rank.
+    fn own(&mut self, round: u64) -> Result<(), BenchError>;
+    /// Turns the messages of a complete round into this rank's output, which replaces `out`.
+    fn finish(&mut self, round: u64, complete: Complete<'_, E>, out: &mut Vec<u8>) -> Result<(), BenchError>;
+}
+
+/// Everything that all ranks have to agree on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) scenario: String,
+    pub(crate) ranks: usize,
+    pub(crate) rounds: usize,
+    pub(crate) warmup: usize,
+    pub(crate) repetitions: usize,
+    pub(crate) lags: Vec<usize>,
+    pub(crate) fixed: bool,
+    pub(crate) delay: DelayProfile,
+    pub(crate) seed: u64,
+    /// The rank that falsifies one bit of its last output, to test that this is found.
+    pub(crate) flip: Option<usize>,
+    /// Rank 0 says on stderr how far it is.
+    pub(crate) progress: bool,
+}
+
+/// What one rank has seen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RankRecord {
+    pub(crate) rank: usize,
+    /// Nanoseconds of an undelayed iteration, as all ranks agreed.
+    pub(crate) unit: u64,
+    pub(crate) runs: Vec<RunRecord>,
+}
+
+/// One run on one rank. Times are nanoseconds on the group's clock, lists have one entry a round.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct RunRecord {
+    /// Place of the lag in [`Plan::lags`].
+    pub(crate) lag: usize,
+    pub(crate) repetition: usize,
+    pub(crate) begin: u64,
+    pub(crate) end: u64,
+    /// When each round began, since `begin`.
+    pub(crate) begun: Vec<u64>,
+    pub(crate) delay: Vec<u64>,
+    pub(crate) send: Vec<u64>,
+    pub(crate) own: Vec<u64>,
+    pub(crate) finish: Vec<u64>,
+    /// In `take` (after the last round, `flush`) during this iteration: nearly all of it waiting.
+    pub(crate) call: Vec<u64>,
+    /// Work on the outputs of whatever rounds came in during this iteration.
+    pub(crate) finishing: Vec<u64>,
+    /// From the beginning of a round to its output.
+    pub(crate) latency: Vec<u64>,
+    pub(crate) digests: Vec<u64>,
+    /// Largest lead over the slowest peer, in rounds.
+    pub(crate) observed: usize,
+}
+
+impl RunRecord {
+    fn new(lag: usize, repetition: usize, rounds: usize) -> Self {
+        let zeros = || vec![0; rounds];
+        RunRecord {
+            lag,
+            repetition,
+            begun: zeros(),
+            delay: zeros(),
+            send: zeros(),
+            own: zeros(),
+            finish: zeros(),
+            call: zeros(),
+            finishing: zeros(),
+            latency: zeros(),
+            digests: zeros(),
+            ..RunRecord::default()
+        }
+    }
+
+    /// Turns one bit of the last output.
+    fn falsify(&mut self, mut output: Vec<u8>) {
+        if let (Some(digest), Some(byte)) = (self.digests.last_mut(), output.first_mut()) {
+            *byte ^= 1;
+            *digest = xxh3_64(&output);
+        }
+    }
+
+    /// Work and delay of each round, in nanoseconds.
+    pub(crate) fn work(&self) -> Vec<f64> {
+        let parts = self.delay.iter().zip(&self.send).zip(&self.own).zip(&self.finish);
+        parts.map(|(((delay, send), own), finish)| (delay + send + own + finish) as f64).collect()
+    }
+}
+
+const CONTROL: Lane = Lane(0);
+
+/// Largest message on the control lane; longer ones pass too, in fragments.
+const CONTROL_BYTES: usize = 256;
+
+impl Plan {
+    /// The first round of the data of a repetition.
+    pub(crate) fn first_round(&self, repetition: usize) -> u64 {
+        (repetition * self.rounds) as u64
+    }
+
+    fn lane_options(&self) -> Vec<LaneOptions> {
+        let delivery = if self.fixed { Delivery::Fixed } else { Delivery::Elastic };
+        let data = self.lags.iter().map(|&lag| LaneOptions { lag, delivery });
+        std::iter::once(LaneOptions::lag(0)).chain(data).collect()
+    }
+
+    /// The rings that [`measure`] needs where no message is larger than `largest`.
+    pub(crate) fn shape(&self, largest: usize) -> GroupShape {
+        let rings = |(lane, options): (usize, &LaneOptions)| -> LaneShape {
+            options.shape(if lane == 0 { CONTROL_BYTES } else { largest })
+        };
+        GroupShape { ranks: self.ranks, lanes: self.lane_options().iter().enumerate().map(rings).collect() }
+    }
+}
+
+/// Runs all repetitions of all lags on one rank.
+pub(crate) fn measure<E: Endpoint, W: Work<E>>(
+    endpoint: E,
+    plan: &Plan,
+    work: &mut W,
+) -> Result<RankRecord, BenchError> {
+    let rank = endpoint.rank();
+    let options = GroupOptions::new(plan.lane_options()).deadline(Duration::from_secs(60));
+    let mut group = Group::new(endpoint, options)?;
+    let unit = warm_up(&mut group, plan, work)?;
+    let schedule = DelaySchedule::new(&plan.delay, plan.seed, plan.ranks, Duration::from_nanos(unit))?;
+    let mut runs = Vec::with_capacity(plan.repetitions * plan.lags.len());
+    for repetition in 0..plan.repetitions {
+        if plan.progress && rank == 0 {
+            eprintln!("{}: repetition {} of {}", plan.scenario, repetition + 1, plan.repetitions);
+        }
+        for turn in 0..plan.lags.len() {
+            // Rotating the order spreads whatever drifts on the machine evenly over the lags.
+            let lag = (turn + repetition) % plan.lags.len();
+            let mut record = RunRecord::new(lag, repetition, plan.rounds);
+            let output = run(&mut group, plan.first_round(repetition), &schedule, work, &mut record)?;
+            if plan.flip == Some(rank) {
+                record.falsify(output);
+            }
+            runs.push(record);
+        }
+    }
+    for lane in 0..=plan.lags.len() {
+        group.lane(Lane(lane as u16)).leave()?;
+    }
+    for lane in 0..=plan.lags.len() {
+        while group.lane(Lane(lane as u16)).drain()?.is_some() {}
+    }
+    Ok(RankRecord { rank, unit, runs })
+}
+
+/// Touches the rings of every lane and finds out how long an undelayed iteration takes. All ranks return the same.
+fn warm_up<E: Endpoint, W: Work<E>>(group: &mut Group<E>, plan: &Plan, work: &mut W) -> Result<u64, BenchError> {
+    let none = DelaySchedule::new(&DelayProfile::None, plan.seed, plan.ranks, Duration::ZERO)?;
+    for (place, lag) in plan.lags.iter().enumerate() {
+        let mut record = RunRecord::new(place, 0, 2 * lag + 4);
+        run(group, 0, &none, work, &mut record)?;
+    }
+    // On the lane without lag, which is the first.
+    let mut record = RunRecord::new(0, 0, plan.warmup);
+    run(group, 0, &none, work, &mut record)?;
+    let mut iterations: Vec<u64> = record.begun.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    iterations.sort_unstable();
+    let median = iterations.get(iterations.len() / 2).copied().unwrap_or(record.end - record.begin);
+    let medians = group.lane(CONTROL).all_gather(&median.to_le_bytes())?;
+    let mut medians: Vec<u64> = medians
+        .iter()
+        .map(|bytes| bytes.as_slice().try_into().map(u64::from_le_bytes))
+        .collect::<Result<_, _>>()
+        .map_err(|_| BenchError::Settings("a rank of another program is in the group".to_owned()))?;
+    medians.sort_unstable();
+    Ok(medians[medians.len() / 2])
+}
+
+/// One run. `first` numbers the data of its first round. Returns the output of the last.
+fn run<E: Endpoint, W: Work<E>>(
+    group: &mut Group<E>,
+    first: u64,
+    schedule: &DelaySchedule,
+    work: &mut W,
+    record: &mut RunRecord,
+) -> Result<Vec<u8>, BenchError> {
+    let rank = group.rank();
+    let lane = Lane(record.lag as u16 + 1);
+    let mut output = Vec::new();
+    let leads = group.stats(lane).lead.clone();
+    // Every round published on this lane has been handed out, so this is the number of the next one.
+    let base = group.stats(lane).rounds;
+    group.lane(CONTROL).barrier()?;
+    record.begin = group.endpoint().now().as_nanos() as u64;
+    let origin = Instant::now();
+    let clock = || origin.elapsed().as_nanos() as u64;
+    let rounds = record.begun.len();
+    for index in 0..rounds {
+        let round = first + index as u64;
+        let begun = clock();
+        let delay = schedule.delay(rank, round);
+        if delay > Duration::ZERO {
+            group.endpoint().sleep(delay);
+        }
+        let delayed = clock();
+        let mut exchange = group.lane(lane);
+        work.send(round, &mut exchange)?;
+        let sent = clock();
+        work.own(round)?;
+        let mut now = clock();
+        record.begun[index] = begun;
+        record.delay[index] = delayed - begun;
+        record.send[index] = sent - delayed;
+        record.own[index] = now - sent;
+        // What the lag allows to wait for later stays out; after the last round nothing does.
+        let mut flush = false;
+        loop {
+            let complete = if flush { exchange.flush()? } else { exchange.take()? };
+            let came = clock();
+            record.call[index] += came - now;
+            now = came;
+            let Some(complete) = complete else {
+                if flush || index + 1 < rounds {
+                    break;
+                }
+                flush = true;
+                continue;
+            };
+            let done = (complete.number() - base) as usize;
+            work.finish(first + done as u64, complete, &mut output)?;
+            record.digests[done] = xxh3_64(&output);
+            now = clock();
+            record.finish[done] = now - came;
+            record.finishing[index] += now - came;
+            record.latency[done] = now - record.begun[done];
+        }
+    }
+    record.end = record.begin + clock();
+    let more = |(lead, count): &(usize, &u64)| **count > leads.get(*lead).copied().unwrap_or(0);
+    record.observed = group.stats(lane).lead.iter().enumerate().filter(more).map(|(lead, _)| lead).max().unwrap_or(0);
+    Ok(output)
+}

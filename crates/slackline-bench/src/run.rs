@@ -1,0 +1,312 @@
+//! Runs scenarios: starts the ranks, checks what they computed, and only then looks at how long it took.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use slackline_collective::Delivery;
+use slackline_transport::launch::{Launch, OutputMode};
+use slackline_transport::{Endpoint, GroupShape, shm, threads};
+
+use crate::exchange::{self, ExchangeTask};
+use crate::measure::{Plan, RankRecord, measure};
+use crate::model::{ModelTask, ModelWork};
+use crate::results::{self, Machine, Results, ScenarioResult, Settings, Versions};
+use crate::scenario::{Scenario, WorkKind};
+use crate::slept::{self, Slept};
+use crate::{BenchError, summary};
+
+/// How the ranks are run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Processes over shared memory.
+    #[default]
+    Shm,
+    /// Threads of this process.
+    Threads,
+}
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Ranks of the group, at least 1.
+    pub ranks: usize,
+    /// Rounds of a run, at least 1.
+    pub rounds: usize,
+    /// Runs of each lag, at least 1.
+    pub repetitions: usize,
+    /// Undelayed rounds that the unit of the delays is measured on, at least 2.
+    pub warmup: usize,
+    /// Lags; 0 is added if it is missing, since everything is compared with it.
+    pub lags: Vec<usize>,
+    /// What to run, in order.
+    pub scenarios: Vec<Scenario>,
+    /// Work of scenarios that don't say.
+    pub work: WorkKind,
+    /// Samples of a batch (model).
+    pub batch: usize,
+    /// Most rows of a table (model).
+    pub table_rows: usize,
+    /// Bytes to each rank (slept).
+    pub bytes: usize,
+    /// Slept work of a round (slept).
+    pub unit: Duration,
+    /// How the ranks are run.
+    pub transport: Transport,
+    /// Which rounds are handed out when.
+    pub delivery: Delivery,
+    /// Whether each rank is bound to a core, if there is one for each (shm).
+    pub pin: bool,
+    /// Of delays, model and data.
+    pub seed: u64,
+    /// Whether to say on stderr how far things are.
+    pub progress: bool,
+    /// The rank that falsifies its last output, to test that this is found.
+    pub flip: Option<usize>,
+}
+
+/// What the work of a scenario is, for all ranks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum WorkTask {
+    Model(ModelTask),
+    Slept { unit_ns: u64, bytes: usize },
+}
+
+/// What a rank is told in its file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum RankTask {
+    Measure(Box<MeasureTask>),
+    Exchange(ExchangeTask),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct MeasureTask {
+    plan: Plan,
+    work: WorkTask,
+}
+
+const TASK_FILE: &str = "task.json";
+
+/// Longest wait for all ranks to start.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs all scenarios. `command` is what was typed, for the record.
+///
+/// # Errors
+///
+/// [`BenchError::WrongOutput`] if any output of any run differs from the reference; there are no results then. And
+/// [`BenchError::Settings`], [`BenchError::Scenario`], [`BenchError::Rank`] and those of the transport.
+pub fn run(options: &RunOptions, command: Vec<String>) -> Result<Results, BenchError> {
+    let began = Instant::now();
+    let (date, machine) = (results::now(), Machine::this());
+    check(options)?;
+    let mut lags = options.lags.clone();
+    lags.retain(|lag| *lag != 0);
+    lags.insert(0, 0);
+    let pin = options.pin && options.transport == Transport::Shm && options.ranks <= machine.cores;
+    let folder = tempfile::tempdir().map_err(BenchError::file("creating a folder in", std::env::temp_dir()))?;
+    let mut model = None;
+    let mut scenarios = Vec::with_capacity(options.scenarios.len());
+    for scenario in &options.scenarios {
+        let kind = scenario.work.unwrap_or(options.work);
+        let work = match kind {
+            WorkKind::Slept => WorkTask::Slept { unit_ns: options.unit.as_nanos() as u64, bytes: options.bytes },
+            WorkKind::Model if model.is_none() => {
+                if options.progress {
+                    eprintln!("making a model");
+                }
+                let task = ModelTask::create(folder.path(), options)?;
+                model = Some(task.clone());
+                WorkTask::Model(task)
+            }
+            WorkKind::Model => WorkTask::Model(model.clone().expect("made for an earlier scenario")),
+        };
+        let plan = Plan {
+            scenario: scenario.name.clone(),
+            ranks: options.ranks,
+            rounds: options.rounds,
+            warmup: options.warmup,
+            repetitions: options.repetitions,
+            lags: lags.clone(),
+            fixed: options.delivery == Delivery::Fixed,
+            delay: scenario.delay.clone(),
+            seed: options.seed,
+            flip: options.flip,
+            progress: options.progress,
+        };
+        scenarios.push(run_scenario(options, scenario, kind, MeasureTask { plan, work }, folder.path())?);
+    }
+    let settings = Settings {
+        ranks: options.ranks,
+        transport: if options.transport == Transport::Shm { "shm" } else { "threads" }.to_owned(),
+        rounds: options.rounds,
+        repetitions: options.repetitions,
+        warmup: options.warmup,
+        lags,
+        delivery: options.delivery.to_string(),
+        batch: options.batch,
+        bytes: options.bytes,
+        unit_us: options.unit.as_micros() as u64,
+        pin,
+        seed: options.seed,
+    };
+    let seconds = began.elapsed().as_secs_f64();
+    let (format, version) = ("slackline-bench".to_owned(), results::VERSION);
+    Ok(Results { format, version, date, command, seconds, machine, versions: Versions::this(), settings, scenarios })
+}
+
+/// The whole life of a rank process: it finds its group in the environment and its task in `folder`.
+///
+/// # Errors
+///
+/// Whatever went wrong; the launcher then knows which rank failed.
+pub fn rank(folder: &Path) -> Result<(), BenchError> {
+    let task = folder.join(TASK_FILE);
+    let text = fs::read_to_string(&task).map_err(BenchError::file("reading", &task))?;
+    let task: RankTask =
+        serde_json::from_str(&text).map_err(|source| BenchError::Exchange { what: "the task".to_owned(), source })?;
+    let endpoint = shm::attach_from_env(PATIENCE)?
+        .ok_or_else(|| BenchError::Settings("`rank` is started by `run` and `exchange`, not by hand".to_owned()))?;
+    let file = rank_file(folder, endpoint.rank());
+    let record = match task {
+        RankTask::Measure(task) => serde_json::to_string(&task.on(endpoint)?),
+        RankTask::Exchange(task) => serde_json::to_string(&exchange::rank(endpoint, &task)?),
+    };
+    let record = record.map_err(|source| BenchError::Exchange { what: "a record".to_owned(), source })?;
+    results::write_whole(&file, &record)
+}
+
+/// Starts one process a rank and returns what they wrote, in rank order.
+pub(crate) fn launch<T: DeserializeOwned>(
+    shape: GroupShape,
+    task: &RankTask,
+    pin: bool,
+    folder: &Path,
+) -> Result<Vec<T>, BenchError> {
+    let ranks = shape.ranks;
+    let text =
+        serde_json::to_string(task).map_err(|source| BenchError::Exchange { what: "a task".to_owned(), source })?;
+    results::write_whole(&folder.join(TASK_FILE), &text)?;
+    let program = std::env::current_exe().map_err(BenchError::file("finding", "this program"))?;
+    let start = |_| {
+        let mut command = Command::new(&program);
+        command.arg("rank").arg(folder);
+        command
+    };
+    let outcome = Launch::new(shape, start).output(OutputMode::FirstRank).pin(pin).run()?;
+    if let Some(signal) = outcome.signal {
+        return Err(BenchError::Settings(format!("stopped by signal {signal}")));
+    }
+    if let Some(rank) = outcome.first_failed {
+        return Err(BenchError::Rank { rank, why: outcome.statuses[rank].to_string() });
+    }
+    (0..ranks)
+        .map(|rank| {
+            let file = rank_file(folder, rank);
+            let text = fs::read_to_string(&file).map_err(BenchError::file("reading", &file))?;
+            // An old record must not pass for a new one.
+            fs::remove_file(&file).map_err(BenchError::file("removing", &file))?;
+            let what = format!("the record of rank {rank}");
+            serde_json::from_str(&text).map_err(|source| BenchError::Exchange { what, source })
+        })
+        .collect()
+}
+
+fn rank_file(folder: &Path, rank: usize) -> PathBuf {
+    folder.join(format!("rank-{rank}.json"))
+}
+
+fn check(options: &RunOptions) -> Result<(), BenchError> {
+    let wrong = |why: &str| Err(BenchError::Settings(why.to_owned()));
+    if options.ranks == 0 || options.rounds == 0 || options.repetitions == 0 {
+        return wrong("ranks, rounds and repetitions are at least 1");
+    }
+    if options.warmup < 2 {
+        return wrong("the unit of the delays needs at least 2 rounds of warm-up");
+    }
+    if options.batch == 0 {
+        return wrong("a batch has at least 1 sample");
+    }
+    for (place, lag) in options.lags.iter().enumerate() {
+        if options.lags[..place].contains(lag) {
+            return wrong(&format!("lag {lag} is listed twice"));
+        }
+    }
+    for (place, scenario) in options.scenarios.iter().enumerate() {
+        if options.scenarios[..place].iter().any(|other| other.name == scenario.name) {
+            return wrong(&format!("scenario {} is listed twice", scenario.name));
+        }
+        scenario.check(options.ranks)?;
+    }
+    if options.pin && options.transport == Transport::Threads {
+        return wrong("ranks that are threads are not bound to cores: pin needs the transport shm");
+    }
+    Ok(())
+}
+
+fn run_scenario(
+    options: &RunOptions,
+    scenario: &Scenario,
+    kind: WorkKind,
+    task: MeasureTask,
+    folder: &Path,
+) -> Result<ScenarioResult, BenchError> {
+    let largest = match &task.work {
+        WorkTask::Model(model) => model.largest_message()?,
+        WorkTask::Slept { bytes, .. } => *bytes,
+    };
+    let shape = task.plan.shape(largest);
+    let records = match options.transport {
+        Transport::Shm => launch(shape, &RankTask::Measure(Box::new(task.clone())), options.pin, folder)?,
+        Transport::Threads => on_threads(&shape, &task)?,
+    };
+    let MeasureTask { plan, work } = &task;
+    match work {
+        WorkTask::Model(model) => {
+            let reference = model.reference()?;
+            summary::verify(plan, &records, |rank, round| reference[round as usize % reference.len()][rank])?;
+        }
+        WorkTask::Slept { bytes, .. } => {
+            summary::verify(plan, &records, |rank, round| slept::reference(plan.ranks, plan.seed, *bytes, rank, round))?
+        }
+    }
+    let (counted, name) = match kind {
+        WorkKind::Model => (options.batch, "samples"),
+        WorkKind::Slept => (1, "rounds"),
+    };
+    Ok(ScenarioResult {
+        scenario: scenario.clone(),
+        work: kind,
+        unit_us: records.first().map_or(0.0, |record| record.unit as f64 / 1e3),
+        counted: name.to_owned(),
+        lags: summary::summarise(plan, &records, counted),
+        timelines: summary::timelines(plan, &records),
+    })
+}
+
+fn on_threads(shape: &GroupShape, task: &MeasureTask) -> Result<Vec<RankRecord>, BenchError> {
+    let endpoints = threads::group(shape)?;
+    std::thread::scope(|scope| {
+        let ranks: Vec<_> = endpoints.into_iter().map(|endpoint| scope.spawn(|| task.on(endpoint))).collect();
+        let end = |(rank, thread): (usize, std::thread::ScopedJoinHandle<'_, _>)| {
+            thread.join().unwrap_or_else(|_| Err(BenchError::Rank { rank, why: "it panicked".to_owned() }))
+        };
+        ranks.into_iter().enumerate().map(end).collect()
+    })
+}
+
+impl MeasureTask {
+    fn on<E: Endpoint>(&self, endpoint: E) -> Result<RankRecord, BenchError> {
+        let rank = endpoint.rank();
+        match &self.work {
+            WorkTask::Model(model) => measure(endpoint, &self.plan, &mut ModelWork::open(model, rank)?),
+            WorkTask::Slept { unit_ns, bytes } => {
+                let unit = Duration::from_nanos(*unit_ns);
+                measure(endpoint, &self.plan, &mut Slept::new(rank, self.plan.ranks, self.plan.seed, unit, *bytes))
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! From what the ranks wrote down to what a reader wants to know; but first, whether the outputs are right.
+
+use crate::BenchError;
+use crate::measure::{Plan, RankRecord, RunRecord};
+use crate::predict;
+use crate::results::{Activity, LagResult, Percentiles, Segment, Spread, Timeline};
+
+/// Rounds that a timeline shows.
+const TIMELINE_ROUNDS: usize = 24;
+
+/// The lag that a timeline shows beside lag 0, if it was run.
+const TIMELINE_LAG: usize = 4;
+
+/// Compares every output of every rank with the reference.
+///
+/// # Errors
+///
+/// [`BenchError::WrongOutput`] for the first that differs, in the order of ranks, runs and rounds.
+pub(crate) fn verify(
+    plan: &Plan,
+    records: &[RankRecord],
+    expected: impl Fn(usize, u64) -> u64,
+) -> Result<(), BenchError> {
+    for record in records {
+        for repetition in 0..plan.repetitions {
+            let first = plan.first_round(repetition);
+            let expected: Vec<u64> =
+                (0..plan.rounds as u64).map(|round| expected(record.rank, first + round)).collect();
+            for run in record.runs.iter().filter(|run| run.repetition == repetition) {
+                if run.digests != expected {
+                    let differs = |(round, digest): (usize, &u64)| run.digests.get(round) != Some(digest);
+                    return Err(BenchError::WrongOutput {
+                        scenario: plan.scenario.clone(),
+                        lag: plan.lags[run.lag],
+                        repetition,
+                        rank: record.rank,
+                        round: expected.iter().enumerate().position(differs).unwrap_or(plan.rounds),
+                    });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One entry a lag; `counted` is what a round counts for in throughput. To be called on verified records only.
+pub(crate) fn summarise(plan: &Plan, records: &[RankRecord], counted: usize) -> Vec<LagResult> {
+    let runs: Vec<Vec<Run>> =
+        (0..plan.lags.len()).map(|lag| (0..plan.repetitions).map(|r| Run::find(records, lag, r)).collect()).collect();
+    let total = (plan.rounds * counted) as f64;
+    let a_second = |nanoseconds: f64| total / nanoseconds * 1e9;
+    let summary = |(place, &lag): (usize, &usize)| {
+        let spread = |value: &dyn Fn(&Run, &Run) -> f64| {
+            // Beside each run, that of lag 0 in the same repetition.
+            Spread::of(runs[place].iter().zip(&runs[0]).map(|(run, base)| value(run, base)).collect())
+        };
+        let percentiles = |times: &dyn Fn(&RunRecord) -> &[u64]| Percentiles {
+            p50: spread(&|run, _| run.percentile(50, times)),
+            p95: spread(&|run, _| run.percentile(95, times)),
+            p99: spread(&|run, _| run.percentile(99, times)),
+        };
+        LagResult {
+            lag,
+            throughput: spread(&|run, _| a_second(run.span())),
+            speedup: spread(&|run, base| base.span() / run.span()),
+            latency_us: percentiles(&|run| &run.latency),
+            call_us: percentiles(&|run| &run.call),
+            observed_lag: runs[place].iter().flat_map(|run| &run.0).map(|run| run.observed).max().unwrap_or(0),
+            ideal_throughput: spread(&|run, _| a_second(predict::ideal(&run.work()))),
+            share_of_ideal: spread(&|run, _| predict::ideal(&run.work()) / run.span()),
+            predicted_throughput: spread(&|_, base| a_second(predict::makespan(&base.work(), lag))),
+            predicted_speedup: spread(&|_, base| {
+                predict::makespan(&base.work(), 0) / predict::makespan(&base.work(), lag)
+            }),
+            waiting: (0..plan.ranks)
+                .map(|rank| {
+                    let share = |run: &Run| run.0[rank].call.iter().sum::<u64>() as f64 / run.span();
+                    Spread::of(runs[place].iter().map(share).collect()).median
+                })
+                .collect(),
+        }
+    };
+    plan.lags.iter().enumerate().map(summary).collect()
+}
+
+/// The first rounds of the first repetition of lag 0 and of lag 4, or of the largest lag where 4 was not run.
+pub(crate) fn timelines(plan: &Plan, records: &[RankRecord]) -> Vec<Timeline> {
+    let largest = plan.lags.iter().max().copied().unwrap_or(0);
+    let other = if plan.lags.contains(&TIMELINE_LAG) { TIMELINE_LAG } else { largest };
+    let shown = |place: &usize| plan.lags[*place] == 0 || plan.lags[*place] == other;
+    (0..plan.lags.len())
+        .filter(shown)
+        .map(|place| {
+            let run = Run::find(records, place, 0);
+            let begin = run.begin();
+            Timeline { lag: plan.lags[place], ranks: run.0.iter().map(|run| segments(run, begin)).collect() }
+        })
+        .collect()
+}
+
+/// Waiting and work on outputs alternate within an iteration; they are drawn as one stretch each.
+fn segments(run: &RunRecord, begin: u64) -> Vec<Segment> {
+    let mut segments = Vec::new();
+    for round in 0..run.begun.len().min(TIMELINE_ROUNDS) {
+        let mut at = run.begin - begin + run.begun[round];
+        let parts = [
+            (Activity::Delay, run.delay[round]),
+            (Activity::Work, run.send[round] + run.own[round]),
+            (Activity::Wait, run.call[round]),
+            (Activity::Work, run.finishing[round]),
+        ];
+        for (kind, length) in parts.into_iter().filter(|(_, length)| *length > 0) {
+            let (begin_us, end_us) = (at as f64 / 1e3, (at + length) as f64 / 1e3);
+            segments.push(Segment { kind, round, begin_us, end_us });
+            at += length;
+        }
+    }
+    segments
+}
+
+/// One run on all ranks, in rank order.
+struct Run<'a>(Vec<&'a RunRecord>);
+
+impl<'a> Run<'a> {
+    fn find(records: &'a [RankRecord], lag: usize, repetition: usize) -> Self {
+        let of = |record: &'a RankRecord| {
+            let run = record.runs.iter().find(|run| run.lag == lag && run.repetition == repetition);
+            run.expect("verified records have every run")
+        };
+        Run(records.iter().map(of).collect())
+    }
+
+    fn begin(&self) -> u64 {
+        self.0.iter().map(|run| run.begin).min().unwrap_or(0)
+    }
+
+    /// From the first rank's beginning to the last rank's end, in nanoseconds.
+    fn span(&self) -> f64 {
+        (self.0.iter().map(|run| run.end).max().unwrap_or(0) - self.begin()) as f64
+    }
+
+    fn work(&self) -> Vec<Vec<f64>> {
+        self.0.iter().map(|run| run.work()).collect()
+    }
+
+    /// Over all rounds of all ranks, in microseconds: the smallest time that so many of a hundred don't exceed.
+    fn percentile(&self, percent: usize, times: &dyn Fn(&RunRecord) -> &[u64]) -> f64 {
+        let mut all: Vec<u64> = self.0.iter().flat_map(|run| times(run)).copied().collect();
+        all.sort_unstable();
+        let rank = (all.len() * percent).div_ceil(100).max(1);
+        all.get(rank - 1).copied().unwrap_or(0) as f64 / 1e3
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two ranks, two rounds of 1 and 2 µs of work in turn, lags 0 and 1, one repetition.
+    fn canned() -> (Plan, Vec<RankRecord>) {
+        let plan = Plan {
+            scenario: "canned".to_owned(),
+            ranks: 2,
+            rounds: 2,
+            warmup: 1,
+            repetitions: 1,
+            lags: vec![0, 1],
+            fixed: false,
+            delay: Default::default(),
+            seed: 0,
+            flip: None,
+            progress: false,
+        };
+        let run = |rank: usize, lag: usize| RunRecord {
+            lag,
+            begin: 100,
+            end: 100 + if lag == 0 { 4000 } else { 3000 },
+            begun: vec![0, if lag == 0 { 2000 } else { 1000 + 1000 * rank as u64 }],
+            delay: vec![0, 0],
+            send: if rank == 0 { vec![1000, 2000] } else { vec![2000, 1000] },
+            own: vec![0, 0],
+            finish: vec![0, 0],
+            call: if (rank == 0) == (lag == 0) { vec![1000, 0] } else { vec![0, 0] },
+            finishing: vec![0, 0],
+            latency: vec![2000, 2000],
+            digests: vec![rank as u64 * 10, rank as u64 * 10 + 1],
+            observed: lag,
+            repetition: 0,
+        };
+        let records =
+            (0..2).map(|rank| RankRecord { rank, unit: 1000, runs: vec![run(rank, 1), run(rank, 0)] }).collect();
+        (plan, records)
+    }
+
+    #[test]
+    fn right_outputs_pass_and_a_wrong_one_is_named() {
+        let (plan, mut records) = canned();
+        let expected = |rank: usize, round: u64| rank as u64 * 10 + round;
+        verify(&plan, &records, expected).unwrap();
+        records[1].runs[0].digests[1] ^= 1;
+        match verify(&plan, &records, expected) {
+            Err(BenchError::WrongOutput { lag: 1, repetition: 0, rank: 1, round: 1, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        records[1].runs[0].digests.pop();
+        assert!(matches!(verify(&plan, &records, expected), Err(BenchError::WrongOutput { round: 1, .. })));
+    }
+
+    #[test]
+    fn the_numbers_of_a_run_worked_out_by_hand() {
+        let (plan, records) = canned();
+        let lags = summarise(&plan, &records, 8);
+        assert_eq!(lags[0].throughput.median, 16.0 / 4e-6);
+        assert_eq!(lags[0].speedup.median, 1.0);
+        assert_eq!(lags[0].share_of_ideal.median, 0.75);
+        assert_eq!(lags[1].speedup.median, 4.0 / 3.0);
+        assert_eq!(lags[1].share_of_ideal.median, 1.0);
+        assert_eq!(lags[1].predicted_throughput.median, 16.0 / 3e-6);
+        assert_eq!(lags[1].predicted_speedup.median, 4.0 / 3.0);
+        assert_eq!((lags[0].observed_lag, lags[1].observed_lag), (0, 1));
+        assert_eq!(lags[0].latency_us.p99.median, 2.0);
+        assert_eq!(lags[0].call_us.p50.median, 0.0);
+        assert_eq!(lags[0].call_us.p95.median, 1.0);
+        assert_eq!(lags[0].waiting, [0.25, 0.0]);
+    }
+
+    #[test]
+    fn timelines_show_waiting_after_work() {
+        let (plan, records) = canned();
+        let timelines = timelines(&plan, &records);
+        assert_eq!(timelines.iter().map(|timeline| timeline.lag).collect::<Vec<_>>(), [0, 1]);
+        let kinds: Vec<Activity> = timelines[0].ranks[0].iter().map(|segment| segment.kind).collect();
+        assert_eq!(kinds, [Activity::Work, Activity::Wait, Activity::Work]);
+        assert_eq!((timelines[0].ranks[0][1].begin_us, timelines[0].ranks[0][1].end_us), (1.0, 2.0));
+    }
+}

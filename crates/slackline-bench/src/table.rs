@@ -1,0 +1,133 @@
+//! The tables on the terminal, and what their columns mean.
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::results::{Percentiles, Results, ScenarioResult, Spread};
+use crate::scenario::Expect;
+
+/// What the columns mean; stands under the tables and in the report.
+pub(crate) const LEGEND: [(&str, &str); 8] = [
+    (
+        "lag",
+        "how many rounds a rank may go on past the oldest round that is incomplete; lag 0 is an ordinary, synchronous \
+         alltoallv",
+    ),
+    (
+        "throughput",
+        "median (smallest-largest) over the repetitions, from the first rank's beginning to the last rank's end; the \
+         lags take turns in the same processes",
+    ),
+    ("speed-up", "over lag 0 of the same repetition; compare these, not throughputs of different runs"),
+    (
+        "latency",
+        "closed loop: from the beginning of a batch on a rank (before its delay) to its predictions there; medians over \
+         the repetitions of p50 / p95 / p99 over all rounds and ranks. A rank that runs ahead begins its batches earlier, \
+         so lag trades this latency for throughput",
+    ),
+    (
+        "in the call",
+        "time of an iteration in `take`, which is where the collective waits; beginning and publishing a round never wait \
+         and count as work",
+    ),
+    (
+        "observed lag",
+        "the largest lead of a rank over its slowest peer when it published, in rounds; its bound is lag + 1, one of \
+         which is the round just published",
+    ),
+    (
+        "of ideal",
+        "the ideal is the rate of the rank with the most work and delay of its own, had it never waited, measured in the \
+         same run (time that its work spent waiting for a core included); no schedule can be above 100 %",
+    ),
+    (
+        "predicted",
+        "by the recurrence F[p][i] = max(F[p][i-1], max over q of F[q][i-1-k]) + c[p][i] from the work and delays c \
+         measured at lag 0; it takes transfers as free and cores as not shared",
+    ),
+];
+
+/// The heading of a scenario.
+pub(crate) fn title(result: &ScenarioResult) -> String {
+    let control = match result.scenario.expect {
+        Expect::Gain => "",
+        Expect::None => "  [negative control: no gain expected]",
+    };
+    format!("{} ({}){control}", result.scenario.name, result.scenario.delay)
+}
+
+/// All tables and the legend.
+pub fn render(results: &Results) -> String {
+    let mut out = String::new();
+    for scenario in &results.scenarios {
+        out.push_str(&format!("\n{}\n{}\n", title(scenario), scenario.scenario.words));
+        out.push_str(&format!("undelayed iteration (the unit of the delays): {:.2} ms\n", scenario.unit_us / 1e3));
+        out.push_str(&table(scenario).to_string());
+        out.push('\n');
+    }
+    out.push('\n');
+    for (term, words) in LEGEND {
+        out.push_str(&format!("{term}: {words}.\n"));
+    }
+    out
+}
+
+fn table(result: &ScenarioResult) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(header(&result.counted));
+    for row in rows(result) {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// The columns' names.
+pub(crate) fn header(counted: &str) -> [String; 8] {
+    [
+        "lag".to_owned(),
+        format!("{counted}/s"),
+        "speed-up".to_owned(),
+        "latency ms p50 / p95 / p99".to_owned(),
+        "in the call ms".to_owned(),
+        "observed lag".to_owned(),
+        "of ideal".to_owned(),
+        format!("predicted {counted}/s"),
+    ]
+}
+
+/// One row a lag.
+pub(crate) fn rows(result: &ScenarioResult) -> Vec<[String; 8]> {
+    let row = |lag: &crate::results::LagResult| {
+        let share = 100.0 * lag.share_of_ideal.median;
+        // The work of a rank lies within its run, so this means that a clock is wrong.
+        let flag = if lag.share_of_ideal.max > 1.0 { " (above 100 %: a measuring mistake)" } else { "" };
+        [
+            lag.lag.to_string(),
+            format!("{:.0} ({:.0}-{:.0})", lag.throughput.median, lag.throughput.min, lag.throughput.max),
+            format!("{:.2}x ({:.2}-{:.2})", lag.speedup.median, lag.speedup.min, lag.speedup.max),
+            percentiles(&lag.latency_us),
+            percentiles(&lag.call_us),
+            lag.observed_lag.to_string(),
+            format!("{share:.1} %{flag}"),
+            format!("{:.0} ({:.2}x)", lag.predicted_throughput.median, lag.predicted_speedup.median),
+        ]
+    };
+    result.lags.iter().map(row).collect()
+}
+
+fn percentiles(times: &Percentiles) -> String {
+    let ms = |spread: &Spread| format!("{:.2}", spread.median / 1e3);
+    format!("{} / {} / {}", ms(&times.p50), ms(&times.p95), ms(&times.p99))
+}
+
+/// A number of bytes, as short as it is exact.
+pub(crate) fn bytes(bytes: usize) -> String {
+    match bytes {
+        b if b >= 1 << 20 && b % (1 << 20) == 0 => format!("{} MiB", b >> 20),
+        b if b >= 1 << 10 && b % (1 << 10) == 0 => format!("{} KiB", b >> 10),
+        b => format!("{b} B"),
+    }
+}
