@@ -30,6 +30,7 @@ const STEPS: &[Step] = &[
     Step { name: "tidy", what: "cargo xtask tidy", run: tidy::run },
     Step { name: "loom", what: "the lock-free code under the model checker", run: || script("loom.sh") },
     Step { name: "faults", what: "killed, stopped and starved processes", run: || script("faults.sh") },
+    Step { name: "matrix", what: "equal predictions, however they are made", run: || script("matrix.sh") },
     Step { name: "readme", what: "every command of the README, in order", run: || script("readme.sh") },
     Step { name: "bench", what: "a short benchmark, outputs compared", run: || script("bench.sh") },
 ];

@@ -127,7 +127,7 @@ pub(crate) struct Infer {
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<Format>,
     /// Samples of a batch, which the ranks share
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one())]
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = batch())]
     pub(crate) batch: usize,
     /// How many ranks hold the tables
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = ranks())]
@@ -235,6 +235,10 @@ fn ranks() -> impl Fn(&str) -> Result<usize, String> + Clone {
     number_in("the number of ranks", 1, 1024)
 }
 
+fn batch() -> impl Fn(&str) -> Result<usize, String> + Clone {
+    number_in("the size of a batch", 1, 1 << 24)
+}
+
 fn lag() -> impl Fn(&str) -> Result<usize, String> + Clone {
     number_in("the lag", 0, 1024)
 }
@@ -287,7 +291,7 @@ mod tests {
         assert_eq!((parsed.delay, parsed.delivery), (DelayProfile::Turn { low: 0.0, high: 2.0 }, Delivery::Fixed));
         for (words, said) in [
             (["--ranks", "0"], "from 1 to 1024"),
-            (["--batch", "0"], "at least 1"),
+            (["--batch", "0"], "from 1 to 16777216"),
             (["--lag", "-1"], "lag"),
             (["--deadline", "0"], "above 0"),
             (["--deadline", "soon"], "number of seconds"),

@@ -14,7 +14,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use slackline_collective::{GroupOptions, GroupShape, Lane, LaneOptions};
 use slackline_data::{Format, Input, InputShape};
-use slackline_dlrm::{ModelDirectory, largest_message};
+use slackline_dlrm::{DenseModel, ModelDirectory, largest_message};
 use slackline_embedding::Plan;
 use slackline_transport::delay::DelaySchedule;
 
@@ -29,10 +29,14 @@ const DATA: Lane = Lane(0);
 /// Barrier and gathering, without lag.
 const CONTROL: Lane = Lane(1);
 
+/// Larger messages go in fragments, so that the rings of huge batches stay small.
+const LARGEST_SLOT: usize = 64 << 20;
+
 /// Equal on every rank: what is to be done, and in which group.
 struct Job<'a> {
     args: &'a Infer,
     directory: ModelDirectory,
+    dense: DenseModel,
     plan: Plan,
     format: Format,
     input_shape: InputShape,
@@ -78,7 +82,7 @@ impl<'a> Job<'a> {
         };
         let data = LaneOptions { lag: args.lag, delivery: args.delivery };
         let control = LaneOptions::lag(0);
-        let largest = largest_message(directory.config(), &plan, args.batch);
+        let largest = largest_message(directory.config(), &plan, args.batch).min(LARGEST_SLOT);
         let shape =
             GroupShape { ranks: args.ranks, lanes: vec![data.shape(largest), control.shape(gather::CHUNK_BYTES)] };
         let delays = DelaySchedule::new(&args.delay, 0, args.ranks, args.delay_unit)
@@ -86,6 +90,7 @@ impl<'a> Job<'a> {
         Ok(Job {
             args,
             input_shape: input_shape(directory.config()),
+            dense: directory.load_dense()?,
             directory,
             plan,
             format,

@@ -6,7 +6,7 @@ use serde::Serialize;
 pub(crate) const CLAMP: f64 = 1e-7;
 
 /// What can be said of predictions whose labels are known.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Quality {
     /// Area under the ROC curve; see [`auc`] for when there is none.
     pub(crate) auc: Option<f64>,

@@ -116,15 +116,22 @@ fn open(path: &Path) -> Result<(File, Form)> {
     if !folder.is_dir() {
         bail!("there is no folder {}", folder.display());
     }
+    // An unnamed file gets its name through this folder.
+    if !Path::new("/proc/self/fd").is_dir() {
+        return named(path);
+    }
     let mode = Mode::from_raw_mode(0o666);
     match rustix::fs::open(folder, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, mode) {
         Ok(unnamed) => Ok((File::from(unnamed), Form::Unnamed)),
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR | rustix::io::Errno::INVAL) => {
-            let partial = partial_name(path);
-            Ok((File::create(&partial)?, Form::Partial(partial)))
-        }
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR | rustix::io::Errno::INVAL) => named(path),
         Err(error) => Err(error.into()),
     }
+}
+
+/// For file systems that have no unnamed files.
+fn named(path: &Path) -> Result<(File, Form)> {
+    let partial = partial_name(path);
+    Ok((File::create(&partial)?, Form::Partial(partial)))
 }
 
 /// Whether this is a pipe or a device.
@@ -183,6 +190,26 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), written);
         assert_eq!(names_in(folder.path()), ["out.csv"]);
         assert!(io::read_to_string(old).unwrap().starts_with("old"), "who had it open keeps it");
+    }
+
+    #[test]
+    fn without_unnamed_files_it_is_whole_or_not_there_either() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.csv");
+        let begin = || {
+            let (file, form) = named(&path).unwrap();
+            PredictionFile { path: path.clone(), form, writer: BufWriter::new(file) }
+        };
+        let mut unfinished = begin();
+        unfinished.row("1", 0.5).unwrap();
+        assert_ne!(names_in(folder.path()), [""; 0]);
+        drop(unfinished);
+        assert_eq!(names_in(folder.path()), [""; 0]);
+        let mut finished = begin();
+        finished.row("1", 0.5).unwrap();
+        finished.finish().unwrap();
+        assert_eq!(names_in(folder.path()), ["out.csv"]);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1,0.500000000\n");
     }
 
     #[test]

@@ -43,7 +43,7 @@ fn a_killed_rank_ends_all_and_is_named_by_all() {
             let line = line_of(&run.stderr, survivor);
             assert!(line.contains(&format!("rank {killed}")), "{line}");
         }
-        assert!(run.stderr.contains(&format!("rank {killed} failed: signal: 9")), "{}", run.stderr);
+        assert!(run.stderr.contains(&format!("rank {killed} was killed (signal: 9")), "{}", run.stderr);
         assert_nothing_left(&place);
     }
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use slackline_collective::{Endpoint, Exchange, Rank};
 
 /// The largest message that a rank sends while it hands in its numbers.
-pub(super) const CHUNK_BYTES: usize = 1 << 16;
+pub(super) const CHUNK_BYTES: usize = 1 << 14;
 
 const CHUNK: usize = CHUNK_BYTES / size_of::<f32>();
 

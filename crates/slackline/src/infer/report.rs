@@ -16,8 +16,9 @@ pub(super) struct Report<'a> {
     input: &'a std::path::Path,
     format: String,
     rows: usize,
+    labelled: bool,
     #[serde(flatten)]
-    quality: Option<Quality>,
+    quality: Quality,
     not_a_number: usize,
     ranks: usize,
     transport: String,
@@ -53,7 +54,8 @@ impl<'a> Report<'a> {
             input: &args.input,
             format: job.format.to_string(),
             rows,
-            quality: labelled.then(|| Quality::of(&answers.predictions, &answers.labels)),
+            labelled,
+            quality: if labelled { Quality::of(&answers.predictions, &answers.labels) } else { Quality::default() },
             not_a_number: answers.predictions.iter().filter(|p| p.is_nan()).count(),
             ranks: args.ranks,
             transport: args.transport.to_string(),
@@ -80,15 +82,21 @@ impl<'a> Report<'a> {
         let mut lines = vec![
             format!("{} rows of {} ({})", self.rows, self.input.display(), self.format),
             format!(
-                "{} ranks ({}), batches of {}, lag {}, {} delivery",
-                self.ranks, self.transport, self.batch, self.lag, self.delivery
+                "{} {} ({}), batches of {}, lag {}, {} delivery",
+                self.ranks,
+                if self.ranks == 1 { "rank" } else { "ranks" },
+                self.transport,
+                self.batch,
+                self.lag,
+                self.delivery
             ),
         ];
         if self.delay != "none" {
             lines.push(format!("injected delays: {}", self.delay));
         }
         lines.push(String::new());
-        if let Some(quality) = &self.quality {
+        if self.labelled {
+            let quality = &self.quality;
             let number = |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{value:.6}"));
             let needs = if quality.auc.is_none() { "  (needs labels 0 and 1, both of them)" } else { "" };
             lines.push(format!("AUC           {}{needs}", number(quality.auc)));
@@ -116,7 +124,7 @@ impl<'a> Report<'a> {
             lines.push(format!("latency: {DEFINITION}."));
         }
         lines.push(
-            "observed lag: the most rounds that each rank, in rank order, was ahead of its slowest peer; waited: for \
+            "observed lag: the most rounds that each rank, in rank order, was ahead of its slowest peer (lag + 1 is the bound); waited: for \
                     rounds that were due."
                 .to_owned(),
         );

@@ -3,6 +3,7 @@
 use std::env;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -13,6 +14,9 @@ use slackline_transport::{Endpoint, shm, threads as thread_group};
 
 use super::rank::{self, Answers};
 use super::{Job, fail};
+
+/// How long a process may take at least until it has joined the group: starting up is not subject to the deadline of a run.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs all ranks as threads.
 pub(super) fn threads(job: &Job<'_>) -> Result<Answers> {
@@ -73,7 +77,10 @@ pub(super) fn processes(job: &Job<'_>) -> Result<u8> {
     let code = outcome.exit_code();
     let why = match (outcome.signal, outcome.first_failed) {
         (Some(signal), _) => format!("ended by signal {signal}"),
-        (None, Some(rank)) => format!("rank {rank} failed: {}", outcome.statuses[rank]),
+        (None, Some(rank)) => match outcome.statuses[rank].code() {
+            Some(_) => format!("rank {rank} was the first to give up; its message stands above"),
+            None => format!("rank {rank} was killed ({})", outcome.statuses[rank]),
+        },
         (None, None) => return Ok(fail::OK),
     };
     eprintln!("slackline: error: {why}");
@@ -87,7 +94,8 @@ pub(super) fn is_rank_process() -> bool {
 
 /// Works as the rank that the launcher made of this process.
 pub(super) fn rank_process(job: &Job<'_>) -> Result<Option<Answers>> {
-    let endpoint = shm::attach_from_env(job.args.deadline)?.context("this process belongs to no group")?;
+    let endpoint =
+        shm::attach_from_env(job.args.deadline.max(PATIENCE))?.context("this process belongs to no group")?;
     if *endpoint.shape() != job.shape.rounded()? {
         return Err(anyhow!("the model in {} has changed since the ranks were started", job.args.model.display()));
     }
