@@ -16,11 +16,11 @@ pub fn report(results: &Results) -> String {
          content=\"width=device-width\"/><title>Bounded lag, measured</title><style>{STYLE}</style></head>\n<body>\n\
          <h1>Bounded lag, measured</h1>\n"
     );
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<p class=\"lead\">{} rank {} ran the same rounds synchronously (lag 0) and with bounded lag ({}), under delays \
          that were really slept. Every output of every run was compared bit for bit with a computation in one process \
-         before any time was looked at; all were equal.</p>\n",
+         before any time was looked at; all were equal.</p>",
         settings.ranks,
         if settings.transport == "shm" { "processes" } else { "threads" },
         settings.lags.iter().skip(1).map(usize::to_string).collect::<Vec<_>>().join(", ")
@@ -49,7 +49,7 @@ fn overview(out: &mut String, results: &Results) {
     for result in &results.scenarios {
         let best = result.lags.iter().max_by(|a, b| a.speedup.median.total_cmp(&b.speedup.median));
         let Some(best) = best else { continue };
-        let _ = write!(
+        let _ = writeln!(
             out,
             "<tr><td><a href=\"#{0}\">{0}</a></td><td>{1}</td><td>{2}</td><td>{3:.2}x ({4:.2}-{5:.2})</td><td>{6:.1} %</td></tr>",
             escape(&result.scenario.name),
@@ -73,34 +73,34 @@ fn section(out: &mut String, result: &ScenarioResult) {
     let _ = write!(
         out,
         "<h2 id=\"{}\">{}</h2>\n<p>{} <span class=\"note\">Work: {work}. Delays: <code>{}</code>, in units of an undelayed \
-         iteration ({:.2} ms).</span></p>\n",
+         iteration ({:.2} ms).</span></p>",
         escape(&scenario.name),
         escape(&table::title(result)),
         escape(&scenario.words),
         escape(&scenario.delay.to_string()),
         result.unit_us / 1e3
     );
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<div class=\"charts\"><figure>{}<figcaption>Bars: measured, with the smallest and largest repetition; the number \
          in a bar is the speed-up over lag 0. The line is the ideal of the same run; diamonds are the recurrence's \
          prediction.</figcaption></figure><figure>{}<figcaption>Closed loop: from the beginning of a batch on a rank to \
-         its predictions there.</figcaption></figure></div>\n",
+         its predictions there.</figcaption></figure></div>",
         svg::throughput(result),
         svg::latency(result)
     );
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<figure class=\"wide\">{}<figcaption>The first rounds of the first repetition: <span class=\"key work\"></span> work, \
          <span class=\"key delay\"></span> injected delay, <span class=\"key wait\"></span> waiting in the collective. A thin \
-         line marks the beginning of a round.</figcaption></figure>\n",
+         line marks the beginning of a round.</figcaption></figure>",
         svg::timelines(&result.timelines)
     );
     out.push_str("<div class=\"scroll\"><table><thead><tr>");
     for name in table::header(&result.counted) {
         let _ = write!(out, "<th>{}</th>", escape(&name));
     }
-    out.push_str("<th>waiting, by rank</th></tr></thead><tbody>");
+    out.push_str("<th>waiting by rank</th></tr></thead><tbody>");
     for (row, lag) in table::rows(result).into_iter().zip(&result.lags) {
         out.push_str("<tr>");
         for cell in row {

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use slackline_collective::{Complete, Delivery, Exchange, Group, GroupOptions, LaneOptions};
 use slackline_transport::delay::{DelayProfile, DelaySchedule};
@@ -29,6 +30,8 @@ pub(crate) trait Work<E: Endpoint> {
 pub(crate) struct Plan {
     pub(crate) scenario: String,
     pub(crate) ranks: usize,
+    /// Cores that the ranks share.
+    pub(crate) cores: usize,
     pub(crate) rounds: usize,
     pub(crate) warmup: usize,
     pub(crate) repetitions: usize,
@@ -59,6 +62,8 @@ pub(crate) struct RunRecord {
     pub(crate) repetition: usize,
     pub(crate) begin: u64,
     pub(crate) end: u64,
+    /// Processor time that the run took this rank: what is left of work when waiting for a core is not counted.
+    pub(crate) cpu: u64,
     /// When each round began, since `begin`.
     pub(crate) begun: Vec<u64>,
     pub(crate) delay: Vec<u64>,
@@ -211,6 +216,7 @@ fn run<E: Endpoint, W: Work<E>>(
     let base = group.stats(lane).rounds;
     group.lane(CONTROL).barrier()?;
     record.begin = group.endpoint().now().as_nanos() as u64;
+    let cpu = cpu_time();
     let origin = Instant::now();
     let clock = || origin.elapsed().as_nanos() as u64;
     let rounds = record.begun.len();
@@ -255,7 +261,14 @@ fn run<E: Endpoint, W: Work<E>>(
         }
     }
     record.end = record.begin + clock();
+    record.cpu = cpu_time() - cpu;
     let more = |(lead, count): &(usize, &u64)| **count > leads.get(*lead).copied().unwrap_or(0);
     record.observed = group.stats(lane).lead.iter().enumerate().filter(more).map(|(lead, _)| lead).max().unwrap_or(0);
     Ok(output)
+}
+
+/// Nanoseconds that this thread has had a core.
+fn cpu_time() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -13,7 +13,7 @@ const SOURCE: &str = include_str!("../mpi/alltoallv.c");
 /// The compiled program.
 pub(crate) struct Program {
     file: PathBuf,
-    /// What `mpirun --version` says first.
+    /// Name and version, from what `mpirun --version` says first.
     pub(crate) version: String,
 }
 
@@ -33,7 +33,9 @@ impl Program {
     /// [`BenchError::NoMpi`] where `mpicc` or `mpirun` is missing; [`BenchError::Mpi`] with what the compiler said.
     pub(crate) fn compile(folder: &Path) -> Result<Self, BenchError> {
         let version = run("mpirun", Command::new("mpirun").arg("--version"))?;
-        let version = String::from_utf8_lossy(&version.stdout).lines().next().unwrap_or("unknown").trim().to_owned();
+        let version = String::from_utf8_lossy(&version.stdout);
+        // "mpirun (Open MPI) 4.1.4"
+        let version = version.lines().next().unwrap_or("MPI").trim().replace("mpirun (", "").replace(')', "");
         let source = folder.join("alltoallv.c");
         std::fs::write(&source, SOURCE).map_err(BenchError::file("writing", &source))?;
         let file = folder.join("alltoallv");
@@ -63,7 +65,7 @@ impl Program {
         let text = String::from_utf8_lossy(&output.stdout);
         text.lines()
             .filter(|line| line.starts_with('{'))
-            .map(|line| serde_json::from_str(line))
+            .map(serde_json::from_str)
             .collect::<Result<_, _>>()
             .map_err(|source| BenchError::Exchange { what: "what the MPI program printed".to_owned(), source })
     }

@@ -152,7 +152,8 @@ pub struct LagResult {
     pub ideal_throughput: Spread,
     /// Of that, reached: never above 1, unless clocks are wrong.
     pub share_of_ideal: Spread,
-    /// By the recurrence, from the work and delays measured in the lag 0 run of the same repetition.
+    /// By the recurrence, from the work and delays measured in the lag 0 run of the same repetition, and no more than its
+    /// processor time allows on all cores.
     pub predicted_throughput: Spread,
     /// Predicted for this lag over predicted for lag 0.
     pub predicted_speedup: Spread,

@@ -127,6 +127,7 @@ pub fn run(options: &RunOptions, command: Vec<String>) -> Result<Results, BenchE
         let plan = Plan {
             scenario: scenario.name.clone(),
             ranks: options.ranks,
+            cores: machine.cores,
             rounds: options.rounds,
             warmup: options.warmup,
             repetitions: options.repetitions,

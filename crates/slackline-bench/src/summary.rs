@@ -68,10 +68,8 @@ pub(crate) fn summarise(plan: &Plan, records: &[RankRecord], counted: usize) -> 
             observed_lag: runs[place].iter().flat_map(|run| &run.0).map(|run| run.observed).max().unwrap_or(0),
             ideal_throughput: spread(&|run, _| a_second(predict::ideal(&run.work()))),
             share_of_ideal: spread(&|run, _| predict::ideal(&run.work()) / run.span()),
-            predicted_throughput: spread(&|_, base| a_second(predict::makespan(&base.work(), lag))),
-            predicted_speedup: spread(&|_, base| {
-                predict::makespan(&base.work(), 0) / predict::makespan(&base.work(), lag)
-            }),
+            predicted_throughput: spread(&|_, base| a_second(base.predicted(lag, plan.cores))),
+            predicted_speedup: spread(&|_, base| base.predicted(0, plan.cores) / base.predicted(lag, plan.cores)),
             waiting: (0..plan.ranks)
                 .map(|rank| {
                     let share = |run: &Run| run.0[rank].call.iter().sum::<u64>() as f64 / run.span();
@@ -143,6 +141,13 @@ impl<'a> Run<'a> {
         self.0.iter().map(|run| run.work()).collect()
     }
 
+    /// How long a run of another lag should take, judged by this one: by the recurrence, but no less than all the processor
+    /// time takes on all cores. The latter matters where ranks share cores: who waits lends its core to the others.
+    fn predicted(&self, lag: usize, cores: usize) -> f64 {
+        let shared = self.0.iter().map(|run| run.cpu as f64).sum::<f64>() / self.0.len().min(cores) as f64;
+        predict::makespan(&self.work(), lag).max(shared)
+    }
+
     /// Over all rounds of all ranks, in microseconds: the smallest time that so many of a hundred don't exceed.
     fn percentile(&self, percent: usize, times: &dyn Fn(&RunRecord) -> &[u64]) -> f64 {
         let mut all: Vec<u64> = self.0.iter().flat_map(|run| times(run)).copied().collect();
@@ -161,6 +166,7 @@ mod tests {
         let plan = Plan {
             scenario: "canned".to_owned(),
             ranks: 2,
+            cores: 2,
             rounds: 2,
             warmup: 1,
             repetitions: 1,
@@ -175,6 +181,7 @@ mod tests {
             lag,
             begin: 100,
             end: 100 + if lag == 0 { 4000 } else { 3000 },
+            cpu: 2000,
             begun: vec![0, if lag == 0 { 2000 } else { 1000 + 1000 * rank as u64 }],
             delay: vec![0, 0],
             send: if rank == 0 { vec![1000, 2000] } else { vec![2000, 1000] },
@@ -222,6 +229,14 @@ mod tests {
         assert_eq!(lags[0].call_us.p50.median, 0.0);
         assert_eq!(lags[0].call_us.p95.median, 1.0);
         assert_eq!(lags[0].waiting, [0.25, 0.0]);
+    }
+
+    #[test]
+    fn ranks_that_share_a_core_are_not_predicted_to_be_faster_than_it() {
+        let (mut plan, records) = canned();
+        plan.cores = 1;
+        // 2 µs of processor time each: 4 µs on one core, whatever the lag.
+        assert_eq!(summarise(&plan, &records, 8)[1].predicted_throughput.median, 16.0 / 4e-6);
     }
 
     #[test]

@@ -42,7 +42,8 @@ pub(crate) const LEGEND: [(&str, &str); 8] = [
     (
         "predicted",
         "by the recurrence F[p][i] = max(F[p][i-1], max over q of F[q][i-1-k]) + c[p][i] from the work and delays c \
-         measured at lag 0; it takes transfers as free and cores as not shared",
+         measured at lag 0, with free transfers; but no faster than the processor time of lag 0 allows on all cores. Where \
+         ranks share cores this is a rough guess, and so is the ideal: who waits lends its core to the others",
     ),
 ];
 
@@ -73,7 +74,7 @@ pub fn render(results: &Results) -> String {
 
 fn table(result: &ScenarioResult) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(header(&result.counted));
     for row in rows(result) {
         table.add_row(row);
