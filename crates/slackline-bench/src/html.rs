@@ -84,10 +84,14 @@ fn section(out: &mut String, result: &ScenarioResult) {
         out,
         "<div class=\"charts\"><figure>{}<figcaption>Bars: measured, with the smallest and largest repetition; the number \
          in a bar is the speed-up over lag 0. The line is the ideal of the same run; diamonds are the recurrence's \
-         prediction.</figcaption></figure><figure>{}<figcaption>Closed loop: from the beginning of a batch on a rank to \
-         its predictions there.</figcaption></figure></div>",
+         prediction.</figcaption></figure><figure>{}<figcaption>Open loop: a batch arrives every \
+         {:.2} ms, 10 % slower than lag 0 can work; from its arrival to its predictions on each rank.</figcaption></figure>\
+         <figure>{}<figcaption>Closed loop: the next batch is always there; from its beginning on a rank to its \
+         predictions there. Who runs ahead begins earlier.</figcaption></figure></div>",
         svg::throughput(result),
-        svg::latency(result)
+        svg::latency(result, "open loop latency, ms", |lag| &lag.open_latency_us),
+        result.interval_us / 1e3,
+        svg::latency(result, "closed loop latency, ms", |lag| &lag.latency_us)
     );
     let _ = writeln!(
         out,

@@ -51,6 +51,8 @@ pub(crate) struct RankRecord {
     pub(crate) rank: usize,
     /// Nanoseconds of an undelayed iteration, as all ranks agreed.
     pub(crate) unit: u64,
+    /// Nanoseconds between two batches of an open loop, as all ranks agreed.
+    pub(crate) interval: u64,
     pub(crate) runs: Vec<RunRecord>,
 }
 
@@ -60,6 +62,8 @@ pub(crate) struct RunRecord {
     /// Place of the lag in [`Plan::lags`].
     pub(crate) lag: usize,
     pub(crate) repetition: usize,
+    /// Batches arrive at fixed times, instead of when a rank is ready for the next one.
+    pub(crate) open: bool,
     pub(crate) begin: u64,
     pub(crate) end: u64,
     /// Processor time that the run took this rank: what is left of work when waiting for a core is not counted.
@@ -74,7 +78,7 @@ pub(crate) struct RunRecord {
     pub(crate) call: Vec<u64>,
     /// Work on the outputs of whatever rounds came in during this iteration.
     pub(crate) finishing: Vec<u64>,
-    /// From the beginning of a round to its output.
+    /// From the beginning of a round, in an open loop from its arrival, to its output.
     pub(crate) latency: Vec<u64>,
     pub(crate) digests: Vec<u64>,
     /// Largest lead over the slowest peer, in rounds.
@@ -117,6 +121,9 @@ impl RunRecord {
 
 const CONTROL: Lane = Lane(0);
 
+/// Arrivals of the open loop, as a share of what the group does without lag.
+pub(crate) const OPEN_LOAD: f64 = 0.9;
+
 /// Largest message on the control lane; longer ones pass too, in fragments.
 const CONTROL_BYTES: usize = 256;
 
@@ -152,20 +159,29 @@ pub(crate) fn measure<E: Endpoint, W: Work<E>>(
     let mut group = Group::new(endpoint, options)?;
     let unit = warm_up(&mut group, plan, work)?;
     let schedule = DelaySchedule::new(&plan.delay, plan.seed, plan.ranks, Duration::from_nanos(unit))?;
-    let mut runs = Vec::with_capacity(plan.repetitions * plan.lags.len());
-    for repetition in 0..plan.repetitions {
-        if plan.progress && rank == 0 {
-            eprintln!("{}: repetition {} of {}", plan.scenario, repetition + 1, plan.repetitions);
+    let mut runs = Vec::with_capacity(2 * plan.repetitions * plan.lags.len());
+    let mut interval = 0;
+    for open in [false, true] {
+        if open {
+            interval = arrival_interval(&mut group, plan, &runs)?;
         }
-        for turn in 0..plan.lags.len() {
-            // Rotating the order spreads whatever drifts on the machine evenly over the lags.
-            let lag = (turn + repetition) % plan.lags.len();
-            let mut record = RunRecord::new(lag, repetition, plan.rounds);
-            let output = run(&mut group, plan.first_round(repetition), &schedule, work, &mut record)?;
-            if plan.flip == Some(rank) {
-                record.falsify(output);
+        for repetition in 0..plan.repetitions {
+            if plan.progress && rank == 0 {
+                let kind = if open { "open" } else { "closed" };
+                eprintln!("{}: {kind} loop, repetition {} of {}", plan.scenario, repetition + 1, plan.repetitions);
             }
-            runs.push(record);
+            for turn in 0..plan.lags.len() {
+                // Rotating the order spreads whatever drifts on the machine evenly over the lags.
+                let lag = (turn + repetition) % plan.lags.len();
+                let mut record = RunRecord::new(lag, repetition, plan.rounds);
+                record.open = open;
+                let first = plan.first_round(repetition);
+                let output = run(&mut group, first, interval, &schedule, work, &mut record)?;
+                if plan.flip == Some(rank) {
+                    record.falsify(output);
+                }
+                runs.push(record);
+            }
         }
     }
     for lane in 0..=plan.lags.len() {
@@ -174,7 +190,16 @@ pub(crate) fn measure<E: Endpoint, W: Work<E>>(
     for lane in 0..=plan.lags.len() {
         while group.lane(Lane(lane as u16)).drain()?.is_some() {}
     }
-    Ok(RankRecord { rank, unit, runs })
+    Ok(RankRecord { rank, unit, interval, runs })
+}
+
+/// The time between two batches at which the group without lag has a little time to spare. All ranks return the same.
+fn arrival_interval<E: Endpoint>(group: &mut Group<E>, plan: &Plan, runs: &[RunRecord]) -> Result<u64, BenchError> {
+    let synchronous = runs.iter().filter(|run| plan.lags[run.lag] == 0);
+    let mut spans: Vec<u64> = synchronous.map(|run| run.end - run.begin).collect();
+    spans.sort_unstable();
+    let span = gather(group, spans[spans.len() / 2])?.into_iter().max().unwrap_or(0);
+    Ok((span as f64 / plan.rounds as f64 / OPEN_LOAD) as u64)
 }
 
 /// Touches the rings of every lane and finds out how long an undelayed iteration takes. All ranks return the same.
@@ -182,89 +207,151 @@ fn warm_up<E: Endpoint, W: Work<E>>(group: &mut Group<E>, plan: &Plan, work: &mu
     let none = DelaySchedule::new(&DelayProfile::None, plan.seed, plan.ranks, Duration::ZERO)?;
     for (place, lag) in plan.lags.iter().enumerate() {
         let mut record = RunRecord::new(place, 0, 2 * lag + 4);
-        run(group, 0, &none, work, &mut record)?;
+        run(group, 0, 0, &none, work, &mut record)?;
     }
     // On the lane without lag, which is the first.
     let mut record = RunRecord::new(0, 0, plan.warmup);
-    run(group, 0, &none, work, &mut record)?;
+    run(group, 0, 0, &none, work, &mut record)?;
     let mut iterations: Vec<u64> = record.begun.windows(2).map(|pair| pair[1] - pair[0]).collect();
     iterations.sort_unstable();
     let median = iterations.get(iterations.len() / 2).copied().unwrap_or(record.end - record.begin);
-    let medians = group.lane(CONTROL).all_gather(&median.to_le_bytes())?;
-    let mut medians: Vec<u64> = medians
-        .iter()
-        .map(|bytes| bytes.as_slice().try_into().map(u64::from_le_bytes))
-        .collect::<Result<_, _>>()
-        .map_err(|_| BenchError::Settings("a rank of another program is in the group".to_owned()))?;
+    let mut medians = gather(group, median)?;
     medians.sort_unstable();
     Ok(medians[medians.len() / 2])
 }
 
-/// One run. `first` numbers the data of its first round. Returns the output of the last.
+/// One run. `first` numbers the data of its first round; `interval` is the time between two batches, or 0 for a closed
+/// loop. Returns the output of the last round.
 fn run<E: Endpoint, W: Work<E>>(
     group: &mut Group<E>,
     first: u64,
+    interval: u64,
     schedule: &DelaySchedule,
     work: &mut W,
     record: &mut RunRecord,
 ) -> Result<Vec<u8>, BenchError> {
     let rank = group.rank();
     let lane = Lane(record.lag as u16 + 1);
-    let mut output = Vec::new();
     let leads = group.stats(lane).lead.clone();
     // Every round published on this lane has been handed out, so this is the number of the next one.
     let base = group.stats(lane).rounds;
     group.lane(CONTROL).barrier()?;
+    let ready = group.endpoint().now().as_nanos() as u64;
+    // The first batch arrives everywhere at once: when the last rank is ready.
+    let opening = gather(group, ready)?.into_iter().max().unwrap_or(ready);
     record.begin = group.endpoint().now().as_nanos() as u64;
     let cpu = cpu_time();
-    let origin = Instant::now();
-    let clock = || origin.elapsed().as_nanos() as u64;
     let rounds = record.begun.len();
+    let due = vec![0; rounds];
+    let mut run = Run { work, record, first, base, origin: Instant::now(), due, output: Vec::new() };
     for index in 0..rounds {
         let round = first + index as u64;
-        let begun = clock();
+        run.due[index] = if interval > 0 {
+            let arrival = (opening + index as u64 * interval).saturating_sub(run.record.begin);
+            run.until(arrival, group, lane, index.saturating_sub(1))?;
+            arrival
+        } else {
+            run.clock()
+        };
+        let begun = run.clock();
         let delay = schedule.delay(rank, round);
         if delay > Duration::ZERO {
             group.endpoint().sleep(delay);
         }
-        let delayed = clock();
+        let delayed = run.clock();
         let mut exchange = group.lane(lane);
-        work.send(round, &mut exchange)?;
-        let sent = clock();
-        work.own(round)?;
-        let mut now = clock();
-        record.begun[index] = begun;
-        record.delay[index] = delayed - begun;
-        record.send[index] = sent - delayed;
-        record.own[index] = now - sent;
+        run.work.send(round, &mut exchange)?;
+        let sent = run.clock();
+        run.work.own(round)?;
+        run.record.begun[index] = begun;
+        run.record.delay[index] = delayed - begun;
+        run.record.send[index] = sent - delayed;
+        run.record.own[index] = run.clock() - sent;
         // What the lag allows to wait for later stays out; after the last round nothing does.
-        let mut flush = false;
-        loop {
-            let complete = if flush { exchange.flush()? } else { exchange.take()? };
-            let came = clock();
-            record.call[index] += came - now;
-            now = came;
-            let Some(complete) = complete else {
-                if flush || index + 1 < rounds {
-                    break;
-                }
-                flush = true;
-                continue;
-            };
-            let done = (complete.number() - base) as usize;
-            work.finish(first + done as u64, complete, &mut output)?;
-            record.digests[done] = xxh3_64(&output);
-            now = clock();
-            record.finish[done] = now - came;
-            record.finishing[index] += now - came;
-            record.latency[done] = now - record.begun[done];
+        run.take(&mut exchange, index, false)?;
+        if index + 1 == rounds {
+            run.take(&mut exchange, index, true)?;
         }
     }
-    record.end = record.begin + clock();
+    let Run { output, origin, record, .. } = run;
+    record.end = record.begin + origin.elapsed().as_nanos() as u64;
     record.cpu = cpu_time() - cpu;
     let more = |(lead, count): &(usize, &u64)| **count > leads.get(*lead).copied().unwrap_or(0);
     record.observed = group.stats(lane).lead.iter().enumerate().filter(more).map(|(lead, _)| lead).max().unwrap_or(0);
     Ok(output)
+}
+
+/// A run under way.
+struct Run<'a, W> {
+    work: &'a mut W,
+    record: &'a mut RunRecord,
+    first: u64,
+    base: u64,
+    origin: Instant,
+    /// What latency counts from: the beginning of a round in a closed loop, its arrival in an open one.
+    due: Vec<u64>,
+    output: Vec<u8>,
+}
+
+impl<W> Run<'_, W> {
+    fn clock(&self) -> u64 {
+        self.origin.elapsed().as_nanos() as u64
+    }
+
+    /// Finishes every round that `take`, or in the end `flush`, hands out.
+    fn take<E: Endpoint>(&mut self, exchange: &mut Exchange<'_, E>, index: usize, flush: bool) -> Result<(), BenchError>
+    where
+        W: Work<E>,
+    {
+        let mut now = self.clock();
+        loop {
+            let complete = if flush { exchange.flush()? } else { exchange.take()? };
+            let came = self.clock();
+            self.record.call[index] += came - now;
+            let Some(complete) = complete else { return Ok(()) };
+            let done = (complete.number() - self.base) as usize;
+            self.work.finish(self.first + done as u64, complete, &mut self.output)?;
+            self.record.digests[done] = xxh3_64(&self.output);
+            now = self.clock();
+            self.record.finish[done] = now - came;
+            self.record.finishing[index] += now - came;
+            self.record.latency[done] = now.saturating_sub(self.due[done]);
+        }
+    }
+
+    /// Nothing to begin before `arrival`: finishes what comes in meanwhile.
+    fn until<E: Endpoint>(
+        &mut self,
+        arrival: u64,
+        group: &mut Group<E>,
+        lane: Lane,
+        index: usize,
+    ) -> Result<(), BenchError>
+    where
+        W: Work<E>,
+    {
+        loop {
+            self.take(&mut group.lane(lane), index, false)?;
+            let now = self.clock();
+            if now >= arrival {
+                return Ok(());
+            }
+            let endpoint = group.endpoint();
+            let until = endpoint.now() + Duration::from_nanos(arrival - now);
+            endpoint.wait(until)?;
+        }
+    }
+}
+
+/// One number of every rank, in rank order.
+fn gather<E: Endpoint>(group: &mut Group<E>, number: u64) -> Result<Vec<u64>, BenchError> {
+    let numbers = group.lane(CONTROL).all_gather(&number.to_le_bytes())?;
+    let number = |bytes: &Vec<u8>| bytes.as_slice().try_into().map(u64::from_le_bytes);
+    numbers
+        .iter()
+        .map(number)
+        .collect::<Result<_, _>>()
+        .map_err(|_| BenchError::Settings("a rank of another program is in the group".to_owned()))
 }
 
 /// Nanoseconds that this thread has had a core.

@@ -125,6 +125,8 @@ pub struct ScenarioResult {
     pub work: WorkKind,
     /// Microseconds of an undelayed iteration: the unit of the delays.
     pub unit_us: f64,
+    /// Microseconds between the arrivals of two batches in the open loop.
+    pub interval_us: f64,
     /// What throughput counts: `samples` or `rounds`.
     pub counted: String,
     /// One entry a lag, the first of them lag 0.
@@ -142,6 +144,8 @@ pub struct LagResult {
     pub throughput: Spread,
     /// Over lag 0 of the same repetition.
     pub speedup: Spread,
+    /// From the arrival of a batch to its predictions on each rank (open loop), microseconds.
+    pub open_latency_us: Percentiles,
     /// From the beginning of a batch on a rank to its predictions there (closed loop), microseconds.
     pub latency_us: Percentiles,
     /// In calls of the collective in an iteration, waiting included, microseconds.

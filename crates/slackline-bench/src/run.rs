@@ -282,6 +282,7 @@ fn run_scenario(
         scenario: scenario.clone(),
         work: kind,
         unit_us: records.first().map_or(0.0, |record| record.unit as f64 / 1e3),
+        interval_us: records.first().map_or(0.0, |record| record.interval as f64 / 1e3),
         counted: name.to_owned(),
         lags: summary::summarise(plan, &records, counted),
         timelines: summary::timelines(plan, &records),

@@ -45,8 +45,11 @@ pub(crate) fn verify(
 
 /// One entry a lag; `counted` is what a round counts for in throughput. To be called on verified records only.
 pub(crate) fn summarise(plan: &Plan, records: &[RankRecord], counted: usize) -> Vec<LagResult> {
-    let runs: Vec<Vec<Run>> =
-        (0..plan.lags.len()).map(|lag| (0..plan.repetitions).map(|r| Run::find(records, lag, r)).collect()).collect();
+    let all = |open: bool| -> Vec<Vec<Run>> {
+        let of = |lag| (0..plan.repetitions).map(|r| Run::find(records, open, lag, r)).collect();
+        (0..plan.lags.len()).map(of).collect()
+    };
+    let (runs, open) = (all(false), all(true));
     let total = (plan.rounds * counted) as f64;
     let a_second = |nanoseconds: f64| total / nanoseconds * 1e9;
     let summary = |(place, &lag): (usize, &usize)| {
@@ -54,17 +57,17 @@ pub(crate) fn summarise(plan: &Plan, records: &[RankRecord], counted: usize) -> 
             // Beside each run, that of lag 0 in the same repetition.
             Spread::of(runs[place].iter().zip(&runs[0]).map(|(run, base)| value(run, base)).collect())
         };
-        let percentiles = |times: &dyn Fn(&RunRecord) -> &[u64]| Percentiles {
-            p50: spread(&|run, _| run.percentile(50, times)),
-            p95: spread(&|run, _| run.percentile(95, times)),
-            p99: spread(&|run, _| run.percentile(99, times)),
+        let percentiles = |runs: &[Run], times: &dyn Fn(&RunRecord) -> &[u64]| {
+            let spread = |percent| Spread::of(runs.iter().map(|run| run.percentile(percent, times)).collect());
+            Percentiles { p50: spread(50), p95: spread(95), p99: spread(99) }
         };
         LagResult {
             lag,
             throughput: spread(&|run, _| a_second(run.span())),
             speedup: spread(&|run, base| base.span() / run.span()),
-            latency_us: percentiles(&|run| &run.latency),
-            call_us: percentiles(&|run| &run.call),
+            open_latency_us: percentiles(&open[place], &|run| &run.latency),
+            latency_us: percentiles(&runs[place], &|run| &run.latency),
+            call_us: percentiles(&runs[place], &|run| &run.call),
             observed_lag: runs[place].iter().flat_map(|run| &run.0).map(|run| run.observed).max().unwrap_or(0),
             ideal_throughput: spread(&|run, _| a_second(predict::ideal(&run.work()))),
             share_of_ideal: spread(&|run, _| predict::ideal(&run.work()) / run.span()),
@@ -89,7 +92,7 @@ pub(crate) fn timelines(plan: &Plan, records: &[RankRecord]) -> Vec<Timeline> {
     (0..plan.lags.len())
         .filter(shown)
         .map(|place| {
-            let run = Run::find(records, place, 0);
+            let run = Run::find(records, false, place, 0);
             let begin = run.begin();
             Timeline { lag: plan.lags[place], ranks: run.0.iter().map(|run| segments(run, begin)).collect() }
         })
@@ -120,9 +123,10 @@ fn segments(run: &RunRecord, begin: u64) -> Vec<Segment> {
 struct Run<'a>(Vec<&'a RunRecord>);
 
 impl<'a> Run<'a> {
-    fn find(records: &'a [RankRecord], lag: usize, repetition: usize) -> Self {
+    fn find(records: &'a [RankRecord], open: bool, lag: usize, repetition: usize) -> Self {
         let of = |record: &'a RankRecord| {
-            let run = record.runs.iter().find(|run| run.lag == lag && run.repetition == repetition);
+            let wanted = |run: &&RunRecord| run.open == open && run.lag == lag && run.repetition == repetition;
+            let run = record.runs.iter().find(wanted);
             run.expect("verified records have every run")
         };
         Run(records.iter().map(of).collect())
@@ -177,8 +181,9 @@ mod tests {
             flip: None,
             progress: false,
         };
-        let run = |rank: usize, lag: usize| RunRecord {
+        let run = |rank: usize, lag: usize, open: bool| RunRecord {
             lag,
+            open,
             begin: 100,
             end: 100 + if lag == 0 { 4000 } else { 3000 },
             cpu: 2000,
@@ -189,13 +194,16 @@ mod tests {
             finish: vec![0, 0],
             call: if (rank == 0) == (lag == 0) { vec![1000, 0] } else { vec![0, 0] },
             finishing: vec![0, 0],
-            latency: vec![2000, 2000],
+            latency: if open { vec![5000, 7000] } else { vec![2000, 2000] },
             digests: vec![rank as u64 * 10, rank as u64 * 10 + 1],
             observed: lag,
             repetition: 0,
         };
-        let records =
-            (0..2).map(|rank| RankRecord { rank, unit: 1000, runs: vec![run(rank, 1), run(rank, 0)] }).collect();
+        let runs = |rank| {
+            let order = [(1, false), (0, false), (0, true), (1, true)];
+            order.into_iter().map(|(lag, open)| run(rank, lag, open)).collect()
+        };
+        let records = (0..2).map(|rank| RankRecord { rank, unit: 1000, interval: 2000, runs: runs(rank) }).collect();
         (plan, records)
     }
 
@@ -226,6 +234,7 @@ mod tests {
         assert_eq!(lags[1].predicted_speedup.median, 4.0 / 3.0);
         assert_eq!((lags[0].observed_lag, lags[1].observed_lag), (0, 1));
         assert_eq!(lags[0].latency_us.p99.median, 2.0);
+        assert_eq!((lags[0].open_latency_us.p50.median, lags[0].open_latency_us.p99.median), (5.0, 7.0));
         assert_eq!(lags[0].call_us.p50.median, 0.0);
         assert_eq!(lags[0].call_us.p95.median, 1.0);
         assert_eq!(lags[0].waiting, [0.25, 0.0]);

@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
-use crate::results::{Activity, LagResult, ScenarioResult, Timeline};
+use crate::results::{Activity, LagResult, Percentiles, ScenarioResult, Timeline};
 
-const WIDTH: f64 = 560.0;
+const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 16.0;
-const TOP: f64 = 30.0;
+const TOP: f64 = 50.0;
 const BOTTOM: f64 = 44.0;
 
 /// Throughput by lag as bars with their spread, beside the ideal and the prediction.
@@ -68,29 +68,26 @@ pub(crate) fn throughput(result: &ScenarioResult) -> String {
     out
 }
 
-/// Latency percentiles by lag.
-pub(crate) fn latency(result: &ScenarioResult) -> String {
-    let most = result.lags.iter().map(|lag| lag.latency_us.p99.median).fold(0.0, f64::max);
+/// Latency percentiles by lag; `pick` says which latency.
+pub(crate) fn latency(result: &ScenarioResult, title: &str, pick: fn(&LagResult) -> &Percentiles) -> String {
+    let most = result.lags.iter().map(|lag| pick(lag).p99.median).fold(0.0, f64::max);
     let scale = Scale::to(most / 1e3);
-    let mut out = open("latency in milliseconds by lag");
-    axes(&mut out, &scale, &result.lags, "latency, ms");
-    type Pick = fn(&LagResult) -> f64;
-    let series: [(&str, Pick); 3] = [
-        ("p50", |lag| lag.latency_us.p50.median),
-        ("p95", |lag| lag.latency_us.p95.median),
-        ("p99", |lag| lag.latency_us.p99.median),
-    ];
-    for (name, pick) in series {
+    let mut out = open(&format!("{title} by lag"));
+    axes(&mut out, &scale, &result.lags, title);
+    type Which = fn(&Percentiles) -> f64;
+    let series: [(&str, Which); 3] =
+        [("p50", |times| times.p50.median), ("p95", |times| times.p95.median), ("p99", |times| times.p99.median)];
+    for (name, which) in series {
         let mut path = String::new();
         for (place, lag) in result.lags.iter().enumerate() {
             let (x, width) = column(place, result.lags.len());
-            let (x, y) = (x + width / 2.0, scale.y(pick(lag) / 1e3));
+            let (x, y) = (x + width / 2.0, scale.y(which(pick(lag)) / 1e3));
             let _ = write!(path, "{}{x:.1} {y:.1}", if place == 0 { "M" } else { "L" });
             let _ = write!(
                 out,
                 "<circle class=\"{name}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"><title>{name} at lag {}: {:.2} ms</title></circle>",
                 lag.lag,
-                pick(lag) / 1e3
+                which(pick(lag)) / 1e3
             );
         }
         let _ = write!(out, "<path class=\"line {name}\" d=\"{path}\"/>");
@@ -237,14 +234,14 @@ fn axes(out: &mut String, scale: &Scale, lags: &[LagResult], title: &str) {
 }
 
 fn legend(out: &mut String, entries: &[(&str, &str)]) {
-    let mut x = WIDTH - RIGHT - entries.len() as f64 * 92.0;
+    let mut x = LEFT;
     for (class, words) in entries {
         let mark = match *class {
-            "bar" => format!("<rect class=\"bar\" x=\"{x:.1}\" y=\"6\" width=\"14\" height=\"10\"/>"),
-            "predicted" => format!("<path class=\"predicted\" d=\"M{x:.1} 11l6 -6l6 6l-6 6z\"/>"),
-            class => format!("<path class=\"{class}\" d=\"M{x:.1} 11h16\"/>"),
+            "bar" => format!("<rect class=\"bar\" x=\"{x:.1}\" y=\"25\" width=\"14\" height=\"10\"/>"),
+            "predicted" => format!("<path class=\"predicted\" d=\"M{x:.1} 30l6 -6l6 6l-6 6z\"/>"),
+            class => format!("<path class=\"{class}\" d=\"M{x:.1} 30h16\"/>"),
         };
-        let _ = write!(out, "{mark}<text class=\"tick\" x=\"{:.1}\" y=\"15\">{words}</text>", x + 22.0);
+        let _ = write!(out, "{mark}<text class=\"tick\" x=\"{:.1}\" y=\"34\">{words}</text>", x + 22.0);
         x += 92.0;
     }
 }

@@ -16,6 +16,7 @@ fn lag(lag: usize, throughput: f64) -> LagResult {
         lag,
         throughput: about(throughput),
         speedup: about(throughput / 20_000.0),
+        open_latency_us: times(987.0),
         latency_us: times(1230.0),
         call_us: times(456.0),
         observed_lag: lag + 1,
@@ -41,6 +42,7 @@ fn canned() -> Results {
         scenario: Scenario { words: "Less < more & \"quoted\".".to_owned(), ..Scenario::load(name).unwrap() },
         work: WorkKind::Model,
         unit_us: 2500.0,
+        interval_us: 2800.0,
         counted: "samples".to_owned(),
         lags: vec![lag(0, 20_000.0), lag(4, 39_876.0)],
         timelines: vec![timeline(0), timeline(4)],
@@ -109,13 +111,14 @@ fn the_report_is_well_formed_fetches_nothing_and_has_the_numbers() {
         assert!(!html.contains(word), "{word}");
     }
     // Speed-up, share of the ideal, latency, prediction, unit, waiting; machine and words escaped; both time lines.
-    let numbers = ["1.99x", "99.7 %", "1.23 / 2.46 / 3.69", "34567", "2.50 ms", "25 %, 12 %"];
+    let numbers =
+        ["1.99x", "99.7 %", "1.23 / 2.46 / 3.69", "0.99 / 1.97 / 2.96", "2.80 ms", "34567", "2.50 ms", "25 %, 12 %"];
     let words =
         ["Abacus &lt;9&gt;", "Less &lt; more &amp; &quot;quoted&quot;", "lag 4", "no gain expected", "2026-01-02"];
     for expected in numbers.iter().chain(&words) {
         assert!(html.contains(expected), "{expected} is missing");
     }
-    assert_eq!(html.matches("<svg").count(), 6);
+    assert_eq!(html.matches("<svg").count(), 8);
     assert!(!html.contains("NaN") && !html.contains("inf\""), "every coordinate is a number");
 }
 
