@@ -27,7 +27,7 @@ pub fn report(results: &Results) -> String {
     );
     overview(&mut out, results);
     for scenario in &results.scenarios {
-        section(&mut out, scenario);
+        section(&mut out, scenario, settings.load);
     }
     out.push_str("<h2>What the words mean</h2>\n<dl>");
     for (term, words) in table::LEGEND {
@@ -64,7 +64,7 @@ fn overview(out: &mut String, results: &Results) {
     out.push_str("</tbody></table>\n");
 }
 
-fn section(out: &mut String, result: &ScenarioResult) {
+fn section(out: &mut String, result: &ScenarioResult, load: f64) {
     let scenario = &result.scenario;
     let work = match result.work {
         WorkKind::Model => "inference with a synthetic recommendation model",
@@ -85,7 +85,7 @@ fn section(out: &mut String, result: &ScenarioResult) {
         "<div class=\"charts\"><figure>{}<figcaption>Bars: measured, with the smallest and largest repetition; the number \
          in a bar is the speed-up over lag 0. The line is the ideal of the same run; diamonds are the recurrence's \
          prediction.</figcaption></figure><figure>{}<figcaption>Open loop: a batch arrives every \
-         {:.2} ms, 10 % slower than lag 0 can work; from its arrival to its predictions on each rank.</figcaption></figure>\
+         {:.2} ms, at {load} of what lag 0 can do; from its arrival to its predictions on each rank.</figcaption></figure>\
          <figure>{}<figcaption>Closed loop: the next batch is always there; from its beginning on a rank to its \
          predictions there. Who runs ahead begins earlier.</figcaption></figure></div>",
         svg::throughput(result),

@@ -66,7 +66,7 @@ struct RunArgs {
     #[arg(long, default_value_t = 4)]
     ranks: usize,
     /// Rounds of a run
-    #[arg(long, default_value_t = 150)]
+    #[arg(long, default_value_t = 100)]
     rounds: usize,
     /// Runs of each lag
     #[arg(long, default_value_t = 5)]
@@ -101,6 +101,9 @@ struct RunArgs {
     /// Hand out rounds as soon as they are complete (elastic), or exactly `lag` calls later (fixed)
     #[arg(long, default_value = "elastic")]
     delivery: Delivery,
+    /// Arrivals of the open loop, as a share of what lag 0 does: above 1 it cannot keep up
+    #[arg(long, default_value_t = 0.9)]
+    load: f64,
     /// Bind each rank to a core, if there are as many
     #[arg(long)]
     pin: bool,
@@ -208,6 +211,7 @@ fn run_all(args: &RunArgs) -> Result<(), BenchError> {
             TransportArg::Threads => Transport::Threads,
         },
         delivery: args.delivery,
+        load: args.load,
         pin: args.pin,
         seed: args.seed,
         progress: std::io::stderr().is_terminal(),

@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) fixed: bool,
     pub(crate) delay: DelayProfile,
     pub(crate) seed: u64,
+    /// Arrivals of the open loop, as a share of what the group does without lag.
+    pub(crate) load: f64,
     /// The rank that falsifies one bit of its last output, to test that this is found.
     pub(crate) flip: Option<usize>,
     /// Rank 0 says on stderr how far it is.
@@ -121,9 +123,6 @@ impl RunRecord {
 
 const CONTROL: Lane = Lane(0);
 
-/// Arrivals of the open loop, as a share of what the group does without lag.
-pub(crate) const OPEN_LOAD: f64 = 0.9;
-
 /// Largest message on the control lane; longer ones pass too, in fragments.
 const CONTROL_BYTES: usize = 256;
 
@@ -193,13 +192,13 @@ pub(crate) fn measure<E: Endpoint, W: Work<E>>(
     Ok(RankRecord { rank, unit, interval, runs })
 }
 
-/// The time between two batches at which the group without lag has a little time to spare. All ranks return the same.
+/// The time between two batches of the open loop, from what the runs without lag have reached. All ranks return the same.
 fn arrival_interval<E: Endpoint>(group: &mut Group<E>, plan: &Plan, runs: &[RunRecord]) -> Result<u64, BenchError> {
     let synchronous = runs.iter().filter(|run| plan.lags[run.lag] == 0);
     let mut spans: Vec<u64> = synchronous.map(|run| run.end - run.begin).collect();
     spans.sort_unstable();
     let span = gather(group, spans[spans.len() / 2])?.into_iter().max().unwrap_or(0);
-    Ok((span as f64 / plan.rounds as f64 / OPEN_LOAD) as u64)
+    Ok((span as f64 / plan.rounds as f64 / plan.load) as u64)
 }
 
 /// Touches the rings of every lane and finds out how long an undelayed iteration takes. All ranks return the same.

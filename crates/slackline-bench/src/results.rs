@@ -90,6 +90,8 @@ pub struct Settings {
     pub unit_us: u64,
     /// Rank `r` was bound to core `r` modulo cores.
     pub pin: bool,
+    /// Arrivals of the open loop, as a share of what lag 0 does in the closed one.
+    pub load: f64,
     /// Of delays, model and data.
     pub seed: u64,
 }

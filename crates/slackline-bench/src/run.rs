@@ -58,6 +58,8 @@ pub struct RunOptions {
     pub transport: Transport,
     /// Which rounds are handed out when.
     pub delivery: Delivery,
+    /// Arrivals of the open loop, as a share of what lag 0 does in the closed one; above 0, up to 10.
+    pub load: f64,
     /// Whether each rank is bound to a core, if there is one for each (shm).
     pub pin: bool,
     /// Of delays, model and data.
@@ -135,6 +137,7 @@ pub fn run(options: &RunOptions, command: Vec<String>) -> Result<Results, BenchE
             fixed: options.delivery == Delivery::Fixed,
             delay: scenario.delay.clone(),
             seed: options.seed,
+            load: options.load,
             flip: options.flip,
             progress: options.progress,
         };
@@ -152,6 +155,7 @@ pub fn run(options: &RunOptions, command: Vec<String>) -> Result<Results, BenchE
         bytes: options.bytes,
         unit_us: options.unit.as_micros() as u64,
         pin,
+        load: options.load,
         seed: options.seed,
     };
     let seconds = began.elapsed().as_secs_f64();
@@ -227,6 +231,9 @@ fn check(options: &RunOptions) -> Result<(), BenchError> {
     }
     if options.warmup < 2 {
         return wrong("the unit of the delays needs at least 2 rounds of warm-up");
+    }
+    if !(options.load > 0.0 && options.load <= 10.0) {
+        return wrong("the load of the open loop is above 0 and at most 10");
     }
     if options.batch == 0 {
         return wrong("a batch has at least 1 sample");

@@ -178,6 +178,7 @@ mod tests {
             fixed: false,
             delay: Default::default(),
             seed: 0,
+            load: 0.9,
             flip: None,
             progress: false,
         };

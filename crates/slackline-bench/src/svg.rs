@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use crate::results::{Activity, LagResult, Percentiles, ScenarioResult, Timeline};
 
-const WIDTH: f64 = 480.0;
+const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 64.0;
+const LEFT: f64 = 52.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 50.0;
 const BOTTOM: f64 = 44.0;
@@ -22,7 +22,7 @@ pub(crate) fn throughput(result: &ScenarioResult) -> String {
     let mut ideal = String::new();
     for (place, lag) in result.lags.iter().enumerate() {
         let (x, width) = column(place, result.lags.len());
-        let bar = width * 0.5;
+        let bar = width * 0.64;
         let (left, middle) = (x + (width - bar) / 2.0, x + width / 2.0);
         let rate = &lag.throughput;
         let (y, low, high) = (scale.y(rate.median), scale.y(rate.min), scale.y(rate.max));

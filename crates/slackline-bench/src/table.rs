@@ -20,7 +20,7 @@ pub(crate) const LEGEND: [(&str, &str); 9] = [
     ("speed-up", "over lag 0 of the same repetition; compare these, not throughputs of different runs"),
     (
         "open loop latency",
-        "batches arrive at fixed times, 10 % slower than lag 0 can work: from the arrival of a batch to its predictions on \
+        "batches arrive at fixed times, at a share of what lag 0 can do (0.9, unless --load says otherwise): from the arrival of a batch to its predictions on \
          each rank, whenever the rank began it, so that no stall is hidden; medians over the repetitions of p50 / p95 / p99 \
          over all rounds and ranks",
     ),

@@ -73,6 +73,7 @@ fn canned() -> Results {
             bytes: 4096,
             unit_us: 1000,
             pin: false,
+            load: 0.9,
             seed: 1,
         },
         scenarios: vec![scenario("turn"), scenario("slow")],

@@ -124,6 +124,7 @@ fn nonsense_is_refused_before_anything_starts() {
     refused(&["run", "--scenario", "no-such.toml"], "no-such.toml");
     refused(&["run", "--lags", "0,2,2"], "listed twice");
     refused(&["run", "--ranks", "0"], "at least 1");
+    refused(&["run", "--load", "0"], "load");
     refused(&["run", "--delivery", "soon"], "soon");
     refused(&["run", "--pin", "--transport", "threads"], "pin");
     let mine = folder.path().join("mine.toml");
