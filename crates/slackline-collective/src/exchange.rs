@@ -2,13 +2,16 @@
 
 use std::mem;
 
-use slackline_transport::{Endpoint, Lane, Rank};
+use slackline_transport::{Endpoint, Rank};
 use smallvec::SmallVec;
 
 use crate::group::Group;
-use crate::lane::{LaneState, Sizes};
-use crate::wire::{HEADER_BYTES, Header};
+use crate::lane::LaneState;
 use crate::{CollectiveError, Fault, FaultKind};
+
+/// How often a rank that has to wait looks before it waits in earnest: about a microsecond for a few peers, which costs
+/// little even where ranks share a core.
+const LOOKS: u32 = 64;
 
 /// Room for the messages of one round, one slice for each rank, in rank order.
 pub type Messages<'a> = SmallVec<[&'a mut [u8]; 8]>;
@@ -21,8 +24,8 @@ pub type Messages<'a> = SmallVec<[&'a mut [u8]; 8]>;
 ///
 /// # Cost
 ///
-/// A round of `P` ranks whose messages fit their slots costs each rank `P` messages, `2 P` counter updates (publish and
-/// release), two fences, no system call unless a peer sleeps, and no copy by this layer; a ring holds `2 * lag + 2` slots
+/// A round of `P` ranks whose messages are shorter than their slots costs each rank `P` messages, `2 P` counter updates (publish and
+/// release), one fence, no system call unless a peer sleeps, and no copy by this layer; a ring holds `2 * lag + 2` slots
 /// per ordered pair. A message larger than its slot costs one fragment for each slot-full and one copy on either side.
 pub struct Exchange<'g, E: Endpoint> {
     group: &'g mut Group<E>,
@@ -34,8 +37,8 @@ pub struct Exchange<'g, E: Endpoint> {
 pub struct Round<'a, E: Endpoint> {
     group: &'a mut Group<E>,
     lane: usize,
-    sizes: Sizes,
-    expected: Option<Sizes>,
+    /// The messages have been lent, and so messages larger than a slot have their room.
+    lent: bool,
 }
 
 /// A complete round. Its messages lie where they landed; dropping it gives their slots back.
@@ -77,17 +80,10 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
             self.group.wait_for_slots(self.lane)?;
         }
         let state = &mut self.group.lanes[self.lane];
-        let mut rooms = self.group.endpoint.rooms(lane);
-        for (to, &size) in sizes.iter().enumerate() {
-            if size <= rooms[to].len() - HEADER_BYTES {
-                let header = Header { leave: false, round: state.begun, total: size as u64, offset: 0 };
-                header.write(rooms[to]);
-            } else {
-                state.outgoing[to].stage.resize(size, 0);
-            }
-        }
-        drop(rooms);
-        Ok(Round { lane: self.lane, sizes: Sizes::from_slice(sizes), expected: None, group: &mut *self.group })
+        state.sending.clear();
+        state.sending.extend_from_slice(sizes);
+        state.expecting.clear();
+        Ok(Round { lane: self.lane, lent: false, group: &mut *self.group })
     }
 
     /// The next complete round, in order; `None` when this rank may go on.
@@ -114,11 +110,12 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     pub fn flush(&mut self) -> Result<Option<Complete<'_, E>>, CollectiveError> {
         self.group.check()?;
         self.group.progress_lane(self.lane)?;
+        self.record_lead();
         if !self.state().outstanding() {
             return Ok(None);
         }
         if !self.state().complete() {
-            self.group.wait_for_round(self.lane)?;
+            self.await_round()?;
         }
         self.hand_out().map(Some)
     }
@@ -167,13 +164,39 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     fn wait_until_ready(&mut self) -> Result<bool, CollectiveError> {
         self.group.check()?;
         self.group.progress_lane(self.lane)?;
+        self.record_lead();
         if !self.state().ready() {
             if !self.state().due() {
                 return Ok(false);
             }
-            self.group.wait_for_round(self.lane)?;
+            self.await_round()?;
         }
         Ok(!self.state().finished())
+    }
+
+    /// Waits until the next round is complete, or all have left.
+    #[inline]
+    fn await_round(&mut self) -> Result<(), CollectiveError> {
+        // Most waits of balanced ranks are over before the clock could be read.
+        for _ in 0..LOOKS {
+            std::hint::spin_loop();
+            self.group.progress_lane(self.lane)?;
+            if self.state().complete() {
+                return Ok(());
+            }
+        }
+        self.group.wait_for_round(self.lane)
+    }
+
+    /// Notes how far ahead this rank is, once a round: on the first look at what has landed after it was published.
+    #[inline]
+    fn record_lead(&mut self) {
+        let rank = self.group.rank();
+        let state = &mut self.group.lanes[self.lane];
+        if mem::take(&mut state.lead_is_due) {
+            let lead = state.lead(rank);
+            state.stats.record_lead(lead as usize);
+        }
     }
 
     #[inline]
@@ -219,11 +242,13 @@ impl<E: Endpoint> Round<'_, E> {
     ///
     /// [`CollectiveError::Count`] if there is not one size for each rank.
     pub fn expect(&mut self, sizes: &[usize]) -> Result<(), CollectiveError> {
-        let (lane, ranks) = (Lane(self.lane as u16), self.sizes.len());
+        let state = &mut self.group.lanes[self.lane];
+        let (lane, ranks) = (state.id, state.sending.len());
         if sizes.len() != ranks {
             return Err(CollectiveError::Count { lane, given: sizes.len(), ranks });
         }
-        self.expected = Some(Sizes::from_slice(sizes));
+        state.expecting.clear();
+        state.expecting.extend_from_slice(sizes);
         Ok(())
     }
 
@@ -233,16 +258,17 @@ impl<E: Endpoint> Round<'_, E> {
     #[inline]
     pub fn messages_mut(&mut self) -> Messages<'_> {
         let state = &mut self.group.lanes[self.lane];
-        let rooms = self.group.endpoint.rooms(state.id);
-        let mut messages = Messages::new();
-        for ((room, outgoing), &size) in rooms.into_iter().zip(&mut state.outgoing).zip(&self.sizes) {
-            if size <= room.len() - HEADER_BYTES {
-                messages.push(&mut room[HEADER_BYTES..HEADER_BYTES + size]);
+        let mut rooms = self.group.endpoint.rooms(state.id);
+        self.lent = true;
+        for ((room, outgoing), &size) in rooms.iter_mut().zip(&mut state.outgoing).zip(&state.sending) {
+            if size < room.len() {
+                *room = &mut mem::take(room)[..size];
             } else {
-                messages.push(&mut outgoing.stage);
+                outgoing.stage.resize(size, 0);
+                *room = &mut outgoing.stage;
             }
         }
-        messages
+        rooms
     }
 
     /// Makes the messages visible to their receivers. Does not wait: of a message larger than its slot, what fits goes now
@@ -250,32 +276,33 @@ impl<E: Endpoint> Round<'_, E> {
     ///
     /// # Errors
     ///
-    /// [`CollectiveError::Fault`].
+    /// None today; transports that can fail to send may bring some.
     #[inline]
-    pub fn publish(self) -> Result<(), CollectiveError> {
-        let Round { group, lane, sizes, expected } = self;
-        let rank = group.rank();
+    pub fn publish(mut self) -> Result<(), CollectiveError> {
+        if !self.lent {
+            self.messages_mut();
+        }
+        let Round { group, lane, .. } = self;
         let state = &mut group.lanes[lane];
-        let capacity = group.endpoint.shape().lanes[lane].slot_bytes - HEADER_BYTES;
-        for (to, &size) in sizes.iter().enumerate() {
-            if size <= capacity {
-                group.endpoint.publish(state.id, to, HEADER_BYTES + size);
+        let slot_bytes = group.endpoint.shape().lanes[lane].slot_bytes;
+        let mut bytes = 0;
+        for (to, &size) in state.sending.iter().enumerate() {
+            bytes += size as u64;
+            if size < slot_bytes {
+                group.endpoint.publish(state.id, to, size);
             } else {
                 state.outgoing[to].send_staged(&mut group.endpoint, state.id, to, state.begun);
                 state.stats.fragmented += 1;
             }
         }
         group.endpoint.notify();
-        if let Some(expected) = expected {
-            state.expected.push_back((state.begun, expected));
+        if !state.expecting.is_empty() {
+            state.expected.push_back((state.begun, state.expecting.clone()));
         }
         state.begun += 1;
+        state.lead_is_due = true;
         state.stats.rounds += 1;
-        state.stats.bytes_sent += sizes.iter().sum::<usize>() as u64;
-        group.progress_lane(lane)?;
-        let state = &mut group.lanes[lane];
-        let lead = state.lead(rank);
-        state.stats.record_lead(lead as usize);
+        state.stats.bytes_sent += bytes;
         Ok(())
     }
 }
@@ -306,9 +333,9 @@ impl<E: Endpoint> Drop for Complete<'_, E> {
     #[inline]
     fn drop(&mut self) {
         let state = &mut self.group.lanes[self.lane];
-        let bytes: usize = (0..state.incoming.len()).map(|from| state.message(&self.group.endpoint, from).len()).sum();
-        state.stats.bytes_received += bytes as u64;
         state.pop_round(&mut self.group.endpoint);
-        self.group.endpoint.notify();
+        if state.peers_may_lack_slots {
+            self.group.endpoint.notify();
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use slackline_transport::{Endpoint, Lane, PeerState, Rank};
 
 use crate::lane::LaneState;
-use crate::{Awaited, CollectiveError, Exchange, Fault, FaultKind, GroupOptions, HEADER_BYTES, LaneStats};
+use crate::{Awaited, CollectiveError, Exchange, Fault, FaultKind, GroupOptions, HEADER_BYTES, LaneOptions, LaneStats};
 
 /// One rank's membership in a group: it drives an endpoint and shares its waiting among the lanes.
 ///
@@ -42,7 +42,9 @@ impl<E: Endpoint> Group<E> {
                 return Err(CollectiveError::Shape { why });
             }
         }
-        let lane = |(number, &lane)| LaneState::new(Lane(number as u16), lane, shape.ranks);
+        let lane = |(number, &lane): (usize, &LaneOptions)| {
+            LaneState::new(Lane(number as u16), lane, shape.ranks, shape.lanes[number].slots)
+        };
         let lanes = options.lanes.iter().enumerate().map(lane).collect();
         Ok(Group { endpoint, lanes, deadline: options.deadline, fault: None })
     }
@@ -108,10 +110,18 @@ impl<E: Endpoint> Group<E> {
     /// The group's fault, if this rank knows of one already.
     #[inline]
     pub(crate) fn check(&mut self) -> Result<(), CollectiveError> {
-        if let Some(fault) = &self.fault {
-            return Err(fault.clone().into());
+        if self.fault.is_none() && self.endpoint.poisoned().is_none() {
+            return Ok(());
         }
-        if self.endpoint.poisoned().is_some() { Err(self.adopt_poison()) } else { Ok(()) }
+        Err(self.known_fault())
+    }
+
+    #[cold]
+    fn known_fault(&mut self) -> CollectiveError {
+        match &self.fault {
+            Some(fault) => fault.clone().into(),
+            None => self.adopt_poison(),
+        }
     }
 
     #[inline]
@@ -122,13 +132,16 @@ impl<E: Endpoint> Group<E> {
                 self.endpoint.notify();
                 Ok(())
             }
-            Err((from, why)) => {
-                let round = self.lanes[lane].incoming[from].arrived;
-                let mut fault = Fault::new(FaultKind::Protocol, vec![from], self.rank(), self.lanes[lane].id, round);
-                fault.note = why.to_owned();
-                Err(self.fail(fault))
-            }
+            Err((from, why)) => Err(self.broken_protocol(lane, from, why)),
         }
+    }
+
+    #[cold]
+    fn broken_protocol(&mut self, lane: usize, from: Rank, why: &str) -> CollectiveError {
+        let round = self.lanes[lane].incoming[from].arrived;
+        let mut fault = Fault::new(FaultKind::Protocol, vec![from], self.rank(), self.lanes[lane].id, round);
+        fault.note = why.to_owned();
+        self.fail(fault)
     }
 
     /// Waits until the next round of `lane` is complete, or all have left.

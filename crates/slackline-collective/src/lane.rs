@@ -10,6 +10,9 @@ use smallvec::SmallVec;
 use crate::wire::{HEADER_BYTES, Header};
 use crate::{Delivery, LaneOptions, LaneStats};
 
+const AFTER_FAREWELL: &str = "a message after it had left";
+const OUT_OF_ORDER: &str = "fragments out of order";
+
 /// One size for each rank.
 pub(crate) type Sizes = SmallVec<[usize; 8]>;
 
@@ -24,8 +27,16 @@ pub(crate) struct LaneState {
     pub(crate) taken: u64,
     /// This rank will begin no more rounds.
     pub(crate) left: bool,
+    /// The sizes of the round that has begun, and those that are declared for it (none: empty).
+    pub(crate) sending: Sizes,
+    pub(crate) expecting: Sizes,
+    /// A round was published since the lead was noted.
+    pub(crate) lead_is_due: bool,
     /// Sizes that this rank declared it would receive, by round, from the oldest that is not taken yet.
     pub(crate) expected: VecDeque<(u64, Sizes)>,
+    /// A peer may be asleep for lack of a slot, so that giving slots back has to wake it. Not so while the rings have the
+    /// `2 lag + 2` slots from which no rank waits for one and no message was in fragments.
+    pub(crate) peers_may_lack_slots: bool,
     pub(crate) stats: LaneStats,
 }
 
@@ -48,7 +59,7 @@ pub(crate) struct Incoming {
 /// A whole message that has not been given back.
 enum Message {
     /// In the ring, in one slot.
-    InPlace(u64),
+    InPlace { slot: u64, bytes: usize },
     /// Put together from fragments, or moved out of their way.
     Copied(Vec<u8>),
 }
@@ -75,7 +86,7 @@ struct Parcel {
 }
 
 impl LaneState {
-    pub(crate) fn new(id: Lane, options: LaneOptions, ranks: usize) -> Self {
+    pub(crate) fn new(id: Lane, options: LaneOptions, ranks: usize, slots: usize) -> Self {
         LaneState {
             id,
             options,
@@ -84,7 +95,11 @@ impl LaneState {
             begun: 0,
             taken: 0,
             left: false,
+            sending: Sizes::new(),
+            expecting: Sizes::new(),
+            lead_is_due: false,
             expected: VecDeque::new(),
+            peers_may_lack_slots: slots < options.slots(),
             stats: LaneStats::default(),
         }
     }
@@ -95,7 +110,9 @@ impl LaneState {
     pub(crate) fn progress<E: Endpoint>(&mut self, endpoint: &mut E) -> Result<bool, (Rank, &'static str)> {
         let mut moved = false;
         for (from, incoming) in self.incoming.iter_mut().enumerate() {
-            moved |= incoming.scan(endpoint, self.id, from).map_err(|why| (from, why))?;
+            let fragments = incoming.scan(endpoint, self.id, from).map_err(|why| (from, why))?;
+            self.peers_may_lack_slots |= fragments;
+            moved |= fragments;
         }
         for (to, outgoing) in self.outgoing.iter_mut().enumerate() {
             if !outgoing.outbox.is_empty() {
@@ -173,7 +190,7 @@ impl LaneState {
     #[inline]
     pub(crate) fn message<'a, E: Endpoint>(&'a self, endpoint: &'a E, from: Rank) -> &'a [u8] {
         match self.incoming[from].queue.front() {
-            Some(Message::InPlace(slot)) => &endpoint.message(self.id, from, *slot)[HEADER_BYTES..],
+            Some(Message::InPlace { slot, .. }) => endpoint.message(self.id, from, *slot),
             Some(Message::Copied(bytes)) => bytes,
             None => &[],
         }
@@ -183,7 +200,12 @@ impl LaneState {
     #[inline]
     pub(crate) fn pop_round<E: Endpoint>(&mut self, endpoint: &mut E) {
         for (from, incoming) in self.incoming.iter_mut().enumerate() {
-            incoming.queue.pop_front();
+            let bytes = match incoming.queue.pop_front() {
+                Some(Message::InPlace { bytes, .. }) => bytes,
+                Some(Message::Copied(bytes)) => bytes.len(),
+                None => 0,
+            };
+            self.stats.bytes_received += bytes as u64;
             incoming.give_back(endpoint, self.id, from);
         }
         self.taken += 1;
@@ -195,29 +217,45 @@ impl LaneState {
 }
 
 impl Incoming {
-    /// Looks at every slot that has landed since the last time; `Ok(true)` where slots were given back.
+    /// Looks at every slot that has landed since the last time; `Ok(true)` where some need not be kept for a whole message.
     #[inline]
     fn scan<E: Endpoint>(&mut self, endpoint: &mut E, lane: Lane, from: Rank) -> Result<bool, &'static str> {
         let landed = endpoint.landed(lane, from);
+        if self.scanned == landed {
+            return Ok(false);
+        }
+        let slot_bytes = endpoint.shape().lanes[lane.index()].slot_bytes;
         let mut spent = false;
         while self.scanned < landed {
-            spent |= self.accept(endpoint.message(lane, from, self.scanned))?;
+            let slot = endpoint.message(lane, from, self.scanned);
+            if slot.len() < slot_bytes {
+                if self.partial.is_some() || self.left {
+                    return Err(if self.left { AFTER_FAREWELL } else { OUT_OF_ORDER });
+                }
+                self.queue.push_back(Message::InPlace { slot: self.scanned, bytes: slot.len() });
+                self.arrived += 1;
+            } else {
+                self.accept(slot)?;
+                spent = true;
+            }
             self.scanned += 1;
         }
         if self.scanned - self.released == endpoint.shape().lanes[lane.index()].slots as u64 {
             spent |= self.unblock(endpoint, lane, from);
         }
-        Ok(spent && self.give_back(endpoint, lane, from))
+        if spent {
+            self.give_back(endpoint, lane, from);
+        }
+        Ok(spent)
     }
 
-    /// Takes in one fragment; `Ok(true)` where its slot is no longer needed.
-    #[inline]
-    fn accept(&mut self, fragment: &[u8]) -> Result<bool, &'static str> {
-        let header = Header::read(fragment)?;
-        let payload = &fragment[HEADER_BYTES..];
+    /// Takes in a full slot: a fragment or the farewell.
+    #[cold]
+    fn accept(&mut self, slot: &[u8]) -> Result<(), &'static str> {
+        let (header, fragment) = Header::read(slot)?;
         let total = usize::try_from(header.total).map_err(|_| "a message larger than memory")?;
         if self.left {
-            return Err("a message after it had left");
+            return Err(AFTER_FAREWELL);
         }
         if header.round != self.arrived {
             return Err("a message of the wrong round");
@@ -227,28 +265,21 @@ impl Incoming {
                 return Err("a farewell within a message");
             }
             self.left = true;
-            return Ok(true);
+            return Ok(());
         }
         match &mut self.partial {
-            None if payload.len() == total => {
-                self.queue.push_back(Message::InPlace(self.scanned));
-                self.arrived += 1;
-                return Ok(false);
-            }
-            None if header.offset == 0 => {
-                // Grown as bytes come, never by what a header claims.
-                self.partial = Some(Partial { total, data: payload.to_vec() });
-            }
+            // Grown as bytes come, never by what a header claims.
+            None if header.offset == 0 => self.partial = Some(Partial { total, data: fragment.to_vec() }),
             Some(partial) if partial.total == total && header.offset == partial.data.len() as u64 => {
-                partial.data.extend_from_slice(payload);
+                partial.data.extend_from_slice(fragment);
             }
-            _ => return Err("fragments out of order"),
+            _ => return Err(OUT_OF_ORDER),
         }
         if let Some(whole) = self.partial.take_if(|partial| partial.data.len() == partial.total) {
             self.queue.push_back(Message::Copied(whole.data));
             self.arrived += 1;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// In a full ring, moves whole messages out of the way of fragments; `true` where it did.
@@ -258,13 +289,13 @@ impl Incoming {
     /// whole messages only is left alone: that is the state that `k + 1` slots exclude.
     #[cold]
     fn unblock<E: Endpoint>(&mut self, endpoint: &E, lane: Lane, from: Rank) -> bool {
-        let whole = self.queue.iter().filter(|message| matches!(message, Message::InPlace(_))).count() as u64;
+        let whole = self.queue.iter().filter(|message| matches!(message, Message::InPlace { .. })).count() as u64;
         if whole == 0 || whole == self.scanned - self.released {
             return false;
         }
         for message in &mut self.queue {
-            if let Message::InPlace(slot) = *message {
-                *message = Message::Copied(endpoint.message(lane, from, slot)[HEADER_BYTES..].to_vec());
+            if let Message::InPlace { slot, .. } = *message {
+                *message = Message::Copied(endpoint.message(lane, from, slot).to_vec());
             }
         }
         true
@@ -272,18 +303,16 @@ impl Incoming {
 
     /// Gives back every slot in front of the oldest message that is still in the ring.
     #[inline]
-    fn give_back<E: Endpoint>(&mut self, endpoint: &mut E, lane: Lane, from: Rank) -> bool {
+    fn give_back<E: Endpoint>(&mut self, endpoint: &mut E, lane: Lane, from: Rank) {
         let held = self.queue.iter().find_map(|message| match message {
-            Message::InPlace(slot) => Some(*slot),
+            Message::InPlace { slot, .. } => Some(*slot),
             Message::Copied(_) => None,
         });
         let upto = held.unwrap_or(self.scanned);
-        if upto == self.released {
-            return false;
+        if upto != self.released {
+            endpoint.release(lane, from, upto);
+            self.released = upto;
         }
-        endpoint.release(lane, from, upto);
-        self.released = upto;
-        true
     }
 
     /// Bytes of an incomplete message that are here, and how many it has in all.
@@ -317,12 +346,13 @@ impl Outgoing {
             }
             let mut rooms = endpoint.rooms(lane);
             let room = &mut *rooms[to];
+            let full = room.len();
             let sent = parcel.header.offset as usize;
-            let length = (parcel.bytes.len() - sent).min(room.len() - HEADER_BYTES);
+            let length = (parcel.bytes.len() - sent).min(full - HEADER_BYTES);
             parcel.header.write(room);
             room[HEADER_BYTES..HEADER_BYTES + length].copy_from_slice(&parcel.bytes[sent..sent + length]);
             drop(rooms);
-            endpoint.publish(lane, to, HEADER_BYTES + length);
+            endpoint.publish(lane, to, full);
             moved = true;
             parcel.header.offset += length as u64;
             if parcel.header.offset == parcel.header.total {

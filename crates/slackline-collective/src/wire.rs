@@ -1,16 +1,20 @@
-//! The header in front of every fragment, and its checks.
+//! What goes into a slot, and the checks of what comes out of one.
+//!
+//! A message that is shorter than a slot goes as it is, without a header: transports deliver whole messages in order, so
+//! its length says all. (The line with a header would cost a small message as much as everything else together.) Whatever
+//! else there is to say fills its slot: a slot that is published with its full length begins with a header.
 
-/// Bytes of the header in front of every fragment: one cache line, so that the payload behind it keeps the slot's
-/// alignment.
+/// Bytes of the header at the front of a full slot: one cache line.
 pub const HEADER_BYTES: usize = 64;
 
-/// First word of every fragment: "BLS" and the version of this layout.
+/// First word of every header: "BLS" and the version of this layout.
 const MAGIC: u32 = u32::from_le_bytes(*b"BLS1");
 /// Set on the message with which a rank leaves a lane.
 const LEAVE: u32 = 1;
 
-/// What stands in front of a fragment, little endian: magic `u32`, flags `u32`, round `u64`, bytes of the whole message
-/// `u64`, offset of this fragment in it `u64`; the rest of the header is unused.
+/// The header of a full slot: a fragment of a message that did not fit one, or a farewell. Little endian: magic `u32`,
+/// flags `u32`, round `u64`, bytes of the whole message `u64`, offset of this fragment in it `u64`; the rest is unused. The
+/// fragment follows, as much of the message as fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) leave: bool,
@@ -20,7 +24,6 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    #[inline]
     pub(crate) fn write(&self, slot: &mut [u8]) {
         let flags = if self.leave { LEAVE } else { 0 };
         slot[0..4].copy_from_slice(&MAGIC.to_le_bytes());
@@ -30,26 +33,22 @@ impl Header {
         slot[24..32].copy_from_slice(&self.offset.to_le_bytes());
     }
 
-    /// The header of a fragment that came from outside; `Err` says what is wrong with it.
-    #[inline]
-    pub(crate) fn read(fragment: &[u8]) -> Result<Self, &'static str> {
-        if fragment.len() < HEADER_BYTES {
-            return Err("a fragment shorter than its header");
-        }
-        let word = |at: usize| u32::from_le_bytes(fragment[at..at + 4].try_into().expect("four bytes"));
-        let long = |at: usize| u64::from_le_bytes(fragment[at..at + 8].try_into().expect("eight bytes"));
+    /// The header of a full slot and the fragment behind it; `Err` says what is wrong with it.
+    pub(crate) fn read(slot: &[u8]) -> Result<(Self, &[u8]), &'static str> {
+        let word = |at: usize| u32::from_le_bytes(slot[at..at + 4].try_into().expect("four bytes"));
+        let long = |at: usize| u64::from_le_bytes(slot[at..at + 8].try_into().expect("eight bytes"));
         if word(0) != MAGIC {
-            return Err("a fragment of another protocol or version");
+            return Err("a full slot of another protocol or version");
         }
         if word(4) & !LEAVE != 0 {
-            return Err("unknown flags in a fragment's header");
+            return Err("unknown flags in a header");
         }
         let header = Header { leave: word(4) & LEAVE != 0, round: long(8), total: long(16), offset: long(24) };
-        let payload = (fragment.len() - HEADER_BYTES) as u64;
-        match header.offset.checked_add(payload) {
-            Some(end) if end <= header.total => Ok(header),
-            _ => Err("a fragment that reaches past its message"),
-        }
+        let Some(left) = header.total.checked_sub(header.offset) else {
+            return Err("a fragment that begins past its message");
+        };
+        let length = (slot.len() - HEADER_BYTES).min(usize::try_from(left).unwrap_or(usize::MAX));
+        Ok((header, &slot[HEADER_BYTES..HEADER_BYTES + length]))
     }
 }
 
@@ -60,15 +59,17 @@ mod tests {
     #[test]
     fn headers_survive_a_round_trip_and_nonsense_is_refused() {
         let header = Header { leave: true, round: 7, total: 100, offset: 64 };
-        let mut slot = vec![0u8; HEADER_BYTES + 36];
+        let mut slot = vec![0u8; HEADER_BYTES + 64];
         header.write(&mut slot);
-        assert_eq!(Header::read(&slot), Ok(header));
-        assert!(Header::read(&slot[..HEADER_BYTES - 1]).is_err(), "shorter than a header");
-        slot.push(0);
-        assert!(Header::read(&slot).is_err(), "one byte past the message");
-        slot.pop();
+        let (read, fragment) = Header::read(&slot).unwrap();
+        assert_eq!((read, fragment.len()), (header, 36), "the end of a message, in a slot with more room");
+        let middle = Header { leave: false, total: 1 << 40, ..header };
+        middle.write(&mut slot);
+        assert_eq!(Header::read(&slot).unwrap().1.len(), 64);
         slot[24..32].copy_from_slice(&u64::MAX.to_le_bytes());
-        assert!(Header::read(&slot).is_err(), "an offset that overflows");
+        assert!(Header::read(&slot).is_err(), "an offset past the message");
+        slot[4] = 2;
+        assert!(Header::read(&slot).is_err(), "unknown flags");
         slot[0] ^= 1;
         assert!(Header::read(&slot).is_err(), "another magic");
     }

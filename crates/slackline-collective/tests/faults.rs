@@ -195,7 +195,7 @@ fn beginning_without_having_taken_is_an_error_that_loses_nothing() {
 fn misuse_is_an_error() {
     let shape = GroupShape { ranks: 1, lanes: vec![LaneOptions::lag(2).shape(64)] };
     let endpoint = || threads::group(&shape).unwrap().remove(0);
-    for lanes in [vec![], vec![LaneOptions::lag(2); 2], vec![LaneOptions::lag(6)]] {
+    for lanes in [vec![], vec![LaneOptions::lag(2); 2], vec![LaneOptions::lag(20)]] {
         let error = Group::new(endpoint(), GroupOptions::new(lanes)).map(drop).unwrap_err();
         assert!(matches!(error, CollectiveError::Shape { .. }), "{error}");
     }

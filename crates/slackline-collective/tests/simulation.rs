@@ -132,11 +132,12 @@ fn a_bad_message_is_a_fault_that_names_its_sender() {
     let lane = LaneOptions::lag(0);
     let shape = GroupShape { ranks: 3, lanes: vec![lane.shape(64)] };
     let report = sim::run(&SimConfig::new(shape, 5), |mut endpoint| {
+        let full = endpoint.shape().lanes[0].slot_bytes;
         if endpoint.rank() == 2 {
             // Not a rank that follows the protocol: it sends bytes of its own.
             for to in 0..3 {
-                endpoint.rooms(Lane(0))[to][..80].fill(7);
-                endpoint.publish(Lane(0), to, 80);
+                endpoint.rooms(Lane(0))[to].fill(7);
+                endpoint.publish(Lane(0), to, full);
             }
             endpoint.notify();
             endpoint.sleep(Duration::from_secs(1));

@@ -162,6 +162,21 @@ impl RingEndpoint {
         news
     }
 
+    /// Looks for the reason why the group is poisoned.
+    #[cold]
+    fn read_poison(&mut self) {
+        match self.group.poisoned() {
+            Poison::None => {}
+            Poison::Set(reason) => self.poison = Some(reason),
+            Poison::Writing => {
+                let since = *self.half_poison_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > POISON_PATIENCE {
+                    self.poison = Some(HALF_POISON.to_vec());
+                }
+            }
+        }
+    }
+
     #[inline]
     fn index(&self, lane: Lane, peer: Rank) -> usize {
         // A rank out of range must not end up in the next lane.
@@ -171,10 +186,12 @@ impl RingEndpoint {
 }
 
 impl Endpoint for RingEndpoint {
+    #[inline]
     fn rank(&self) -> Rank {
         self.rank
     }
 
+    #[inline]
     fn shape(&self) -> &GroupShape {
         self.group.shape()
     }
@@ -295,18 +312,10 @@ impl Endpoint for RingEndpoint {
         self.group.poison(reason);
     }
 
+    #[inline]
     fn poisoned(&mut self) -> Option<&[u8]> {
         if self.poison.is_none() && self.group.is_poisoned() {
-            match self.group.poisoned() {
-                Poison::None => {}
-                Poison::Set(reason) => self.poison = Some(reason),
-                Poison::Writing => {
-                    let since = *self.half_poison_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > POISON_PATIENCE {
-                        self.poison = Some(HALF_POISON.to_vec());
-                    }
-                }
-            }
+            self.read_poison();
         }
         self.poison.as_deref()
     }

@@ -124,6 +124,7 @@ impl Group {
         &self.region
     }
 
+    #[inline]
     pub(crate) fn shape(&self) -> &GroupShape {
         &self.shape
     }
