@@ -1,3 +1,5 @@
+//! Segments that are attached to wrongly, or are not what they claim to be.
+
 use rustix::fs::{fcntl_add_seals, ftruncate, memfd_create};
 
 use super::*;

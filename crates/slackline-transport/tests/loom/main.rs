@@ -5,63 +5,13 @@
 //! emulated by a condition variable that never times out, so that a lost wake-up is a deadlock, which loom reports.
 #![cfg(loom)]
 
-use std::time::Duration;
+mod shm;
 
-use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
+use shm::{RECEIVER, Ring, SENDER};
 use slackline_transport::cursor::{Incoming, Outgoing};
-use slackline_transport::parking;
-use slackline_transport::sync::{AtomicU64, Bell, Ordering, Reach};
-
-/// A ring between two ranks, each of which may sleep.
-struct Ring {
-    published: AtomicU64,
-    released: AtomicU64,
-    /// Loom reports every access to a slot that another could overlap with.
-    slots: Vec<UnsafeCell<u64>>,
-    sleepers: AtomicU64,
-    bells: [Bell; 2],
-}
-
-const SENDER: u32 = 0;
-const RECEIVER: u32 = 1;
-
-impl Ring {
-    fn new(slots: usize) -> Arc<Self> {
-        Arc::new(Ring {
-            published: AtomicU64::new(0),
-            released: AtomicU64::new(0),
-            slots: (0..slots).map(|_| UnsafeCell::new(u64::MAX)).collect(),
-            sleepers: AtomicU64::new(0),
-            bells: [Bell::default(), Bell::default()],
-        })
-    }
-
-    fn notify(&self) {
-        parking::wake(std::slice::from_ref(&self.sleepers), Reach::Process, |rank| self.bells.get(rank));
-    }
-
-    fn sleep(&self, rank: u32, moved: impl FnMut() -> bool) {
-        let bell = &self.bells[rank as usize];
-        parking::sleep(&self.sleepers, rank, bell, Duration::MAX, Reach::Process, moved).unwrap();
-    }
-
-    fn write(&self, outgoing: &mut Outgoing, value: u64) {
-        self.slots[outgoing.index()].with_mut(|slot| {
-            // SAFETY: loom checks that nobody else has access.
-            unsafe { *slot = value }
-        });
-        outgoing.publish(&self.published);
-    }
-
-    fn read(&self, incoming: &Incoming, number: u64) -> u64 {
-        self.slots[incoming.index_of(number).unwrap()].with(|slot| {
-            // SAFETY: loom checks that nobody writes.
-            unsafe { *slot }
-        })
-    }
-}
+use slackline_transport::sync::{AtomicU64, Ordering};
 
 #[test]
 fn what_was_published_is_seen_whole() {
