@@ -110,8 +110,8 @@ fn section(out: &mut String, result: &ScenarioResult, load: f64) {
         for cell in row {
             let _ = write!(out, "<td>{}</td>", escape(&cell));
         }
-        let waiting: Vec<String> = lag.waiting.iter().map(|share| format!("{:.0} %", 100.0 * share)).collect();
-        let _ = write!(out, "<td>{}</td></tr>", waiting.join(", "));
+        let waiting: Vec<String> = lag.waiting.iter().map(|share| format!("{:.0}", 100.0 * share)).collect();
+        let _ = write!(out, "<td>{} %</td></tr>", waiting.join(" / "));
     }
     out.push_str("</tbody></table></div>\n");
 }

@@ -1,4 +1,5 @@
 //! The command line of the benchmark.
+#![forbid(unsafe_code)]
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
