@@ -1,6 +1,6 @@
 //! The bounded-lag synchronous (BLS) alltoallv.
 //!
-//! A [`Group`] drives one [`Endpoint`](slackline_transport::Endpoint); each of its lanes is an independent stream of
+//! A [`Group`] drives one [`Endpoint`]; each of its lanes is an independent stream of
 //! rounds, reached through an [`Exchange`]. A round is one alltoallv: [`begin`](Exchange::begin) lends room for the message
 //! to every peer, [`publish`](Round::publish) makes the messages visible, and [`take`](Exchange::take) hands out complete
 //! rounds in order. With lag `k`, `take` lets a rank go on while the messages of its last `k` rounds are still out.
