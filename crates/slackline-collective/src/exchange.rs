@@ -271,6 +271,17 @@ impl<E: Endpoint> Round<'_, E> {
         rooms
     }
 
+    /// Takes in what has landed, without waiting: for long stretches of filling messages, over transports that move
+    /// messages only inside of calls. The rooms have to be [borrowed](Round::messages_mut) again afterwards; they are the
+    /// same, with what was written.
+    ///
+    /// # Errors
+    ///
+    /// [`CollectiveError::Fault`] if the group has failed.
+    pub fn progress(&mut self) -> Result<(), CollectiveError> {
+        self.group.progress()
+    }
+
     /// Makes the messages visible to their receivers. Does not wait: of a message larger than its slot, what fits goes now
     /// and the rest when slots come free, in later calls on the group.
     ///

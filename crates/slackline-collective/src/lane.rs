@@ -108,6 +108,7 @@ impl LaneState {
     /// that broke the protocol and how.
     #[inline]
     pub(crate) fn progress<E: Endpoint>(&mut self, endpoint: &mut E) -> Result<bool, (Rank, &'static str)> {
+        endpoint.progress();
         let mut moved = false;
         for (from, incoming) in self.incoming.iter_mut().enumerate() {
             let fragments = incoming.scan(endpoint, self.id, from).map_err(|why| (from, why))?;

@@ -118,7 +118,8 @@ pub enum PeerState {
 ///
 /// * Between one pair of ranks, on one lane, messages land whole and in the order in which they were published. Nothing
 ///   is promised across pairs or lanes.
-/// * A published message lands without any action of its receiver.
+/// * A published message lands without any action of its receiver but [`progress`](Endpoint::progress) or
+///   [`wait`](Endpoint::wait).
 /// * What [`message`](Endpoint::message) shows does not change until it is released.
 /// * Lengths that come from a peer have been checked against the slot size.
 pub trait Endpoint {
@@ -127,6 +128,10 @@ pub trait Endpoint {
 
     /// The group and its rings, equal on every rank; `slot_bytes` is already rounded up.
     fn shape(&self) -> &GroupShape;
+
+    /// Moves messages on, for transports that move them only inside of calls (MPI). To be called before looking at counters,
+    /// and now and then during long computations; never waits. Where memory is shared there is nothing to do.
+    fn progress(&mut self) {}
 
     /// How many slots towards `to` are free: a lower bound, which is 0 only if none is free now, and which
     /// [`wait`](Endpoint::wait) brings up to date. Never decreases but by [`publish`](Endpoint::publish).
@@ -168,7 +173,8 @@ pub trait Endpoint {
     fn peer_state(&mut self, peer: Rank) -> PeerState;
 
     /// Marks the whole group as failed, with at most [`POISON_BYTES`] bytes of reason; the first poison of a group wins
-    /// and reaches every rank. Wakes all sleepers.
+    /// and reaches every rank. Wakes all sleepers. A transport whose ranks have to agree on which was first may take a
+    /// fraction of a second for that.
     fn poison(&mut self, reason: &[u8]);
 
     /// The group's poison, if it has one.

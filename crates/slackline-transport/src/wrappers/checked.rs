@@ -193,6 +193,11 @@ impl<E: Endpoint> Endpoint for Checked<E> {
         self.inner.notify();
     }
 
+    fn progress(&mut self) {
+        self.attached("progress");
+        self.inner.progress();
+    }
+
     fn wait(&mut self, until: Duration) -> Result<(), TransportError> {
         self.attached("wait");
         self.inner.wait(until)

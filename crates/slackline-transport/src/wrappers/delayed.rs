@@ -83,6 +83,10 @@ impl<E: Endpoint> Endpoint for Delayed<E> {
         self.inner.release(lane, from, upto);
     }
 
+    fn progress(&mut self) {
+        self.inner.progress();
+    }
+
     fn wait(&mut self, until: Duration) -> Result<(), TransportError> {
         self.inner.wait(until)
     }
