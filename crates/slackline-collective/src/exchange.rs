@@ -62,26 +62,20 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     ///
     /// [`CollectiveError::TakeFirst`] if rounds that are due have not been taken, [`CollectiveError::Count`] if there is
     /// not one size for each rank, [`CollectiveError::AfterLeave`], [`CollectiveError::Fault`].
-    #[inline]
+    #[inline(always)]
     pub fn begin(&mut self, sizes: &[usize]) -> Result<Round<'_, E>, CollectiveError> {
         self.group.check()?;
         let state = &self.group.lanes[self.lane];
-        let (lane, lag) = (state.id, state.options.lag);
-        if sizes.len() != state.incoming.len() {
-            return Err(CollectiveError::Count { lane, given: sizes.len(), ranks: state.incoming.len() });
-        }
-        if state.left {
-            return Err(CollectiveError::AfterLeave { lane });
-        }
-        if state.due() {
-            return Err(CollectiveError::TakeFirst { lane, begun: state.begun, due: state.taken, lag });
+        if sizes.len() != state.incoming.len() || state.left || state.due() {
+            return Err(self.cannot_begin(sizes.len()));
         }
         if !state.has_credit(&mut self.group.endpoint) {
             self.group.wait_for_slots(self.lane)?;
         }
         let state = &mut self.group.lanes[self.lane];
-        state.sending.clear();
-        state.sending.extend_from_slice(sizes);
+        for (sending, &size) in state.sending.iter_mut().zip(sizes) {
+            *sending = size;
+        }
         state.expecting.clear();
         Ok(Round { lane: self.lane, lent: false, group: &mut *self.group })
     }
@@ -96,7 +90,7 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     ///
     /// [`CollectiveError::Fault`]: a rank died, was late past the deadline, broke the protocol, sent a message of a size
     /// other than [declared](Round::expect), or gave up.
-    #[inline]
+    #[inline(always)]
     pub fn take(&mut self) -> Result<Option<Complete<'_, E>>, CollectiveError> {
         if self.wait_until_ready()? { self.hand_out().map(Some) } else { Ok(None) }
     }
@@ -133,6 +127,7 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
             for (to, outgoing) in state.outgoing.iter_mut().enumerate() {
                 outgoing.send_farewell(&mut self.group.endpoint, state.id, to, state.begun);
             }
+            state.unsent = true;
             self.group.endpoint.notify();
         }
         Ok(())
@@ -153,29 +148,48 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
             return self.hand_out().map(Some);
         }
         // This rank has all it needs, but its peers may not: what still waits for slots has to be out before it ends.
-        if !self.state().all_sent() {
+        if self.state().unsent {
             self.group.wait_until_sent(self.lane)?;
         }
         Ok(None)
     }
 
+    #[cold]
+    fn cannot_begin(&self, given: usize) -> CollectiveError {
+        let state = self.state();
+        let (lane, lag, ranks) = (state.id, state.options.lag, state.incoming.len());
+        if given != ranks {
+            CollectiveError::Count { lane, given, ranks }
+        } else if state.left {
+            CollectiveError::AfterLeave { lane }
+        } else {
+            CollectiveError::TakeFirst { lane, begun: state.begun, due: state.taken, lag }
+        }
+    }
+
     /// Waits while the next round is due; whether it can be handed out.
-    #[inline]
+    #[inline(always)]
     fn wait_until_ready(&mut self) -> Result<bool, CollectiveError> {
         self.group.check()?;
+        let state = self.state();
+        if !state.outstanding() && !state.left && !state.unsent {
+            // The second look of a balanced rank, once a round.
+            return Ok(false);
+        }
         self.group.progress_lane(self.lane)?;
         self.record_lead();
-        if !self.state().ready() {
-            if !self.state().due() {
-                return Ok(false);
-            }
-            self.await_round()?;
+        if self.state().ready() {
+            return Ok(true);
         }
+        if !self.state().due() {
+            return Ok(false);
+        }
+        self.await_round()?;
         Ok(!self.state().finished())
     }
 
     /// Waits until the next round is complete, or all have left.
-    #[inline]
+    #[inline(never)]
     fn await_round(&mut self) -> Result<(), CollectiveError> {
         // Most waits of balanced ranks are over before the clock could be read.
         for _ in 0..LOOKS {
@@ -189,17 +203,16 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     }
 
     /// Notes how far ahead this rank is, once a round: on the first look at what has landed after it was published.
-    #[inline]
+    #[inline(always)]
     fn record_lead(&mut self) {
-        let rank = self.group.rank();
         let state = &mut self.group.lanes[self.lane];
         if mem::take(&mut state.lead_is_due) {
-            let lead = state.lead(rank);
+            let lead = state.lead();
             state.stats.record_lead(lead as usize);
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn hand_out(&mut self) -> Result<Complete<'_, E>, CollectiveError> {
         self.check_sizes()?;
         Ok(Complete { lane: self.lane, group: &mut *self.group })
@@ -210,8 +223,17 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     }
 
     /// Compares what came with what this rank had declared, before anybody reads it.
-    #[inline]
+    #[inline(always)]
     fn check_sizes(&mut self) -> Result<(), CollectiveError> {
+        let state = &self.group.lanes[self.lane];
+        if state.expected.is_empty() {
+            return Ok(());
+        }
+        self.check_declared()
+    }
+
+    #[cold]
+    fn check_declared(&mut self) -> Result<(), CollectiveError> {
         let state = &self.group.lanes[self.lane];
         let Some((_, expected)) = state.expected.front().filter(|(round, _)| *round == state.taken) else {
             return Ok(());
@@ -255,7 +277,7 @@ impl<E: Endpoint> Round<'_, E> {
     /// Room for the message to each rank, in rank order, all borrowed together; each has the size that was begun with,
     /// starts on a multiple of 64 bytes, and holds unspecified bytes until it is written. Where the transport shares
     /// memory and the message fits its slot, this *is* the receiver's memory.
-    #[inline]
+    #[inline(always)]
     pub fn messages_mut(&mut self) -> Messages<'_> {
         let state = &mut self.group.lanes[self.lane];
         let mut rooms = self.group.endpoint.rooms(state.id);
@@ -264,8 +286,7 @@ impl<E: Endpoint> Round<'_, E> {
             if size < room.len() {
                 *room = &mut mem::take(room)[..size];
             } else {
-                outgoing.stage.resize(size, 0);
-                *room = &mut outgoing.stage;
+                *room = outgoing.stage(size);
             }
         }
         rooms
@@ -288,7 +309,7 @@ impl<E: Endpoint> Round<'_, E> {
     /// # Errors
     ///
     /// None today; transports that can fail to send may bring some.
-    #[inline]
+    #[inline(always)]
     pub fn publish(mut self) -> Result<(), CollectiveError> {
         if !self.lent {
             self.messages_mut();
@@ -304,6 +325,7 @@ impl<E: Endpoint> Round<'_, E> {
             } else {
                 state.outgoing[to].send_staged(&mut group.endpoint, state.id, to, state.begun);
                 state.stats.fragmented += 1;
+                state.unsent = true;
             }
         }
         group.endpoint.notify();
@@ -341,7 +363,7 @@ impl<E: Endpoint> Complete<'_, E> {
 }
 
 impl<E: Endpoint> Drop for Complete<'_, E> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         let state = &mut self.group.lanes[self.lane];
         state.pop_round(&mut self.group.endpoint);

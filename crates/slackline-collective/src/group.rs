@@ -108,7 +108,7 @@ impl<E: Endpoint> Group<E> {
     }
 
     /// The group's fault, if this rank knows of one already.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check(&mut self) -> Result<(), CollectiveError> {
         if self.fault.is_none() && self.endpoint.poisoned().is_none() {
             return Ok(());
@@ -124,7 +124,7 @@ impl<E: Endpoint> Group<E> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn progress_lane(&mut self, lane: usize) -> Result<(), CollectiveError> {
         match self.lanes[lane].progress(&mut self.endpoint) {
             Ok(false) => Ok(()),
@@ -165,7 +165,7 @@ impl<E: Endpoint> Group<E> {
     /// Waits until everything that was published on `lane` is out.
     #[cold]
     pub(crate) fn wait_until_sent(&mut self, lane: usize) -> Result<(), CollectiveError> {
-        let waited = self.wait_until(lane, Awaited::Slot, |group| group.lanes[lane].all_sent())?;
+        let waited = self.wait_until(lane, Awaited::Slot, |group| !group.lanes[lane].unsent)?;
         self.lanes[lane].stats.blocked_on_credit += waited;
         Ok(())
     }
@@ -240,10 +240,7 @@ impl<E: Endpoint> Group<E> {
 
     /// Some lane that is in use still expects something of this peer.
     fn is_needed(&self, peer: Rank) -> bool {
-        self.lanes.iter().any(|lane| {
-            let in_use = lane.begun > 0 && !(lane.finished() && lane.all_sent());
-            in_use && !(lane.incoming[peer].left && lane.outgoing[peer].is_empty())
-        })
+        self.lanes.iter().any(|lane| lane.in_use() && !(lane.incoming[peer].left && lane.outgoing[peer].is_empty()))
     }
 
     fn blame(
@@ -266,7 +263,7 @@ impl<E: Endpoint> Group<E> {
 
 impl<E: Endpoint> Drop for Group<E> {
     fn drop(&mut self) {
-        let unfinished = self.lanes.iter().position(|lane| lane.begun > 0 && !(lane.finished() && lane.all_sent()));
+        let unfinished = self.lanes.iter().position(LaneState::in_use);
         if let (Some(lane), None) = (unfinished, &self.fault) {
             let rank = self.rank();
             let mut fault =

@@ -27,8 +27,12 @@ pub(crate) struct LaneState {
     pub(crate) taken: u64,
     /// This rank will begin no more rounds.
     pub(crate) left: bool,
+    /// What the peers have published, summed up whenever something has landed.
+    arrivals: Arrivals,
+    /// Some outbox is not empty.
+    pub(crate) unsent: bool,
     /// The sizes of the round that has begun, and those that are declared for it (none: empty).
-    pub(crate) sending: Sizes,
+    pub(crate) sending: Vec<usize>,
     pub(crate) expecting: Sizes,
     /// A round was published since the lead was noted.
     pub(crate) lead_is_due: bool,
@@ -40,8 +44,18 @@ pub(crate) struct LaneState {
     pub(crate) stats: LaneStats,
 }
 
+/// The peers' rounds, summed up. A peer that has left counts as having published all rounds, as empty ones.
+#[derive(Clone, Copy, Default)]
+struct Arrivals {
+    /// Rounds that every rank has published, this one included.
+    all: u64,
+    /// Rounds that every other rank has published.
+    others: u64,
+    /// Rounds that some rank has published, in fact.
+    any: u64,
+}
+
 /// What has come from one peer.
-#[derive(Default)]
 pub(crate) struct Incoming {
     /// Slots looked at.
     scanned: u64,
@@ -51,15 +65,18 @@ pub(crate) struct Incoming {
     pub(crate) arrived: u64,
     /// The peer has left: it publishes no round from `arrived` on.
     pub(crate) left: bool,
-    /// The messages of rounds `taken .. arrived`.
+    /// The messages of rounds `taken .. arrived` are the slots `released .. scanned`, one each, and `queue` is empty. So it
+    /// is while no message is larger than a slot.
+    plain: bool,
+    /// The messages of rounds `taken .. arrived`, unless they are plain.
     queue: VecDeque<Message>,
     partial: Option<Partial>,
 }
 
 /// A whole message that has not been given back.
 enum Message {
-    /// In the ring, in one slot.
-    InPlace { slot: u64, bytes: usize },
+    /// In the ring, in this slot.
+    InPlace(u64),
     /// Put together from fragments, or moved out of their way.
     Copied(Vec<u8>),
 }
@@ -76,8 +93,8 @@ pub(crate) struct Outgoing {
     /// Published messages that did not fit the free slots, oldest first. A round begins only when this is empty, so that
     /// it never holds more than one message and the farewell.
     outbox: VecDeque<Parcel>,
-    /// Room for a message that is larger than a slot.
-    pub(crate) stage: Vec<u8>,
+    /// Memory of [`stage`](Self::stage).
+    stage: Vec<u8>,
 }
 
 struct Parcel {
@@ -90,12 +107,14 @@ impl LaneState {
         LaneState {
             id,
             options,
-            incoming: (0..ranks).map(|_| Incoming::default()).collect(),
+            incoming: (0..ranks).map(|_| Incoming::new()).collect(),
             outgoing: (0..ranks).map(|_| Outgoing::default()).collect(),
             begun: 0,
             taken: 0,
             left: false,
-            sending: Sizes::new(),
+            arrivals: Arrivals { others: if ranks == 1 { u64::MAX } else { 0 }, ..Arrivals::default() },
+            unsent: false,
+            sending: vec![0; ranks],
             expecting: Sizes::new(),
             lead_is_due: false,
             expected: VecDeque::new(),
@@ -106,32 +125,69 @@ impl LaneState {
 
     /// Takes in what has landed and sends what waits for slots. `Ok(true)`: peers are to be notified; `Err` names the peer
     /// that broke the protocol and how.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn progress<E: Endpoint>(&mut self, endpoint: &mut E) -> Result<bool, (Rank, &'static str)> {
         endpoint.progress();
-        let mut moved = false;
+        let (mut news, mut moved) = (false, false);
         for (from, incoming) in self.incoming.iter_mut().enumerate() {
-            let fragments = incoming.scan(endpoint, self.id, from).map_err(|why| (from, why))?;
-            self.peers_may_lack_slots |= fragments;
-            moved |= fragments;
-        }
-        for (to, outgoing) in self.outgoing.iter_mut().enumerate() {
-            if !outgoing.outbox.is_empty() {
-                moved |= outgoing.pump(endpoint, self.id, to);
+            let landed = endpoint.landed(self.id, from);
+            if landed != incoming.scanned {
+                let fragments = incoming
+                    .scan(endpoint, self.id, from, landed, &mut self.stats.bytes_received)
+                    .map_err(|why| (from, why))?;
+                self.peers_may_lack_slots |= fragments;
+                moved |= fragments;
+                news = true;
             }
         }
+        if news {
+            self.sum_up(endpoint.rank());
+        }
+        if self.unsent {
+            moved |= self.pump(endpoint);
+        }
         Ok(moved)
+    }
+
+    /// Brings [`Arrivals`] up to date.
+    #[inline(always)]
+    fn sum_up(&mut self, own: Rank) {
+        let mut sum = Arrivals { all: u64::MAX, others: u64::MAX, any: 0 };
+        for (from, peer) in self.incoming.iter().enumerate() {
+            let upto = if peer.left { u64::MAX } else { peer.arrived };
+            sum.all = sum.all.min(upto);
+            sum.others = sum.others.min(if from == own { u64::MAX } else { upto });
+            sum.any = sum.any.max(peer.arrived);
+        }
+        self.arrivals = sum;
+    }
+
+    /// Sends what waits for slots; `true` where something went.
+    #[cold]
+    fn pump<E: Endpoint>(&mut self, endpoint: &mut E) -> bool {
+        let mut moved = false;
+        for (to, outgoing) in self.outgoing.iter_mut().enumerate() {
+            moved |= outgoing.pump(endpoint, self.id, to);
+        }
+        self.unsent = self.outgoing.iter().any(|outgoing| !outgoing.is_empty());
+        moved
     }
 
     /// All messages of the next round are here; a peer that has left counts as having sent nothing.
     #[inline]
     pub(crate) fn complete(&self) -> bool {
-        self.incoming.iter().all(|peer| peer.arrived > self.taken || peer.left)
+        self.arrivals.all > self.taken
     }
 
     /// Every rank has left, and every round has been handed out.
+    #[inline]
     pub(crate) fn finished(&self) -> bool {
-        self.left && self.incoming.iter().all(|peer| peer.left && peer.arrived <= self.taken)
+        self.left && self.arrivals.all == u64::MAX && self.arrivals.any <= self.taken
+    }
+
+    /// Has begun, and is not over for this rank.
+    pub(crate) fn in_use(&self) -> bool {
+        self.begun > 0 && (self.unsent || !self.finished())
     }
 
     /// The next round has to be handed out before this rank may go on.
@@ -163,15 +219,9 @@ impl LaneState {
     }
 
     /// A round can begin without waiting: each peer has a free slot and nothing older waits for one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn has_credit<E: Endpoint>(&self, endpoint: &mut E) -> bool {
-        let free = |(to, out): (Rank, &Outgoing)| out.outbox.is_empty() && endpoint.free_slots(self.id, to) > 0;
-        self.outgoing.iter().enumerate().all(free)
-    }
-
-    /// Nothing that was published still waits for slots.
-    pub(crate) fn all_sent(&self) -> bool {
-        self.outgoing.iter().all(Outgoing::is_empty)
+        !self.unsent && (0..self.outgoing.len()).all(|to| endpoint.free_slots(self.id, to) > 0)
     }
 
     /// The peers that keep a round from beginning.
@@ -182,32 +232,30 @@ impl LaneState {
 
     /// Rounds by which this rank is ahead of its slowest peer that has not left.
     #[inline]
-    pub(crate) fn lead(&self, own: Rank) -> u64 {
-        let others = self.incoming.iter().enumerate().filter(|(rank, peer)| *rank != own && !peer.left);
-        others.map(|(_, peer)| self.begun.saturating_sub(peer.arrived)).max().unwrap_or(0)
+    pub(crate) fn lead(&self) -> u64 {
+        self.begun.saturating_sub(self.arrivals.others)
     }
 
     /// The message of the next round from `from`; empty where that rank has left.
     #[inline]
     pub(crate) fn message<'a, E: Endpoint>(&'a self, endpoint: &'a E, from: Rank) -> &'a [u8] {
-        match self.incoming[from].queue.front() {
-            Some(Message::InPlace { slot, .. }) => endpoint.message(self.id, from, *slot),
+        let incoming = &self.incoming[from];
+        if incoming.plain {
+            let here = incoming.released < incoming.scanned;
+            return if here { endpoint.message(self.id, from, incoming.released) } else { &[] };
+        }
+        match incoming.queue.front() {
+            Some(Message::InPlace(slot)) => endpoint.message(self.id, from, *slot),
             Some(Message::Copied(bytes)) => bytes,
             None => &[],
         }
     }
 
     /// Forgets the round that has been handed out and gives its slots back.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pop_round<E: Endpoint>(&mut self, endpoint: &mut E) {
         for (from, incoming) in self.incoming.iter_mut().enumerate() {
-            let bytes = match incoming.queue.pop_front() {
-                Some(Message::InPlace { bytes, .. }) => bytes,
-                Some(Message::Copied(bytes)) => bytes.len(),
-                None => 0,
-            };
-            self.stats.bytes_received += bytes as u64;
-            incoming.give_back(endpoint, self.id, from);
+            incoming.pop(endpoint, self.id, from);
         }
         self.taken += 1;
         self.stats.taken += 1;
@@ -218,30 +266,73 @@ impl LaneState {
 }
 
 impl Incoming {
-    /// Looks at every slot that has landed since the last time; `Ok(true)` where some need not be kept for a whole message.
-    #[inline]
-    fn scan<E: Endpoint>(&mut self, endpoint: &mut E, lane: Lane, from: Rank) -> Result<bool, &'static str> {
-        let landed = endpoint.landed(lane, from);
-        if self.scanned == landed {
-            return Ok(false);
+    fn new() -> Self {
+        Incoming {
+            scanned: 0,
+            released: 0,
+            arrived: 0,
+            left: false,
+            plain: true,
+            queue: VecDeque::new(),
+            partial: None,
         }
+    }
+
+    /// Looks at every slot that has landed since the last time, and counts the bytes of whole messages; `Ok(true)` where
+    /// some slots need not be kept for a whole message.
+    #[inline(always)]
+    fn scan<E: Endpoint>(
+        &mut self,
+        endpoint: &mut E,
+        lane: Lane,
+        from: Rank,
+        landed: u64,
+        bytes: &mut u64,
+    ) -> Result<bool, &'static str> {
         let slot_bytes = endpoint.shape().lanes[lane.index()].slot_bytes;
+        while self.plain && self.scanned < landed {
+            let length = endpoint.message(lane, from, self.scanned).len();
+            if length == slot_bytes || self.left {
+                return self.scan_fragments(endpoint, lane, from, landed, bytes);
+            }
+            *bytes += length as u64;
+            self.arrived += 1;
+            self.scanned += 1;
+        }
+        if self.plain { Ok(false) } else { self.scan_fragments(endpoint, lane, from, landed, bytes) }
+    }
+
+    /// The same, where some slots hold something else than a whole message.
+    #[cold]
+    fn scan_fragments<E: Endpoint>(
+        &mut self,
+        endpoint: &mut E,
+        lane: Lane,
+        from: Rank,
+        landed: u64,
+        bytes: &mut u64,
+    ) -> Result<bool, &'static str> {
+        if std::mem::take(&mut self.plain) {
+            self.queue.extend((self.released..self.scanned).map(Message::InPlace));
+        }
+        let slots = endpoint.shape().lanes[lane.index()];
         let mut spent = false;
         while self.scanned < landed {
             let slot = endpoint.message(lane, from, self.scanned);
-            if slot.len() < slot_bytes {
+            if slot.len() < slots.slot_bytes {
                 if self.partial.is_some() || self.left {
                     return Err(if self.left { AFTER_FAREWELL } else { OUT_OF_ORDER });
                 }
-                self.queue.push_back(Message::InPlace { slot: self.scanned, bytes: slot.len() });
+                *bytes += slot.len() as u64;
+                self.queue.push_back(Message::InPlace(self.scanned));
                 self.arrived += 1;
             } else {
-                self.accept(slot)?;
+                *bytes += self.accept(slot)?;
                 spent = true;
             }
             self.scanned += 1;
         }
-        if self.scanned - self.released == endpoint.shape().lanes[lane.index()].slots as u64 {
+        if self.scanned - self.released == slots.slots as u64 {
             spent |= self.unblock(endpoint, lane, from);
         }
         if spent {
@@ -250,9 +341,8 @@ impl Incoming {
         Ok(spent)
     }
 
-    /// Takes in a full slot: a fragment or the farewell.
-    #[cold]
-    fn accept(&mut self, slot: &[u8]) -> Result<(), &'static str> {
+    /// Takes in a full slot: a fragment or the farewell. Returns the bytes of the message that it makes whole.
+    fn accept(&mut self, slot: &[u8]) -> Result<u64, &'static str> {
         let (header, fragment) = Header::read(slot)?;
         let total = usize::try_from(header.total).map_err(|_| "a message larger than memory")?;
         if self.left {
@@ -266,7 +356,7 @@ impl Incoming {
                 return Err("a farewell within a message");
             }
             self.left = true;
-            return Ok(());
+            return Ok(0);
         }
         match &mut self.partial {
             // Grown as bytes come, never by what a header claims.
@@ -279,8 +369,9 @@ impl Incoming {
         if let Some(whole) = self.partial.take_if(|partial| partial.data.len() == partial.total) {
             self.queue.push_back(Message::Copied(whole.data));
             self.arrived += 1;
+            return Ok(header.total);
         }
-        Ok(())
+        Ok(0)
     }
 
     /// In a full ring, moves whole messages out of the way of fragments; `true` where it did.
@@ -288,25 +379,37 @@ impl Incoming {
     /// Slots are given back in order, so a whole message keeps the spent slots behind it from being used again. It may be
     /// waiting for a round that cannot complete before its sender, which has no slot left, gets on. A ring that is full of
     /// whole messages only is left alone: that is the state that `k + 1` slots exclude.
-    #[cold]
     fn unblock<E: Endpoint>(&mut self, endpoint: &E, lane: Lane, from: Rank) -> bool {
-        let whole = self.queue.iter().filter(|message| matches!(message, Message::InPlace { .. })).count() as u64;
+        let whole = self.queue.iter().filter(|message| matches!(message, Message::InPlace(_))).count() as u64;
         if whole == 0 || whole == self.scanned - self.released {
             return false;
         }
         for message in &mut self.queue {
-            if let Message::InPlace { slot, .. } = *message {
+            if let Message::InPlace(slot) = *message {
                 *message = Message::Copied(endpoint.message(lane, from, slot).to_vec());
             }
         }
         true
     }
 
-    /// Gives back every slot in front of the oldest message that is still in the ring.
-    #[inline]
+    /// Forgets the oldest message and gives its slot back.
+    #[inline(always)]
+    fn pop<E: Endpoint>(&mut self, endpoint: &mut E, lane: Lane, from: Rank) {
+        if !self.plain {
+            self.queue.pop_front();
+            self.give_back(endpoint, lane, from);
+            self.plain = self.queue.is_empty() && self.partial.is_none();
+        } else if self.released < self.scanned {
+            self.released += 1;
+            endpoint.release(lane, from, self.released);
+        }
+    }
+
+    /// Gives back every slot in front of the oldest message that is still in the ring: all of them, if none is.
+    #[cold]
     fn give_back<E: Endpoint>(&mut self, endpoint: &mut E, lane: Lane, from: Rank) {
         let held = self.queue.iter().find_map(|message| match message {
-            Message::InPlace { slot, .. } => Some(*slot),
+            Message::InPlace(slot) => Some(*slot),
             Message::Copied(_) => None,
         });
         let upto = held.unwrap_or(self.scanned);
@@ -323,7 +426,15 @@ impl Incoming {
 }
 
 impl Outgoing {
+    /// Room for a message of `size` bytes that is larger than a slot.
+    #[cold]
+    pub(crate) fn stage(&mut self, size: usize) -> &mut [u8] {
+        self.stage.resize(size, 0);
+        &mut self.stage
+    }
+
     /// Queues the staged message of `round` and sends what fits now.
+    #[cold]
     pub(crate) fn send_staged<E: Endpoint>(&mut self, endpoint: &mut E, lane: Lane, to: Rank, round: u64) {
         let bytes = std::mem::take(&mut self.stage);
         let header = Header { leave: false, round, total: bytes.len() as u64, offset: 0 };

@@ -11,7 +11,7 @@ pub struct LaneStats {
     pub taken: u64,
     /// Payload bytes published, to this rank itself included.
     pub bytes_sent: u64,
-    /// Payload bytes handed out.
+    /// Payload bytes that have arrived, handed out or not.
     pub bytes_received: u64,
     /// Messages that were larger than a slot and went in fragments.
     pub fragmented: u64,
@@ -30,10 +30,14 @@ impl LaneStats {
         self.lead.iter().rposition(|&count| count > 0).unwrap_or(0)
     }
 
+    #[inline]
     pub(crate) fn record_lead(&mut self, lead: usize) {
-        if self.lead.len() <= lead {
-            self.lead.resize(lead + 1, 0);
+        match self.lead.get_mut(lead) {
+            Some(count) => *count += 1,
+            None => {
+                self.lead.resize(lead + 1, 0);
+                self.lead[lead] = 1;
+            }
         }
-        self.lead[lead] += 1;
     }
 }

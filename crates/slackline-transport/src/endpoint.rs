@@ -84,7 +84,7 @@ pub const SLOT_ALIGN: usize = 64;
 pub const POISON_BYTES: usize = 240;
 
 /// The next free slot towards each peer, in rank order, borrowed together so that one pass over the tables can write to
-/// all of them. A peer without a free slot has an empty slice.
+/// all of them. A peer without a free slot, or whose free slots were not asked for since it had none, has an empty slice.
 pub type Rooms<'a> = SmallVec<[&'a mut [u8]; 8]>;
 
 /// What a peer's process or thread is doing, as far as the transport can tell.

@@ -210,13 +210,13 @@ impl Endpoint for RingEndpoint {
 
     #[inline]
     fn rooms(&mut self, lane: Lane) -> Rooms<'_> {
-        let first = self.index(lane, 0);
-        for index in first..first + self.ranks {
-            if let Err(corrupt) = self.pairs[index].free() {
-                self.corrupt(index, corrupt);
-            }
+        let pairs = lane.index() * self.ranks..(lane.index() + 1) * self.ranks;
+        // Pushed one by one: collecting makes a copy of the whole list.
+        let mut rooms = Rooms::new();
+        for pair in &mut self.pairs[pairs] {
+            rooms.push(pair.room());
         }
-        self.pairs[first..first + self.ranks].iter_mut().map(Pair::room).collect()
+        rooms
     }
 
     #[inline]
