@@ -1,6 +1,7 @@
 //! What a user does with a lane: begin, publish, take, drain.
 
 use std::mem;
+use std::time::Duration;
 
 use slackline_transport::{Endpoint, Rank};
 use smallvec::SmallVec;
@@ -12,6 +13,12 @@ use crate::{CollectiveError, Fault, FaultKind};
 /// How often a rank that has to wait looks before it waits in earnest: about a microsecond for a few peers, which costs
 /// little even where ranks share a core.
 const LOOKS: u32 = 64;
+
+/// A rank lingers for the newest round for one part in so many of its iteration: less than this share of its throughput is
+/// what it can cost, and a rank that is further ahead than one round does not linger at all.
+const LINGER_SHARE: u32 = 20;
+/// And never longer than this.
+const LINGER_MOST: Duration = Duration::from_millis(1);
 
 /// Room for the messages of one round, one slice for each rank, in rank order.
 pub type Messages<'a> = SmallVec<[&'a mut [u8]; 8]>;
@@ -83,7 +90,9 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     /// The next complete round, in order; `None` when this rank may go on.
     ///
     /// Waits only while a round that is due (round `i - lag` or older, after round `i` has been published) is incomplete.
-    /// With elastic delivery it hands out later rounds too, if they are complete already. After [`leave`](Exchange::leave)
+    /// With elastic delivery it hands out later rounds too, if they are complete already; for the newest round, when all
+    /// older ones have been handed out, it lingers up to a twentieth of an iteration (1 ms at most), so that balanced ranks
+    /// see no latency from the lag. After [`leave`](Exchange::leave)
     /// it waits for every round until all ranks have left.
     ///
     /// # Errors
@@ -182,7 +191,7 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
             return Ok(true);
         }
         if !self.state().due() {
-            return Ok(false);
+            return if self.state().may_linger() { self.linger() } else { Ok(false) };
         }
         self.await_round()?;
         Ok(!self.state().finished())
@@ -200,6 +209,31 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
             }
         }
         self.group.wait_for_round(self.lane)
+    }
+
+    /// Waits a little for the newest round although the lag would let this rank go on; whether it came.
+    ///
+    /// Ranks that are balanced finish within microseconds of each other. Without this, the first of them would find the
+    /// round incomplete, begin the next iteration, and hand the round out a whole iteration later.
+    #[inline(never)]
+    fn linger(&mut self) -> Result<bool, CollectiveError> {
+        for _ in 0..LOOKS {
+            std::hint::spin_loop();
+            self.group.progress_lane(self.lane)?;
+            if self.state().complete() {
+                return Ok(true);
+            }
+        }
+        let now = self.group.endpoint.now();
+        let state = &mut self.group.lanes[self.lane];
+        let Some((then, round)) = state.lingered.replace((now, state.begun)) else {
+            return Ok(false);
+        };
+        let Some(rounds) = state.begun.checked_sub(round).filter(|rounds| *rounds > 0) else {
+            return Ok(false);
+        };
+        let iteration = now.saturating_sub(then) / u32::try_from(rounds).unwrap_or(u32::MAX);
+        self.group.linger(self.lane, now, now + (iteration / LINGER_SHARE).min(LINGER_MOST))
     }
 
     /// Notes how far ahead this rank is, once a round: on the first look at what has landed after it was published.

@@ -153,6 +153,23 @@ impl<E: Endpoint> Group<E> {
         Ok(())
     }
 
+    /// Waits until the next round of `lane` is complete, but not past `until`; whether it is. Late peers are no fault here.
+    pub(crate) fn linger(&mut self, lane: usize, begin: Duration, until: Duration) -> Result<bool, CollectiveError> {
+        loop {
+            for other in 0..self.lanes.len() {
+                self.progress_lane(other)?;
+            }
+            let now = self.endpoint.now();
+            let complete = self.lanes[lane].complete();
+            if complete || now >= until {
+                self.lanes[lane].stats.lingered += now.saturating_sub(begin);
+                return Ok(complete);
+            }
+            self.check()?;
+            self.endpoint.wait(until)?;
+        }
+    }
+
     /// Waits until a round can begin on `lane`.
     #[cold]
     pub(crate) fn wait_for_slots(&mut self, lane: usize) -> Result<(), CollectiveError> {

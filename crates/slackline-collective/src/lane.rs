@@ -3,6 +3,7 @@
 //! Everything here is arithmetic on counters and never waits; [`Group`](crate::Group) waits.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use slackline_transport::{Endpoint, Lane, Rank};
 use smallvec::SmallVec;
@@ -34,6 +35,8 @@ pub(crate) struct LaneState {
     /// The sizes of the round that has begun, and those that are declared for it (none: empty).
     pub(crate) sending: Vec<usize>,
     pub(crate) expecting: Sizes,
+    /// When this rank last lingered for a round, and how many it had published then.
+    pub(crate) lingered: Option<(Duration, u64)>,
     /// A round was published since the lead was noted.
     pub(crate) lead_is_due: bool,
     /// Sizes that this rank declared it would receive, by round, from the oldest that is not taken yet.
@@ -116,6 +119,7 @@ impl LaneState {
             unsent: false,
             sending: vec![0; ranks],
             expecting: Sizes::new(),
+            lingered: None,
             lead_is_due: false,
             expected: VecDeque::new(),
             peers_may_lack_slots: slots < options.slots(),
@@ -204,6 +208,12 @@ impl LaneState {
             Delivery::Fixed => self.due(),
         };
         wanted && self.complete() && !self.finished()
+    }
+
+    /// Only the newest round is not handed out yet, and elastic delivery may hand it out as soon as it is complete.
+    #[inline]
+    pub(crate) fn may_linger(&self) -> bool {
+        self.options.delivery == Delivery::Elastic && !self.left && self.begun == self.taken + 1
     }
 
     /// Rounds that this rank has published are not handed out yet.

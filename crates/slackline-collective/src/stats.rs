@@ -17,6 +17,8 @@ pub struct LaneStats {
     pub fragmented: u64,
     /// Time spent waiting for a round that was due.
     pub blocked_on_bound: Duration,
+    /// Time spent waiting for a round that was not due, only just incomplete.
+    pub lingered: Duration,
     /// Time spent waiting for a free slot; zero with the default number of slots unless messages are fragmented.
     pub blocked_on_credit: Duration,
     /// `lead[n]` counts the rounds at whose publication this rank was `n` rounds ahead of its slowest peer. Never longer
