@@ -72,18 +72,17 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     #[inline(always)]
     pub fn begin(&mut self, sizes: &[usize]) -> Result<Round<'_, E>, CollectiveError> {
         self.group.check()?;
-        let state = &self.group.lanes[self.lane];
+        let state = &mut self.group.lanes[self.lane];
         if sizes.len() != state.incoming.len() || state.left || state.due() {
             return Err(self.cannot_begin(sizes.len()));
         }
-        if !state.has_credit(&mut self.group.endpoint) {
-            self.group.wait_for_slots(self.lane)?;
-        }
-        let state = &mut self.group.lanes[self.lane];
         for (sending, &size) in state.sending.iter_mut().zip(sizes) {
             *sending = size;
         }
         state.expecting.clear();
+        if !state.has_credit(&mut self.group.endpoint) {
+            self.group.wait_for_slots(self.lane)?;
+        }
         Ok(Round { lane: self.lane, lent: false, group: &mut *self.group })
     }
 
@@ -113,7 +112,7 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     pub fn flush(&mut self) -> Result<Option<Complete<'_, E>>, CollectiveError> {
         self.group.check()?;
         self.group.progress_lane(self.lane)?;
-        self.record_lead();
+        self.group.lanes[self.lane].record_lead();
         if !self.state().outstanding() {
             return Ok(None);
         }
@@ -180,18 +179,23 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     #[inline(always)]
     fn wait_until_ready(&mut self) -> Result<bool, CollectiveError> {
         self.group.check()?;
-        let state = self.state();
+        // One place, looked up once: this is the path of every round.
+        let state = &mut self.group.lanes[self.lane];
         if !state.outstanding() && !state.left && !state.unsent {
             // The second look of a balanced rank, once a round.
             return Ok(false);
         }
-        self.group.progress_lane(self.lane)?;
-        self.record_lead();
-        if self.state().ready() {
+        match state.progress(&mut self.group.endpoint) {
+            Ok(false) => {}
+            Ok(true) => self.group.endpoint.notify(),
+            Err((from, why)) => return Err(self.group.broken_protocol(self.lane, from, why)),
+        }
+        state.record_lead();
+        if state.ready() {
             return Ok(true);
         }
-        if !self.state().due() {
-            return if self.state().may_linger() { self.linger() } else { Ok(false) };
+        if !state.due() {
+            return if state.may_linger() { self.linger() } else { Ok(false) };
         }
         self.await_round()?;
         Ok(!self.state().finished())
@@ -234,16 +238,6 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
         };
         let iteration = now.saturating_sub(then) / u32::try_from(rounds).unwrap_or(u32::MAX);
         self.group.linger(self.lane, now, now + (iteration / LINGER_SHARE).min(LINGER_MOST))
-    }
-
-    /// Notes how far ahead this rank is, once a round: on the first look at what has landed after it was published.
-    #[inline(always)]
-    fn record_lead(&mut self) {
-        let state = &mut self.group.lanes[self.lane];
-        if mem::take(&mut state.lead_is_due) {
-            let lead = state.lead();
-            state.stats.record_lead(lead as usize);
-        }
     }
 
     #[inline(always)]

@@ -137,7 +137,7 @@ impl<E: Endpoint> Group<E> {
     }
 
     #[cold]
-    fn broken_protocol(&mut self, lane: usize, from: Rank, why: &str) -> CollectiveError {
+    pub(crate) fn broken_protocol(&mut self, lane: usize, from: Rank, why: &str) -> CollectiveError {
         let round = self.lanes[lane].incoming[from].arrived;
         let mut fault = Fault::new(FaultKind::Protocol, vec![from], self.rank(), self.lanes[lane].id, round);
         fault.note = why.to_owned();

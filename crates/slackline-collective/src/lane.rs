@@ -246,6 +246,15 @@ impl LaneState {
         self.begun.saturating_sub(self.arrivals.others)
     }
 
+    /// Notes how far ahead this rank is, once a round: on the first look at what has landed after it was published.
+    #[inline(always)]
+    pub(crate) fn record_lead(&mut self) {
+        if std::mem::take(&mut self.lead_is_due) {
+            let lead = self.lead();
+            self.stats.record_lead(lead as usize);
+        }
+    }
+
     /// The message of the next round from `from`; empty where that rank has left.
     #[inline]
     pub(crate) fn message<'a, E: Endpoint>(&'a self, endpoint: &'a E, from: Rank) -> &'a [u8] {

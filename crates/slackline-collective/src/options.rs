@@ -62,21 +62,14 @@ impl LaneOptions {
 
     /// The rings for this lane with messages of up to `largest_message` bytes.
     ///
-    /// At least `2 * lag + 2` slots, from which no rank ever waits for a slot (the argument is in `docs/collective.md`),
-    /// each a little larger than the largest message. Where messages are small there are up to 14, so that
-    /// a sender looks at its receiver's counter less often than every other round. Messages larger than a slot still pass,
-    /// in fragments and with one copy on either side.
+    /// `2 * lag + 2` slots, from which no rank ever waits for a slot (the argument is in `docs/collective.md`),
+    /// each a little larger than the largest message. Messages larger than a slot still pass, in fragments and with one copy
+    /// on either side.
     pub fn shape(&self, largest_message: usize) -> LaneShape {
         let slot_bytes = largest_message.saturating_add(1).max(HEADER_BYTES + 1);
-        let small = (SMALL_RING_BYTES / slot_bytes).min(SMALL_RING_SLOTS);
-        LaneShape { slots: self.slots().max(small), slot_bytes }
+        LaneShape { slots: self.slots(), slot_bytes }
     }
 }
-
-/// A ring of small messages has no more slots than this for its own sake.
-const SMALL_RING_SLOTS: usize = 14;
-/// And no more bytes than this: a part of a first-level cache.
-const SMALL_RING_BYTES: usize = 16 << 10;
 
 /// A group's rules; equal on every rank.
 #[derive(Clone, Debug)]

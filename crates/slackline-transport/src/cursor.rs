@@ -1,17 +1,20 @@
 //! Where each side of a ring stands: the arithmetic on counters, without the memory.
 //!
-//! A ring has two counters in shared memory, each with one writer: how many messages were *published* (written by the
-//! sender) and how many slots were *released* (written by the receiver). They only grow; their difference is the number
-//! of slots in use. The two types here are each side's own copy of both, so that neither side touches the other's cache
-//! line without need, and no counter is ever updated by a read-modify-write.
+//! Two things are counted, each by one writer in shared memory: the messages *published* (by the sender) and the slots
+//! *released* (by the receiver). Both counts only grow; their difference is the number of slots in use. `released` is one
+//! word. `published` is a word for each slot, its mark, which holds the count as it was when that slot was last published:
+//! message `n` is here when the mark of slot `n % slots` holds `n + 1`. The two types here are each side's own copy of
+//! both, so that neither side touches the other's cache line without need, and no counter is ever updated by a
+//! read-modify-write.
 //!
-//! The publisher writes a message and then stores `published` with release; the receiver loads it with acquire and then
+//! The publisher writes a message and then stores its mark with release; the receiver loads the mark with acquire and then
 //! reads the message. The same pair on `released` hands the slot back: the sender writes it again only after an acquire
-//! load that saw the receiver's release store.
+//! load that saw the receiver's release store, or the receiver's word for it in a mark of its own, which is loaded with
+//! acquire as well.
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// A counter in shared memory holds a value that its writer cannot have put there: it went backwards, or past the ring.
+/// A counter in shared memory holds a value that its writer cannot have put there: it went backwards, or too far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Implausible(pub u64);
 
@@ -61,36 +64,47 @@ impl Outgoing {
         Ok(true)
     }
 
+    /// Takes over a count of the receiver's that came another way; it may be older than what this side knows.
+    #[inline]
+    pub fn learn(&mut self, released: u64) -> Result<(), Implausible> {
+        if released > self.published {
+            return Err(Implausible(released));
+        }
+        self.released = self.released.max(released);
+        Ok(())
+    }
+
     /// The slot that the next message goes to.
     #[inline]
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Makes what was written to the slot at [`index`](Self::index) the next message.
+    /// Makes what was written to the slot at [`index`](Self::index) the next message; `mark` is that slot's.
     ///
     /// # Panics
     ///
     /// If no slot is known to be free.
     #[inline]
-    pub fn publish(&mut self, published: &AtomicU64) {
+    pub fn publish(&mut self, mark: &AtomicU64) {
         assert!(self.known_free() > 0, "published without a free slot");
         self.published += 1;
         self.index += 1;
         if self.index as u64 == self.slots {
             self.index = 0;
         }
-        published.store(self.published, Ordering::Release);
+        mark.store(self.published, Ordering::Release);
     }
 }
 
 /// The receiver's side of a ring.
 #[derive(Clone, Debug)]
 pub struct Incoming {
-    /// `published` as last read.
     landed: u64,
     released: u64,
     slots: u64,
+    /// `landed % slots`.
+    next: usize,
     /// `released % slots`.
     index: usize,
 }
@@ -98,7 +112,7 @@ pub struct Incoming {
 impl Incoming {
     /// The receiver's side of a new ring of `slots` slots.
     pub fn new(slots: usize) -> Self {
-        Incoming { landed: 0, released: 0, slots: slots as u64, index: 0 }
+        Incoming { landed: 0, released: 0, slots: slots as u64, next: 0, index: 0 }
     }
 
     /// How many messages have landed, from this side's copy alone.
@@ -107,17 +121,32 @@ impl Incoming {
         self.landed
     }
 
-    /// Reads the sender's counter; whether it had moved.
+    /// How many messages have been released.
     #[inline]
-    pub fn refresh(&mut self, published: &AtomicU64) -> Result<bool, Implausible> {
-        let now = published.load(Ordering::Acquire);
-        if now == self.landed {
-            return Ok(false);
-        }
-        if now < self.landed || now - self.released > self.slots {
-            return Err(Implausible(now));
+    pub fn released(&self) -> u64 {
+        self.released
+    }
+
+    /// The slot that the next message will land in.
+    #[inline]
+    pub fn next(&self) -> usize {
+        self.next
+    }
+
+    /// Reads the mark of the slot at [`next`](Self::next); whether the next message has landed.
+    #[inline]
+    pub fn refresh(&mut self, mark: &AtomicU64) -> Result<bool, Implausible> {
+        let now = mark.load(Ordering::Acquire);
+        if now != self.landed + 1 {
+            // What the slot held before, if anything.
+            let before = (self.landed + 1).saturating_sub(self.slots);
+            return if now == before { Ok(false) } else { Err(Implausible(now)) };
         }
         self.landed = now;
+        self.next += 1;
+        if self.next as u64 == self.slots {
+            self.next = 0;
+        }
         Ok(true)
     }
 
@@ -157,13 +186,14 @@ mod tests {
 
     #[test]
     fn a_ring_of_three_counts_around_its_end() {
-        let (published, released) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (marks, released) = ([0; 3].map(AtomicU64::new), AtomicU64::new(0));
         let (mut out, mut inc) = (Outgoing::new(3), Incoming::new(3));
         for number in 0..20u64 {
             assert!(out.free(&released).unwrap() > 0);
             assert_eq!(out.index(), (number % 3) as usize);
-            out.publish(&published);
-            assert!(inc.refresh(&published).unwrap());
+            assert!(!inc.refresh(&marks[inc.next()]).unwrap());
+            out.publish(&marks[out.index()]);
+            assert!(inc.refresh(&marks[inc.next()]).unwrap());
             assert_eq!(inc.landed(), number + 1);
             assert_eq!(inc.index_of(number), Some((number % 3) as usize));
             assert_eq!(inc.index_of(number + 1), None);
@@ -177,30 +207,39 @@ mod tests {
 
     #[test]
     fn a_full_ring_has_no_free_slot_until_one_is_released() {
-        let (published, released) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (marks, released) = ([0; 2].map(AtomicU64::new), AtomicU64::new(0));
         let (mut out, mut inc) = (Outgoing::new(2), Incoming::new(2));
-        out.publish(&published);
-        out.publish(&published);
+        for _ in 0..2 {
+            out.publish(&marks[out.index()]);
+            assert!(inc.refresh(&marks[inc.next()]).unwrap());
+        }
         assert_eq!(out.free(&released), Ok(0));
-        inc.refresh(&published).unwrap();
+        assert!(!inc.refresh(&marks[inc.next()]).unwrap());
         inc.release(&released, 1);
         assert_eq!(out.free(&released), Ok(1));
     }
 
     #[test]
-    fn counters_that_no_peer_can_have_written_are_refused_and_not_taken_over() {
+    fn counts_that_no_peer_can_have_written_are_refused_and_not_taken_over() {
         let mut out = Outgoing::new(2);
         out.publish(&AtomicU64::new(0));
         assert_eq!(out.refresh(&AtomicU64::new(2)), Err(Implausible(2)));
+        assert_eq!(out.learn(2), Err(Implausible(2)));
         assert_eq!(out.refresh(&AtomicU64::new(1)), Ok(true));
         assert_eq!(out.refresh(&AtomicU64::new(0)), Err(Implausible(0)));
+        // Old news, not a lie.
+        assert_eq!(out.learn(0), Ok(()));
         assert_eq!(out.known_free(), 2);
 
         let mut inc = Incoming::new(2);
-        assert_eq!(inc.refresh(&AtomicU64::new(3)), Err(Implausible(3)));
-        assert_eq!(inc.refresh(&AtomicU64::new(u64::MAX)), Err(Implausible(u64::MAX)));
+        for wrong in [2, 3, u64::MAX] {
+            assert_eq!(inc.refresh(&AtomicU64::new(wrong)), Err(Implausible(wrong)));
+        }
+        assert_eq!(inc.refresh(&AtomicU64::new(1)), Ok(true));
         assert_eq!(inc.refresh(&AtomicU64::new(2)), Ok(true));
-        assert_eq!(inc.refresh(&AtomicU64::new(1)), Err(Implausible(1)));
+        // The first slot again, which held message 0.
+        assert_eq!(inc.refresh(&AtomicU64::new(0)), Err(Implausible(0)));
+        assert_eq!(inc.refresh(&AtomicU64::new(1)), Ok(false));
         assert_eq!(inc.landed(), 2);
     }
 

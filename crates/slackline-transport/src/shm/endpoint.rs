@@ -208,7 +208,7 @@ impl Endpoint for RingEndpoint {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn rooms(&mut self, lane: Lane) -> Rooms<'_> {
         let pairs = lane.index() * self.ranks..(lane.index() + 1) * self.ranks;
         // Pushed one by one: collecting makes a copy of the whole list.
@@ -252,7 +252,7 @@ impl Endpoint for RingEndpoint {
         self.pairs[index].release(upto);
     }
 
-    #[inline]
+    #[inline(always)]
     fn notify(&mut self) {
         self.group.wake();
     }

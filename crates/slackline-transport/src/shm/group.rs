@@ -1,5 +1,6 @@
 //! The part of a group's memory that all ranks share: who is there, who sleeps, and whether the group has failed.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,12 +50,32 @@ pub(crate) struct Group {
     layout: Layout,
     reach: Reach,
     began: Instant,
+    hot: Hot,
+}
+
+/// What every round looks at, its place checked once.
+struct Hot {
+    head: NonNull<Head>,
+    sleepers: NonNull<[AtomicU64]>,
+}
+
+// SAFETY: the addresses point into the group's region, which is `Send` and `Sync`, at atomics.
+unsafe impl Send for Hot {}
+// SAFETY: as above.
+unsafe impl Sync for Hot {}
+
+impl Hot {
+    fn new(region: &Region, layout: &Layout, ranks: usize) -> Self {
+        let sleepers: &[AtomicU64] = region.slice(layout.sleepers, sleeper_words(ranks));
+        Hot { head: NonNull::from(region.at::<Head>(0)), sleepers: NonNull::from(sleepers) }
+    }
 }
 
 impl Group {
     /// Lays out fresh, zeroed memory.
     pub(crate) fn create(region: Region, shape: GroupShape, layout: Layout, reach: Reach, token: Token) -> Arc<Self> {
-        let group = Group { region, shape, layout, reach, began: Instant::now() };
+        let hot = Hot::new(&region, &layout, shape.ranks);
+        let group = Group { region, shape, layout, reach, began: Instant::now(), hot };
         let head = group.head();
         for (lane, size) in group.shape.lanes.iter().enumerate() {
             let cell = &group.region.slice::<LaneCell>(group.layout.lane_table, group.shape.lanes.len())[lane];
@@ -117,7 +138,8 @@ impl Group {
         let age = monotonic().saturating_sub(Duration::from_nanos(head.epoch.load(Ordering::Relaxed)));
         let now = Instant::now();
         let began = now.checked_sub(age).unwrap_or(now);
-        Ok(Arc::new(Group { region, shape, layout, reach: Reach::Machine, began }))
+        let hot = Hot::new(&region, &layout, shape.ranks);
+        Ok(Arc::new(Group { region, shape, layout, reach: Reach::Machine, began, hot }))
     }
 
     pub(crate) fn region(&self) -> &Region {
@@ -143,7 +165,8 @@ impl Group {
 
     #[inline]
     pub(crate) fn head(&self) -> &Head {
-        self.region.at(0)
+        // SAFETY: checked in `Hot::new` against this region, which lives as long as `self`.
+        unsafe { self.hot.head.as_ref() }
     }
 
     #[inline]
@@ -153,7 +176,8 @@ impl Group {
 
     #[inline]
     pub(crate) fn sleepers(&self) -> &[AtomicU64] {
-        self.region.slice(self.layout.sleepers, sleeper_words(self.shape.ranks))
+        // SAFETY: as above.
+        unsafe { self.hot.sleepers.as_ref() }
     }
 
     /// Whether every rank may have a core of its own.

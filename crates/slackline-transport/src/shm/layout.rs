@@ -5,7 +5,7 @@
 //! then         lane table, one LaneCell a lane
 //! then         the sleepers' set, one bit a rank
 //! then         one RankCell a rank
-//! then         per lane, sender and receiver: [published, lengths of the slots] [released]
+//! then         per lane, sender and receiver: a Mark for each slot, [released]
 //! page         per lane, sender and receiver: the slots
 //! ```
 //!
@@ -21,7 +21,7 @@ use crate::{GroupShape, POISON_BYTES, TransportError};
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"slackln\xb5");
 
 /// To be raised with every change of this file or of what the words mean.
-pub(crate) const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 2;
 
 /// Counters of different writers stand this far apart: two cache lines, since processors fetch them in pairs.
 pub(crate) const LINE: usize = 128;
@@ -76,6 +76,19 @@ pub(crate) struct RankCell {
     pub(crate) bell: BellCell,
 }
 
+/// What a sender says about the message in one slot, in one cache line, so that a receiver that sees the message come has
+/// it all. Each slot has a line of its own: while the receiver still looks at one, the sender's core fetches the next for
+/// writing.
+#[repr(C, align(128))]
+pub(crate) struct Mark {
+    /// Counts the messages published to this ring, this one included.
+    pub(crate) published: AtomicU64,
+    /// The sender's `released` towards this receiver, some time before: spares its reading where both sides send.
+    pub(crate) released: AtomicU64,
+    /// Bytes of the message.
+    pub(crate) length: AtomicU32,
+}
+
 /// The bell, on a cache line of its own.
 #[repr(C, align(64))]
 pub(crate) struct BellCell(pub(crate) Bell);
@@ -94,8 +107,8 @@ pub(crate) struct Layout {
 /// The place of one lane's rings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LaneLayout {
-    counters: usize,
-    counter_stride: usize,
+    marks: usize,
+    mark_bytes: usize,
     slots: usize,
     ring_bytes: usize,
 }
@@ -103,8 +116,9 @@ pub(crate) struct LaneLayout {
 /// The place of one ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RingLayout {
-    /// `published`, and right behind it the slots' lengths: who polls the one gets the other with the same cache line.
-    pub(crate) published: usize,
+    /// A [`Mark`] a slot, written by the sender.
+    pub(crate) marks: usize,
+    /// The receiver's counter.
     pub(crate) released: usize,
     pub(crate) slots: usize,
 }
@@ -126,12 +140,10 @@ impl Layout {
         let pairs = shape.ranks.checked_mul(shape.ranks)?;
         let mut rings = Vec::with_capacity(shape.lanes.len());
         for lane in &shape.lanes {
-            let lengths = lane.slots.checked_mul(size_of::<AtomicU32>())?;
-            let writer = size_of::<AtomicU64>().checked_add(lengths)?.checked_next_multiple_of(LINE)?;
-            let counter_stride = writer.checked_add(LINE)?;
-            let counters = place.take(counter_stride.checked_mul(pairs)?, LINE)?;
+            let mark_bytes = lane.slots.checked_mul(size_of::<Mark>())?.checked_add(LINE)?;
+            let marks = place.take(mark_bytes.checked_mul(pairs)?, LINE)?;
             let ring_bytes = lane.slots.checked_mul(lane.slot_bytes)?;
-            rings.push(LaneLayout { counters, counter_stride, slots: 0, ring_bytes });
+            rings.push(LaneLayout { marks, mark_bytes, slots: 0, ring_bytes });
         }
         for lane in &mut rings {
             lane.slots = place.take(lane.ring_bytes.checked_mul(pairs)?, PAGE)?;
@@ -146,12 +158,8 @@ impl Layout {
     pub(crate) fn ring(&self, ranks: usize, lane: usize, from: usize, to: usize) -> RingLayout {
         let lane = &self.rings[lane];
         let pair = from * ranks + to;
-        let published = lane.counters + pair * lane.counter_stride;
-        RingLayout {
-            published,
-            released: published + lane.counter_stride - LINE,
-            slots: lane.slots + pair * lane.ring_bytes,
-        }
+        let marks = lane.marks + pair * lane.mark_bytes;
+        RingLayout { marks, released: marks + lane.mark_bytes - LINE, slots: lane.slots + pair * lane.ring_bytes }
     }
 }
 
@@ -174,6 +182,8 @@ impl Place {
 unsafe impl Shared for Head {}
 // SAFETY: as above.
 unsafe impl Shared for LaneCell {}
+// SAFETY: as above.
+unsafe impl Shared for Mark {}
 // SAFETY: as above; a `Bell` is one atomic word.
 unsafe impl Shared for RankCell {}
 
@@ -205,10 +215,10 @@ mod tests {
                     for to in 0..shape.ranks {
                         let ring = layout.ring(shape.ranks, lane, from, to);
                         prop_assert_eq!(ring.slots % crate::SLOT_ALIGN, 0);
-                        parts.push((ring.published, 8 + 4 * size.slots));
+                        parts.push((ring.marks, size_of::<Mark>() * size.slots));
                         parts.push((ring.released, LINE));
                         parts.push((ring.slots, size.slots * size.slot_bytes));
-                        prop_assert!(ring.published.next_multiple_of(LINE) == ring.published);
+                        prop_assert!(ring.marks.is_multiple_of(LINE));
                     }
                 }
             }

@@ -2,17 +2,16 @@
 
 use std::ptr::NonNull;
 
-use super::layout::{Layout, RingLayout};
+use super::layout::{Layout, Mark, RingLayout};
 use super::region::Region;
 use crate::cursor::{Incoming, Outgoing};
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 use crate::{GroupShape, SLOT_ALIGN};
 
 /// The addresses of one ring. Whoever holds one also holds the region.
 struct Ring {
-    published: NonNull<AtomicU64>,
     /// As many as slots.
-    lengths: NonNull<AtomicU32>,
+    marks: NonNull<Mark>,
     released: NonNull<AtomicU64>,
     slots: NonNull<u8>,
     count: usize,
@@ -63,7 +62,21 @@ impl Pair {
 
     #[inline]
     pub(crate) fn refresh_landed(&mut self) -> Result<bool, Corrupt> {
-        self.incoming.refresh(self.inc.published()).map_err(|value| Corrupt::Published(value.0))
+        let mut moved = false;
+        loop {
+            let mark = self.inc.mark(self.incoming.next());
+            if !self.incoming.refresh(&mark.published).map_err(|value| Corrupt::Published(value.0))? {
+                return Ok(moved);
+            }
+            moved = true;
+            let released = mark.released.load(Ordering::Relaxed);
+            self.outgoing.learn(released).map_err(|value| Corrupt::Released(value.0))?;
+            // With two slots (lag 0) ranks go in step, and the next message is never here already. A look for it would take
+            // the mark's line away from the sender's core, which is about to write it.
+            if self.inc.count <= 2 {
+                return Ok(moved);
+            }
+        }
     }
 
     #[inline]
@@ -95,8 +108,13 @@ impl Pair {
     pub(crate) fn publish(&mut self, len: usize) {
         assert!(len <= self.out.slot_bytes, "published {len} bytes in a slot of {}", self.out.slot_bytes);
         assert!(self.outgoing.known_free() > 0, "published without a free slot");
-        self.out.length(self.outgoing.index()).store(len as u32, Ordering::Relaxed);
-        self.outgoing.publish(self.out.published());
+        let mark = self.out.mark(self.outgoing.index());
+        mark.length.store(len as u32, Ordering::Relaxed);
+        mark.released.store(self.incoming.released(), Ordering::Relaxed);
+        self.outgoing.publish(&mark.published);
+        // Early, so that the core has the line when it is needed; the value is written again then.
+        let next = self.out.mark(self.outgoing.index());
+        next.released.store(self.incoming.released(), Ordering::Relaxed);
     }
 
     /// Message `number`; `Err` holds an impossible length instead.
@@ -109,7 +127,7 @@ impl Pair {
         let Some(index) = self.incoming.index_of(number) else {
             panic!("message {number} was asked for, which has been released or not landed");
         };
-        let len = self.inc.length(index).load(Ordering::Relaxed) as usize;
+        let len = self.inc.mark(index).length.load(Ordering::Relaxed) as usize;
         if len > self.inc.slot_bytes {
             return Err(Corrupt::Length(len));
         }
@@ -138,40 +156,26 @@ pub(crate) enum Corrupt {
 impl Ring {
     fn new(region: &Region, at: RingLayout, count: usize, slot_bytes: usize) -> Self {
         // The slices check bounds and alignment once, for all later uses of the addresses.
-        let published: &[AtomicU64] = region.slice(at.published, 1);
-        let lengths: &[AtomicU32] = region.slice(at.published + size_of::<AtomicU64>(), count);
+        let marks: &[Mark] = region.slice(at.marks, count);
         let released: &[AtomicU64] = region.slice(at.released, 1);
         assert_eq!(at.slots % SLOT_ALIGN, 0);
         let slots = region.pointer(at.slots, count * slot_bytes);
-        Ring {
-            published: NonNull::from(&published[0]),
-            lengths: NonNull::from(lengths).cast(),
-            released: NonNull::from(&released[0]),
-            slots,
-            count,
-            slot_bytes,
-        }
-    }
-
-    #[inline]
-    fn published(&self) -> &AtomicU64 {
-        // SAFETY: checked in `new`; the holder of the ring keeps the region.
-        unsafe { self.published.as_ref() }
+        Ring { marks: NonNull::from(marks).cast(), released: NonNull::from(&released[0]), slots, count, slot_bytes }
     }
 
     #[inline]
     fn released(&self) -> &AtomicU64 {
-        // SAFETY: as above.
+        // SAFETY: checked in `new`; the holder of the ring keeps the region.
         unsafe { self.released.as_ref() }
     }
 
     #[inline]
-    fn length(&self, index: usize) -> &AtomicU32 {
+    fn mark(&self, index: usize) -> &Mark {
         debug_assert!(index < self.count);
-        // SAFETY: cursors give indices below `count` only, and `count` lengths were checked in `new`.
-        let length = unsafe { self.lengths.add(index) };
+        // SAFETY: cursors give indices below `count` only, and `count` marks were checked in `new`.
+        let mark = unsafe { self.marks.add(index) };
         // SAFETY: as above.
-        unsafe { length.as_ref() }
+        unsafe { mark.as_ref() }
     }
 
     #[inline]

@@ -3,8 +3,8 @@
 use rustix::fs::{fcntl_add_seals, ftruncate, memfd_create};
 
 use super::*;
-use crate::shm::layout::{LaneCell, MAGIC, VERSION};
-use crate::sync::{AtomicU32, AtomicU64};
+use crate::shm::layout::{LaneCell, MAGIC, Mark, VERSION};
+use crate::sync::AtomicU64;
 use crate::{Endpoint, Lane, LaneShape, PeerState};
 
 fn shape(ranks: usize) -> GroupShape {
@@ -59,7 +59,7 @@ fn a_header_that_is_not_the_groups_is_refused_word_by_word() {
     let lanes: &[LaneCell] = segment.group.region().slice(segment.group.layout().lane_table, 2);
     let words: [(&AtomicU64, u64, &str); 9] = [
         (&head.magic, MAGIC + 1, "not a Slackline segment"),
-        (&head.version, VERSION + 1, "its layout has version 2, this program's has 1"),
+        (&head.version, VERSION + 1, "its layout has version 3, this program's has 2"),
         (&head.ranks, 3, "where its shape needs"),
         (&head.ranks, 0, "no ranks"),
         (&head.ranks, u64::MAX, "more than this machine can address"),
@@ -145,7 +145,7 @@ fn counters_and_lengths_that_no_peer_writes_poison_the_group_and_name_the_culpri
         let (towards, from) = (layout.ring(2, 1, 1, 0), layout.ring(2, 1, 0, 1));
         let expected = match what {
             "publishes" => {
-                region.at::<AtomicU64>(towards.published).store(u64::MAX, Ordering::Relaxed);
+                region.at::<Mark>(towards.marks).published.store(u64::MAX, Ordering::Relaxed);
                 assert_eq!(one.landed(lane, 1), 0);
                 "lane 1: rank 1 claims 18446744073709551615 messages published"
             }
@@ -157,7 +157,7 @@ fn counters_and_lengths_that_no_peer_writes_poison_the_group_and_name_the_culpri
             }
             _ => {
                 assert_eq!(one.landed(lane, 1), 1);
-                region.at::<AtomicU32>(towards.published + 8).store(129, Ordering::Relaxed);
+                region.at::<Mark>(towards.marks).length.store(129, Ordering::Relaxed);
                 assert_eq!(one.message(lane, 1, 0), b"");
                 "lane 1: rank 1 claims 129 bytes in a slot of 128"
             }

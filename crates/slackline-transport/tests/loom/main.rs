@@ -27,12 +27,12 @@ fn what_was_published_is_seen_whole() {
         };
         let mut incoming = Incoming::new(2);
         // Whatever has landed by now, and then all of it.
-        incoming.refresh(&ring.published).unwrap();
+        while ring.refresh(&mut incoming) {}
         for number in 0..incoming.landed() {
             assert_eq!(ring.read(&incoming, number), 10 + number);
         }
         sender.join().unwrap();
-        incoming.refresh(&ring.published).unwrap();
+        while ring.refresh(&mut incoming) {}
         assert_eq!(incoming.landed(), 2);
         assert_eq!(ring.read(&incoming, 1), 11);
     });
@@ -46,12 +46,12 @@ fn a_slot_is_not_overwritten_before_it_is_released() {
             let ring = ring.clone();
             thread::spawn(move || {
                 let mut incoming = Incoming::new(1);
-                if incoming.refresh(&ring.published).unwrap() {
+                if ring.refresh(&mut incoming) {
                     assert_eq!(incoming.landed(), 1);
                     assert_eq!(ring.read(&incoming, 0), 10);
                     incoming.release(&ring.released, 1);
                     // Only now may the second message come into the same slot.
-                    if incoming.refresh(&ring.published).unwrap() {
+                    if ring.refresh(&mut incoming) {
                         assert_eq!(ring.read(&incoming, 1), 11);
                     }
                 }
@@ -67,6 +67,34 @@ fn a_slot_is_not_overwritten_before_it_is_released() {
 }
 
 #[test]
+fn a_count_that_comes_with_a_message_hands_the_slot_back() {
+    loom::model(|| {
+        let (there, back) = (Ring::new(1), Ring::new(1));
+        let peer = {
+            let (there, back) = (there.clone(), back.clone());
+            thread::spawn(move || {
+                let mut incoming = Incoming::new(1);
+                if there.refresh(&mut incoming) {
+                    assert_eq!(there.read(&incoming, 0), 10);
+                    // The slot is never given back but by this word.
+                    incoming.release(&AtomicU64::new(0), 1);
+                    back.told.store(incoming.released(), Ordering::Relaxed);
+                    back.write(&mut Outgoing::new(1), 20);
+                }
+            })
+        };
+        let (mut outgoing, mut incoming) = (Outgoing::new(1), Incoming::new(1));
+        there.write(&mut outgoing, 10);
+        if back.refresh(&mut incoming) {
+            assert_eq!(outgoing.learn(back.told.load(Ordering::Relaxed)), Ok(()));
+            assert_eq!(outgoing.known_free(), 1);
+            there.write(&mut outgoing, 11);
+        }
+        peer.join().unwrap();
+    });
+}
+
+#[test]
 fn no_wake_up_is_lost_between_a_sender_and_a_receiver_that_both_sleep() {
     loom::model(|| {
         const MESSAGES: u64 = 2;
@@ -77,8 +105,8 @@ fn no_wake_up_is_lost_between_a_sender_and_a_receiver_that_both_sleep() {
                 let mut incoming = Incoming::new(1);
                 for number in 0..MESSAGES {
                     while incoming.landed() <= number {
-                        ring.sleep(RECEIVER, || incoming.refresh(&ring.published).unwrap());
-                        incoming.refresh(&ring.published).unwrap();
+                        ring.sleep(RECEIVER, || ring.refresh(&mut incoming));
+                        ring.refresh(&mut incoming);
                     }
                     assert_eq!(ring.read(&incoming, number), number);
                     incoming.release(&ring.released, number + 1);

@@ -10,7 +10,9 @@ use slackline_transport::sync::{AtomicU64, Bell, Reach};
 
 /// A ring between two ranks, each of which may sleep.
 pub(crate) struct Ring {
-    pub(crate) published: AtomicU64,
+    marks: Vec<AtomicU64>,
+    /// What the sender has released of the ring in the other direction, as told in the first slot's mark.
+    pub(crate) told: AtomicU64,
     pub(crate) released: AtomicU64,
     /// Loom reports every access to a slot that another could overlap with.
     slots: Vec<UnsafeCell<u64>>,
@@ -24,7 +26,8 @@ pub(crate) const RECEIVER: u32 = 1;
 impl Ring {
     pub(crate) fn new(slots: usize) -> Arc<Self> {
         Arc::new(Ring {
-            published: AtomicU64::new(0),
+            marks: (0..slots).map(|_| AtomicU64::new(0)).collect(),
+            told: AtomicU64::new(0),
             released: AtomicU64::new(0),
             slots: (0..slots).map(|_| UnsafeCell::new(u64::MAX)).collect(),
             sleepers: AtomicU64::new(0),
@@ -46,7 +49,12 @@ impl Ring {
             // SAFETY: loom checks that nobody else has access.
             unsafe { *slot = value }
         });
-        outgoing.publish(&self.published);
+        outgoing.publish(&self.marks[outgoing.index()]);
+    }
+
+    /// Whether the next message has landed.
+    pub(crate) fn refresh(&self, incoming: &mut Incoming) -> bool {
+        incoming.refresh(&self.marks[incoming.next()]).unwrap()
     }
 
     pub(crate) fn read(&self, incoming: &Incoming, number: u64) -> u64 {
