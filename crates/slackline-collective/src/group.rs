@@ -200,9 +200,14 @@ impl<E: Endpoint> Group<E> {
     #[cold]
     fn adopt_poison(&mut self) -> CollectiveError {
         let reporter = self.rank();
-        let fault = self.endpoint.poisoned().and_then(Fault::decode).unwrap_or_else(|| {
+        let reason = self.endpoint.poisoned().unwrap_or_default();
+        let fault = Fault::decode(reason).unwrap_or_else(|| {
             let mut fault = Fault::new(FaultKind::Protocol, vec![reporter], reporter, Lane(0), 0);
-            fault.note = "the group failed with an unreadable reason".to_owned();
+            // The transport's own words.
+            fault.note = match std::str::from_utf8(reason) {
+                Ok(text) if !text.is_empty() => text.to_owned(),
+                _ => "the group failed with an unreadable reason".to_owned(),
+            };
             fault
         });
         self.fault = Some(fault.clone());

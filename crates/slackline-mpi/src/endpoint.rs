@@ -1,0 +1,589 @@
+//! The endpoint over MPI's point-to-point messages.
+
+use std::time::{Duration, Instant};
+
+use slackline_transport::{
+    Endpoint, GroupShape, Lane, LaneShape, POISON_BYTES, PeerState, Rank, Rooms, TransportError,
+};
+
+use crate::ffi::MpiError;
+use crate::ffi::rings::{Landed, Peer, Receives, Route, SendRing};
+use crate::ffi::slots::{HEADER, Slots};
+use crate::frame::{CONTROL_BYTES, Control, Header, unwrap_count};
+use crate::world::{World, WorldError};
+
+/// How long a waiting rank looks without a pause, then offering its core to others at every look, before it sleeps between
+/// looks. MPI has no way to sleep until a message comes.
+const SPIN: Duration = Duration::from_micros(20);
+const YIELD: Duration = Duration::from_micros(500);
+/// How long it sleeps between looks.
+const NAP: Duration = Duration::from_micros(50);
+
+/// How long the reports of several ranks that noticed a failure at once have to reach each other. The one of the smallest
+/// rank becomes the group's.
+const SETTLING: Duration = Duration::from_millis(100);
+
+/// How long an endpoint that has left goes on serving what it has sent, at most.
+const FAREWELL: Duration = Duration::from_secs(10);
+/// The same for one that has not left in order.
+const HASTE: Duration = Duration::from_millis(500);
+
+/// Control messages under way to one peer.
+const CONTROL_SLOTS: usize = 8;
+
+/// One rank's end of a group over MPI: a message is an `MPI_Isend` from an owned slot to a receive that its receiver has
+/// posted before.
+///
+/// There is a duplicated communicator for each lane. Every slot of every incoming ring has its receive posted, and a
+/// sender never has more messages under way than the receiver has slots: the counts of released messages ride on the
+/// messages of the other direction, and go alone only where none of those come. So no message is ever unexpected, and MPI
+/// buffers nothing. Messages to oneself do not touch MPI.
+///
+/// # Progress
+///
+/// MPI moves messages only inside of its calls: [`progress`](Endpoint::progress) is one `MPI_Testsome` over the oldest
+/// receive of every ring. What is above the library's eager limit (4 KiB by default in Open MPI's shared memory) moves only
+/// while both sides call. [`wait`](Endpoint::wait) looks in a loop, first without pause, later every 50 µs.
+///
+/// # Failure
+///
+/// A rank that ends without [`detach`](Endpoint::detach) says so while it still can; a process that is killed takes the
+/// whole job with it, which is MPI's own rule (`mpirun` ends it). A poison goes to all ranks, and all wait 100 ms so that
+/// they agree where several noticed at once: the report of the smallest rank counts.
+///
+/// # Memory
+///
+/// Two slots (one to send, one to receive) for each peer, lane and slot of the shape, touched only as far as messages reach.
+pub struct MpiEndpoint {
+    world: World,
+    rank: Rank,
+    shape: GroupShape,
+    /// `ranks` a lane.
+    pairs: Vec<Pair>,
+    /// None where the peer is this rank itself.
+    sends: Vec<Option<SendRing>>,
+    /// One ring for each pair, and behind them the control messages from all.
+    receives: Receives,
+    /// To each peer; None for this rank itself.
+    controls: Vec<Option<ControlRing>>,
+    landed: Vec<Landed>,
+    peers: Vec<Farewells>,
+    /// Counts everything that a wait is for.
+    changes: u64,
+    seen_changes: u64,
+    poison: Option<Poisoning>,
+    began: Instant,
+    ended: bool,
+}
+
+/// Where this rank stands with one peer on one lane.
+#[derive(Clone, Default)]
+struct Pair {
+    published: u64,
+    /// Of those, the ones whose sends are done.
+    sent: u64,
+    /// Of those, the ones that the peer has released.
+    credited: u64,
+    landed: u64,
+    released: u64,
+    /// `released` as last told to the peer.
+    told: u64,
+    /// Lengths of the messages to oneself, by slot; empty for other peers.
+    own_lengths: Vec<usize>,
+}
+
+struct ControlRing {
+    ring: SendRing,
+    next: usize,
+}
+
+/// What a peer has said about its end.
+#[derive(Clone)]
+struct Farewells {
+    /// How many messages it published, by lane.
+    left: Vec<Option<u64>>,
+    died: bool,
+}
+
+struct Poisoning {
+    reporter: Rank,
+    reason: Vec<u8>,
+    since: Instant,
+}
+
+impl MpiEndpoint {
+    /// Joins a group of all ranks of the job. Every rank has to call it, equally often, with the same shape; waits for all.
+    ///
+    /// # Errors
+    ///
+    /// On every rank alike: [`WorldError::Disagree`], [`WorldError::Ranks`], and [`WorldError::Transport`] for a shape that
+    /// cannot be laid out or has slots of 2 GiB or more (messages of any size still pass, in fragments).
+    /// [`WorldError::Mpi`].
+    pub fn join(world: &World, shape: &GroupShape) -> Result<Self, WorldError> {
+        let shape = world.agree(shape)?;
+        for (number, lane) in shape.lanes.iter().enumerate() {
+            if lane.slot_bytes > i32::MAX as usize - HEADER {
+                let why = format!("lane {number} has slots of {} bytes; a message of MPI has fewer than 2^31", lane.slot_bytes);
+                return Err(TransportError::Shape { ranks: shape.ranks, why }.into());
+            }
+        }
+        let (lanes, control, tag) = world.contexts(shape.lanes.len())?;
+        let (rank, ranks) = (world.rank(), shape.ranks);
+        let mut pairs = Vec::new();
+        let mut sends = Vec::new();
+        let mut rings = Vec::new();
+        for (lane, comm) in shape.lanes.iter().zip(lanes) {
+            let slots = |lane: &LaneShape| Slots::new(lane.slots, lane.slot_bytes);
+            for peer in 0..ranks {
+                let route = Route { comm, peer: Peer::Rank(peer), tag };
+                let own = peer == rank;
+                pairs.push(Pair { own_lengths: vec![0; if own { lane.slots } else { 0 }], ..Pair::default() });
+                sends.push(Some(SendRing::new(route, slots(lane))));
+                rings.push((!own).then(|| (route, slots(lane))));
+            }
+        }
+        let control_slots = |count| Slots::new(count, CONTROL_BYTES.next_multiple_of(slackline_transport::SLOT_ALIGN));
+        let from_all = Route { comm: control, peer: Peer::Any, tag };
+        rings.push((ranks > 1).then(|| (from_all, control_slots(CONTROL_SLOTS + ranks))));
+        let to = |peer| ControlRing {
+            ring: SendRing::new(Route { peer: Peer::Rank(peer), ..from_all }, control_slots(CONTROL_SLOTS)),
+            next: 0,
+        };
+        let endpoint = MpiEndpoint {
+            world: world.clone(),
+            rank,
+            pairs,
+            sends,
+            receives: Receives::new(rings)?,
+            controls: (0..ranks).map(|peer| (peer != rank).then(|| to(peer))).collect(),
+            landed: Vec::new(),
+            peers: vec![Farewells { left: vec![None; shape.lanes.len()], died: false }; ranks],
+            shape,
+            changes: 0,
+            seen_changes: 0,
+            poison: None,
+            began: Instant::now(),
+            ended: false,
+        };
+        // Nobody sends before all receives are posted.
+        world.barrier()?;
+        Ok(endpoint)
+    }
+
+    #[inline]
+    fn index(&self, lane: Lane, peer: Rank) -> usize {
+        assert!(peer < self.shape.ranks, "rank {peer} of a group of {}", self.shape.ranks);
+        lane.index() * self.shape.ranks + peer
+    }
+
+    #[inline]
+    fn slots(&self, index: usize) -> u64 {
+        self.shape.lanes[index / self.shape.ranks].slots as u64
+    }
+
+    #[inline]
+    fn is_own(&self, index: usize) -> bool {
+        index % self.shape.ranks == self.rank
+    }
+
+    /// How many slots are free as far as this rank knows.
+    #[inline]
+    fn known_free(&self, index: usize) -> u64 {
+        let pair = &self.pairs[index];
+        self.slots(index) - (pair.published - pair.credited.min(pair.sent))
+    }
+
+    /// Takes in what MPI has for us.
+    fn look(&mut self) -> Result<(), MpiError> {
+        let mut landed = std::mem::take(&mut self.landed);
+        let polled = self.receives.poll(|message| landed.push(message));
+        for message in landed.drain(..) {
+            self.changes += 1;
+            if message.ring < self.pairs.len() {
+                self.take_in(&message);
+            } else {
+                self.hear(message.ring)?;
+            }
+        }
+        self.landed = landed;
+        polled
+    }
+
+    /// A message has landed.
+    #[inline]
+    fn take_in(&mut self, message: &Landed) {
+        let header = Header::from_bytes(message.header);
+        let pair = &mut self.pairs[message.ring];
+        let credited = unwrap_count(pair.credited, header.released);
+        if credited > pair.published || header.number != pair.landed as u32 {
+            return self.corrupt(message.ring, &format!("{header:?}"));
+        }
+        // Older than what came by itself, it may be: communicators do not wait for each other.
+        pair.credited = pair.credited.max(credited);
+        pair.landed += 1;
+    }
+
+    /// A control message has come.
+    fn hear(&mut self, ring: usize) -> Result<(), MpiError> {
+        // Control messages are used up one by one, in order, so the oldest is as many back as are left.
+        let heard = Control::read(self.receives.oldest(ring));
+        self.receives.release(ring)?;
+        let Some((from, control)) = heard.filter(|(from, _)| *from < self.shape.ranks && *from != self.rank) else {
+            self.fail_alone(format!("rank {}: a control message that is none", self.rank));
+            return Ok(());
+        };
+        let lane_of = |lane: Lane| (lane.index() < self.shape.lanes.len()).then_some(lane);
+        match control {
+            Control::Credit { lane, released } => {
+                let index = lane_of(lane).map(|lane| self.index(lane, from));
+                match index.filter(|index| released <= self.pairs[*index].published) {
+                    // Older than what rode on a message, it may be.
+                    Some(index) => self.pairs[index].credited = self.pairs[index].credited.max(released),
+                    None => self.corrupt(from, &format!("a credit of {released} on lane {lane}")),
+                }
+            }
+            Control::Left { lane, published } => {
+                if let Some(lane) = lane_of(lane) {
+                    self.peers[from].left[lane.index()] = Some(published);
+                }
+            }
+            Control::Died => self.peers[from].died = true,
+            Control::Poison { reason } => self.adopt(from, reason),
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn corrupt(&mut self, index: usize, what: &str) {
+        let (lane, peer, rank) = (index / self.shape.ranks, index % self.shape.ranks, self.rank);
+        self.fail_alone(format!("MPI messages are corrupt: rank {rank}, lane {lane}: rank {peer} says {what}"));
+    }
+
+    /// MPI returned an error: the group cannot go on.
+    #[cold]
+    fn broken(&mut self, error: &MpiError) {
+        self.fail_alone(format!("rank {}: {error}", self.rank));
+    }
+
+    #[cold]
+    fn fail_alone(&mut self, reason: String) {
+        if self.poison.is_none() {
+            self.spread(reason.as_bytes());
+        }
+    }
+
+    /// Poisons the group without waiting for what others have to say.
+    fn spread(&mut self, reason: &[u8]) {
+        let mut end = reason.len().min(POISON_BYTES);
+        // Not in the middle of a character, if it is text.
+        while end > 0 && reason.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) {
+            end -= 1;
+        }
+        let reason = reason[..end].to_vec();
+        self.adopt(self.rank, reason.clone());
+        self.tell_all(&Control::Poison { reason });
+    }
+
+    /// Takes over a report, if it is the first or of a smaller rank.
+    fn adopt(&mut self, reporter: Rank, reason: Vec<u8>) {
+        self.changes += 1;
+        self.world.inner.failed.set(true);
+        match &mut self.poison {
+            Some(known) if reporter < known.reporter && known.since.elapsed() < SETTLING => {
+                (known.reporter, known.reason) = (reporter, reason);
+            }
+            Some(_) => {}
+            None => self.poison = Some(Poisoning { reporter, reason, since: Instant::now() }),
+        }
+    }
+
+    /// Waits until all reports are in that are under way.
+    fn settle(&mut self) {
+        while self.poison.as_ref().is_some_and(|poison| poison.since.elapsed() < SETTLING) {
+            if self.look().is_err() {
+                return;
+            }
+            std::thread::sleep(NAP);
+        }
+    }
+
+    fn tell_all(&mut self, control: &Control) {
+        for peer in 0..self.shape.ranks {
+            // Whoever cannot be told finds out at its deadline.
+            let _ = self.tell(peer, control, Instant::now() + HASTE);
+        }
+    }
+
+    /// Sends a control message; `Ok(false)` if the peer has not taken the last few by `until`.
+    fn tell(&mut self, peer: Rank, control: &Control, until: Instant) -> Result<bool, MpiError> {
+        let rank = self.rank;
+        let Some(ControlRing { ring, next }) = &mut self.controls[peer] else { return Ok(true) };
+        while !ring.is_free(*next)? {
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+            std::thread::yield_now();
+        }
+        let length = control.write(rank, ring.room(*next));
+        ring.send(*next, [0; HEADER], length)?;
+        *next = (*next + 1) % CONTROL_SLOTS;
+        Ok(true)
+    }
+
+    /// Tells senders that may be out of slots what was released since they last heard of it.
+    fn give_credit(&mut self) -> Result<(), MpiError> {
+        for index in 0..self.pairs.len() {
+            let (slots, pair) = (self.slots(index), &self.pairs[index]);
+            let (told, released) = (pair.told, pair.released);
+            if released == told || pair.landed - told < slots - slots / 4 || self.is_own(index) {
+                continue;
+            }
+            let (lane, peer) = (Lane((index / self.shape.ranks) as u16), index % self.shape.ranks);
+            // If it cannot go now, a later call tries again.
+            if self.tell(peer, &Control::Credit { lane, released }, Instant::now())? {
+                self.pairs[index].told = released;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the number of sends that are done up to date.
+    #[inline]
+    fn reap(&mut self, index: usize) -> Result<(), MpiError> {
+        let slots = self.slots(index);
+        let (Some(ring), pair) = (&mut self.sends[index], &mut self.pairs[index]) else { return Ok(()) };
+        while pair.sent < pair.published && ring.is_free((pair.sent % slots) as usize)? {
+            pair.sent += 1;
+        }
+        Ok(())
+    }
+
+    /// Waits until everything that this rank has sent is out.
+    fn finish(&mut self, patience: Duration) -> Result<bool, MpiError> {
+        let until = Instant::now() + patience;
+        let mut finished = true;
+        for ring in self.sends.iter_mut().flatten() {
+            finished &= ring.finish(until)?;
+        }
+        for control in self.controls.iter_mut().flatten() {
+            finished &= control.ring.finish(until)?;
+        }
+        Ok(finished)
+    }
+}
+
+impl Endpoint for MpiEndpoint {
+    #[inline]
+    fn rank(&self) -> Rank {
+        self.rank
+    }
+
+    #[inline]
+    fn shape(&self) -> &GroupShape {
+        &self.shape
+    }
+
+    #[inline]
+    fn progress(&mut self) {
+        if let Err(error) = self.look() {
+            self.broken(&error);
+        }
+    }
+
+    #[inline]
+    fn free_slots(&mut self, lane: Lane, to: Rank) -> usize {
+        let index = self.index(lane, to);
+        if self.known_free(index) == 0
+            && let Err(error) = self.reap(index)
+        {
+            self.broken(&error);
+        }
+        self.known_free(index) as usize
+    }
+
+    #[inline]
+    fn rooms(&mut self, lane: Lane) -> Rooms<'_> {
+        let ranks = self.shape.ranks;
+        let first = lane.index() * ranks;
+        let slots = self.shape.lanes[lane.index()].slots as u64;
+        let mut rooms = Rooms::new();
+        for (ring, pair) in self.sends[first..first + ranks].iter_mut().zip(&self.pairs[first..first + ranks]) {
+            let free = slots - (pair.published - pair.credited.min(pair.sent));
+            rooms.push(match ring {
+                Some(ring) if free > 0 => ring.room((pair.published % slots) as usize),
+                _ => &mut [],
+            });
+        }
+        rooms
+    }
+
+    #[inline]
+    fn publish(&mut self, lane: Lane, to: Rank, len: usize) {
+        let index = self.index(lane, to);
+        assert!(self.known_free(index) > 0, "published without a free slot");
+        let (slots, own) = (self.slots(index), self.is_own(index));
+        let pair = &mut self.pairs[index];
+        let slot = (pair.published % slots) as usize;
+        if own {
+            assert!(len <= self.shape.lanes[lane.index()].slot_bytes, "published {len} bytes in a smaller slot");
+            pair.own_lengths[slot] = len;
+            pair.published += 1;
+            pair.sent += 1;
+            pair.landed += 1;
+            self.changes += 1;
+            return;
+        }
+        let header = Header::new(pair.published, pair.released);
+        pair.told = pair.released;
+        pair.published += 1;
+        let ring = self.sends[index].as_mut().expect("every peer has a ring");
+        if let Err(error) = ring.send(slot, header.to_bytes(), len) {
+            self.broken(&error);
+        }
+    }
+
+    #[inline]
+    fn landed(&mut self, lane: Lane, from: Rank) -> u64 {
+        self.pairs[self.index(lane, from)].landed
+    }
+
+    #[inline]
+    fn message(&self, lane: Lane, from: Rank, number: u64) -> &[u8] {
+        let index = self.index(lane, from);
+        let pair = &self.pairs[index];
+        assert!(
+            number >= pair.released && number < pair.landed,
+            "message {number} was asked for, which has been released or not landed"
+        );
+        if self.is_own(index) {
+            let slot = (number % self.slots(index)) as usize;
+            let ring = self.sends[index].as_ref().expect("every peer has a ring");
+            return &ring.content(slot)[..pair.own_lengths[slot]];
+        }
+        self.receives.message(index, (pair.landed - number) as usize)
+    }
+
+    #[inline]
+    fn release(&mut self, lane: Lane, from: Rank, upto: u64) {
+        let index = self.index(lane, from);
+        let own = self.is_own(index);
+        let pair = &mut self.pairs[index];
+        assert!(
+            upto >= pair.released && upto <= pair.landed,
+            "released up to message {upto}, outside of {} ..= {}",
+            pair.released,
+            pair.landed
+        );
+        if own {
+            pair.released = upto;
+            pair.credited = upto;
+            return;
+        }
+        while self.pairs[index].released < upto {
+            self.pairs[index].released += 1;
+            if let Err(error) = self.receives.release(index) {
+                return self.broken(&error);
+            }
+        }
+    }
+
+    #[inline]
+    fn notify(&mut self) {
+        if let Err(error) = self.give_credit() {
+            self.broken(&error);
+        }
+    }
+
+    fn wait(&mut self, until: Duration) -> Result<(), TransportError> {
+        self.notify();
+        let begin = self.now();
+        loop {
+            self.progress();
+            if self.changes != self.seen_changes {
+                self.seen_changes = self.changes;
+                return Ok(());
+            }
+            let now = self.now();
+            if now >= until {
+                return Ok(());
+            }
+            match now - begin {
+                waited if waited < SPIN => std::hint::spin_loop(),
+                waited if waited < YIELD => std::thread::yield_now(),
+                _ => std::thread::sleep(NAP.min(until - now)),
+            }
+        }
+    }
+
+    fn peer_state(&mut self, peer: Rank) -> PeerState {
+        let said = &self.peers[peer];
+        if said.died {
+            return PeerState::Dead;
+        }
+        let ranks = self.shape.ranks;
+        let all_here = |(lane, left): (usize, &Option<u64>)| {
+            left.is_some_and(|published| self.pairs[lane * ranks + peer].landed >= published)
+        };
+        if said.left.iter().enumerate().all(all_here) { PeerState::Left } else { PeerState::Alive }
+    }
+
+    fn poison(&mut self, reason: &[u8]) {
+        // What others have reported already was first.
+        self.progress();
+        if self.poison.is_none() {
+            self.spread(reason);
+        }
+        self.settle();
+    }
+
+    #[inline]
+    fn poisoned(&mut self) -> Option<&[u8]> {
+        if self.poison.is_some() {
+            self.settle();
+        }
+        self.poison.as_ref().map(|poison| poison.reason.as_slice())
+    }
+
+    fn detach(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        // A message to oneself goes nowhere.
+        for peer in 0..self.shape.ranks {
+            for lane in 0..self.shape.lanes.len() {
+                let published = self.pairs[lane * self.shape.ranks + peer].published;
+                let farewell = Control::Left { lane: Lane(lane as u16), published };
+                let _ = self.tell(peer, &farewell, Instant::now() + HASTE);
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn sleep(&mut self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+}
+
+impl Drop for MpiEndpoint {
+    fn drop(&mut self) {
+        let orderly = self.ended && self.poison.is_none();
+        if !self.ended {
+            self.tell_all(&Control::Died);
+        }
+        let patience = if orderly { FAREWELL } else { HASTE };
+        let finished = self.finish(patience).unwrap_or(false);
+        let cancelled = self.receives.cancel(Instant::now() + HASTE).unwrap_or(false);
+        if !orderly || !finished || !cancelled {
+            self.world.inner.failed.set(true);
+        }
+    }
+}
+
+impl std::fmt::Debug for MpiEndpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MpiEndpoint").field("rank", &self.rank).field("shape", &self.shape).finish_non_exhaustive()
+    }
+}

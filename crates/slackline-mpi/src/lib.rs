@@ -1,0 +1,24 @@
+//! The transport over MPI: [`MpiEndpoint`]s for the collective of `slackline-collective`, under `mpirun`, on one machine or
+//! on many.
+//!
+//! Nothing here is compiled without the feature `mpi`, which needs an MPI installation (Open MPI or MPICH) and libclang:
+//!
+//! ```sh
+//! apt-get install libopenmpi-dev openmpi-bin libclang-dev
+//! cargo build --release -p slackline --features mpi
+//! mpirun -n 4 target/release/slackline infer model --input clicks.tsv --transport mpi
+//! ```
+//!
+//! `docs/mpi.md` says how to build, run and tune.
+#![deny(unsafe_code)]
+#![cfg(feature = "mpi")]
+
+mod endpoint;
+#[allow(unsafe_code)]
+mod ffi;
+mod frame;
+mod world;
+
+pub use endpoint::MpiEndpoint;
+pub use ffi::MpiError;
+pub use world::{World, WorldError};

@@ -1,0 +1,203 @@
+//! A process's membership in the MPI job.
+
+use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::time::Duration;
+
+use slackline_transport::{GroupShape, Rank, TransportError};
+
+use crate::ffi::MpiError;
+use crate::ffi::comm::{self, Comm};
+
+/// How long [`World::abort`] gives the other ranks to say what they know before it ends them.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Tags that every MPI has; a group's messages carry the number of its group, modulo this.
+const TAGS: u32 = 32767;
+
+/// Why a group over MPI could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorldError {
+    /// MPI itself said no.
+    #[error(transparent)]
+    Mpi(#[from] MpiError),
+    /// MPI has been ended in this process, and cannot be started again.
+    #[error("MPI has been finalised in this process")]
+    Ended,
+    /// A shape that cannot be laid out, or not with MPI's counts.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The group is to have another number of ranks than the job.
+    #[error("the group has {asked} ranks, but mpirun has started {started} (mpirun -n {asked}, or --ranks {started})")]
+    Ranks {
+        /// Of the shape that was asked for.
+        asked: usize,
+        /// Of the job.
+        started: usize,
+    },
+    /// Ranks ask for different groups.
+    #[error("rank {rank} asks for {theirs} where this rank, {own_rank}, asks for {ours}")]
+    Disagree {
+        /// The first rank that differs from this one.
+        rank: Rank,
+        /// What it asks for.
+        theirs: String,
+        /// This rank.
+        own_rank: Rank,
+        /// What this rank asks for.
+        ours: String,
+    },
+}
+
+/// This process's membership in the MPI job: all ranks that `mpirun` has started, or a job of one without it.
+///
+/// It belongs to the thread that made it (MPI is started for one thread), and copies are names of the same. When the last
+/// one is dropped, MPI is finalised, which waits for all other ranks to do the same; not so if this thread panics or a
+/// group over it has failed, since that wait could be for ever. Then the process's exit code other than 0, or
+/// [`abort`](Self::abort), makes `mpirun` end the job.
+///
+/// If MPI runs already (mpi4py, PyTorch), it is used and not finalised.
+///
+/// Errors of MPI are returned, not fatal: every return code is looked at.
+#[derive(Clone)]
+pub struct World {
+    pub(crate) inner: Rc<Inner>,
+}
+
+pub(crate) struct Inner {
+    rank: Rank,
+    ranks: usize,
+    /// This process has started MPI and ends it.
+    ours: bool,
+    /// A group over it failed, or did not end in order.
+    pub(crate) failed: Cell<bool>,
+    /// Groups made so far; equal on every rank.
+    groups: Cell<u32>,
+    control: RefCell<Option<Comm>>,
+    lanes: RefCell<Vec<Comm>>,
+    /// MPI objects belong to one thread.
+    thread: PhantomData<*const ()>,
+}
+
+impl World {
+    /// Joins the job. To be called once in a process, by the thread that works, and before other threads use MPI.
+    ///
+    /// # Errors
+    ///
+    /// [`WorldError::Mpi`], [`WorldError::Ended`].
+    pub fn join() -> Result<World, WorldError> {
+        if comm::has_ended() {
+            return Err(WorldError::Ended);
+        }
+        let ours = comm::start()?;
+        let world = Comm::world();
+        Ok(World {
+            inner: Rc::new(Inner {
+                rank: world.rank()?,
+                ranks: world.size()?,
+                ours,
+                failed: Cell::new(false),
+                groups: Cell::new(0),
+                control: RefCell::new(None),
+                lanes: RefCell::new(Vec::new()),
+                thread: PhantomData,
+            }),
+        })
+    }
+
+    /// This process's number, `0 .. ranks`.
+    pub fn rank(&self) -> Rank {
+        self.inner.rank
+    }
+
+    /// Processes of the job.
+    pub fn ranks(&self) -> usize {
+        self.inner.ranks
+    }
+
+    /// MPI's name and version.
+    ///
+    /// # Errors
+    ///
+    /// [`WorldError::Mpi`].
+    pub fn library_version(&self) -> Result<String, WorldError> {
+        Ok(comm::library_version()?)
+    }
+
+    /// Waits for all ranks.
+    ///
+    /// # Errors
+    ///
+    /// [`WorldError::Mpi`].
+    pub fn barrier(&self) -> Result<(), WorldError> {
+        Ok(Comm::world().barrier()?)
+    }
+
+    /// What every rank brings, in rank order. Waits for all.
+    ///
+    /// # Errors
+    ///
+    /// [`WorldError::Mpi`], also if it is 2 GiB or more together.
+    pub fn all_gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>, WorldError> {
+        Ok(Comm::world().all_gather(own)?)
+    }
+
+    /// The ranks that run on the same node as this one, itself included. Waits for all.
+    ///
+    /// # Errors
+    ///
+    /// [`WorldError::Mpi`].
+    pub fn ranks_of_node(&self) -> Result<Vec<Rank>, WorldError> {
+        Ok(Comm::world().ranks_of_node()?)
+    }
+
+    /// Ends all processes of the job with this exit code, after giving the others a second to say what they know.
+    pub fn abort(&self, code: u8) -> ! {
+        std::thread::sleep(LAST_WORDS);
+        comm::abort(i32::from(code))
+    }
+
+    /// Compares the shape with everybody's, and returns it as the rings have it.
+    pub(crate) fn agree(&self, shape: &GroupShape) -> Result<GroupShape, WorldError> {
+        let asked = format!("{shape:?}");
+        let all = self.all_gather(asked.as_bytes())?;
+        if let Some(rank) = all.iter().position(|theirs| *theirs != asked.as_bytes()) {
+            let theirs = String::from_utf8_lossy(&all[rank]).into_owned();
+            return Err(WorldError::Disagree { rank, theirs, own_rank: self.rank(), ours: asked });
+        }
+        // After the exchange, so that all ranks give up together.
+        let shape = shape.rounded()?;
+        if shape.ranks != self.ranks() {
+            return Err(WorldError::Ranks { asked: shape.ranks, started: self.ranks() });
+        }
+        Ok(shape)
+    }
+
+    /// Communicators for a new group: one a lane, one for control, and the tag of its messages. They are kept for later
+    /// groups; the tag keeps what an earlier group left behind apart.
+    pub(crate) fn contexts(&self, lanes: usize) -> Result<(Vec<Comm>, Comm, i32), WorldError> {
+        let mut kept = self.inner.lanes.borrow_mut();
+        while kept.len() < lanes {
+            kept.push(Comm::world().duplicate()?);
+        }
+        let mut control = self.inner.control.borrow_mut();
+        let control = match *control {
+            Some(control) => control,
+            None => *control.insert(Comm::world().duplicate()?),
+        };
+        let group = self.inner.groups.get();
+        self.inner.groups.set(group.wrapping_add(1));
+        Ok((kept[..lanes].to_vec(), control, (group % TAGS) as i32))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.ours && !self.failed.get() && !std::thread::panicking() && !comm::has_ended() {
+            // Nobody is left to be told; mpirun sees it.
+            let _ = comm::end();
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The property suite of the collective over MPI: this program starts itself under `mpirun`, with several numbers of ranks.
+//!
+//! By hand: `cargo test -p slackline-mpi --features mpi --test suite`, or with `MPIRUN` and `MPIRUN_FLAGS` set. All ranks
+//! draw the same cases from the same seed; `SLACKLINE_SEED` and `SLACKLINE_CASES` change which and how many.
+
+#[path = "../../slackline-collective/tests/common/mod.rs"]
+mod common;
+mod mpirun;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use common::{Spec, bounded_lag, oracle, specs};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use slackline_mpi::{MpiEndpoint, World};
+use slackline_transport::{Checked, Endpoint};
+
+fn main() {
+    if mpirun::is_rank() {
+        return ranks();
+    }
+    for ranks in [1, 2, 3, 4, 8] {
+        mpirun::expect_success(mpirun::this_program(ranks, &[]), &format!("{ranks} ranks"));
+    }
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
+}
+
+fn ranks() {
+    let world = World::join().unwrap();
+    let (seed, cases) = (number("SLACKLINE_SEED", 1), number("SLACKLINE_CASES", 60));
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let strategy = specs(8, 12, 300);
+    for case in 0..cases {
+        let spec = for_ranks(strategy.new_tree(&mut runner).unwrap().current(), world.ranks());
+        let outcome = catch_unwind(AssertUnwindSafe(|| one(&world, &spec)));
+        if outcome.is_err() {
+            eprintln!("rank {}: seed {seed}, case {case}: {spec:?}", world.rank());
+            std::process::exit(1);
+        }
+    }
+    if world.rank() == 0 {
+        println!("{} ranks, {}: {cases} cases", world.ranks(), world.library_version().unwrap());
+    }
+}
+
+/// The same case for the ranks that there are.
+fn for_ranks(mut spec: Spec, ranks: usize) -> Spec {
+    let rounds = spec.rounds.clone();
+    spec.rounds = (0..ranks).map(|rank| rounds[rank % rounds.len()]).collect();
+    spec.ranks = ranks;
+    spec
+}
+
+fn one(world: &World, spec: &Spec) {
+    let join = || MpiEndpoint::join(world, &spec.shape()).unwrap();
+    let expected = oracle(join(), spec);
+    let came = if spec.seed.is_multiple_of(2) { run(join(), spec) } else { run(Checked::new(join()), spec) };
+    assert_eq!(came, expected);
+}
+
+fn run<E: Endpoint>(endpoint: E, spec: &Spec) -> common::Rounds {
+    bounded_lag(endpoint, spec).unwrap().0
+}
