@@ -60,7 +60,7 @@ pub struct MpiEndpoint {
     shape: GroupShape,
     /// `ranks` a lane.
     pairs: Vec<Pair>,
-    /// None where the peer is this rank itself.
+    /// None where another transport serves the peer.
     sends: Vec<Option<SendRing>>,
     /// One ring for each pair, and behind them the control messages from all.
     receives: Receives,
@@ -121,9 +121,17 @@ impl MpiEndpoint {
     /// [`WorldError::Mpi`].
     pub fn join(world: &World, shape: &GroupShape) -> Result<Self, WorldError> {
         let shape = world.agree(shape)?;
+        Self::with(world, shape, |_| true)
+    }
+
+    /// With rings for those peers only of which `serves` says so; the others hear control messages only.
+    pub(crate) fn with(world: &World, shape: GroupShape, serves: impl Fn(Rank) -> bool) -> Result<Self, WorldError> {
         for (number, lane) in shape.lanes.iter().enumerate() {
             if lane.slot_bytes > i32::MAX as usize - HEADER {
-                let why = format!("lane {number} has slots of {} bytes; a message of MPI has fewer than 2^31", lane.slot_bytes);
+                let why = format!(
+                    "lane {number} has slots of {} bytes; a message of MPI has fewer than 2^31",
+                    lane.slot_bytes
+                );
                 return Err(TransportError::Shape { ranks: shape.ranks, why }.into());
             }
         }
@@ -138,8 +146,8 @@ impl MpiEndpoint {
                 let route = Route { comm, peer: Peer::Rank(peer), tag };
                 let own = peer == rank;
                 pairs.push(Pair { own_lengths: vec![0; if own { lane.slots } else { 0 }], ..Pair::default() });
-                sends.push(Some(SendRing::new(route, slots(lane))));
-                rings.push((!own).then(|| (route, slots(lane))));
+                sends.push(serves(peer).then(|| SendRing::new(route, slots(lane))));
+                rings.push((!own && serves(peer)).then(|| (route, slots(lane))));
             }
         }
         let control_slots = |count| Slots::new(count, CONTROL_BYTES.next_multiple_of(slackline_transport::SLOT_ALIGN));
@@ -358,6 +366,18 @@ impl MpiEndpoint {
         Ok(())
     }
 
+    /// Whether something that a wait is for has happened since this was asked last.
+    pub(crate) fn has_changed(&mut self) -> bool {
+        std::mem::replace(&mut self.seen_changes, self.changes) != self.changes
+    }
+
+    /// Every peer has left or died.
+    fn all_gone(&self) -> bool {
+        let gone =
+            |(rank, peer): (usize, &Farewells)| rank == self.rank || peer.died || peer.left.iter().all(Option::is_some);
+        self.peers.iter().enumerate().all(gone)
+    }
+
     /// Waits until everything that this rank has sent is out.
     fn finish(&mut self, patience: Duration) -> Result<bool, MpiError> {
         let until = Instant::now() + patience;
@@ -499,8 +519,7 @@ impl Endpoint for MpiEndpoint {
         let begin = self.now();
         loop {
             self.progress();
-            if self.changes != self.seen_changes {
-                self.seen_changes = self.changes;
+            if self.has_changed() {
                 return Ok(());
             }
             let now = self.now();
@@ -575,6 +594,12 @@ impl Drop for MpiEndpoint {
         }
         let patience = if orderly { FAREWELL } else { HASTE };
         let finished = self.finish(patience).unwrap_or(false);
+        // Until all have said that they leave too, so that nothing of this group is under way when the next one begins, or
+        // when MPI ends. Ranks end a group together, so this is short.
+        let until = Instant::now() + if orderly { FAREWELL } else { Duration::ZERO };
+        while !self.all_gone() && self.look().is_ok() && Instant::now() < until {
+            std::thread::yield_now();
+        }
         let cancelled = self.receives.cancel(Instant::now() + HASTE).unwrap_or(false);
         if !orderly || !finished || !cancelled {
             self.world.inner.failed.set(true);

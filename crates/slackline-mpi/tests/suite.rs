@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use common::{Spec, bounded_lag, oracle, specs};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use slackline_mpi::{MpiEndpoint, World};
+use slackline_mpi::{NodeEndpoint, Peers, World};
 use slackline_transport::{Checked, Endpoint};
 
 fn main() {
@@ -58,7 +58,9 @@ fn for_ranks(mut spec: Spec, ranks: usize) -> Spec {
 }
 
 fn one(world: &World, spec: &Spec) {
-    let join = || MpiEndpoint::join(world, &spec.shape()).unwrap();
+    let peers = [Peers::MpiOnly, Peers::MpiOnly, Peers::Auto, Peers::NodesOf(2), Peers::NodesOf(3)];
+    let peers = peers[(spec.seed >> 1) as usize % peers.len()];
+    let join = || NodeEndpoint::join(world, &spec.shape(), peers).unwrap();
     let expected = oracle(join(), spec);
     let came = if spec.seed.is_multiple_of(2) { run(join(), spec) } else { run(Checked::new(join()), spec) };
     assert_eq!(came, expected);

@@ -52,7 +52,9 @@ pub(crate) fn library_version() -> Result<String, MpiError> {
     let mut text = vec![0u8; ffi::MPI_MAX_LIBRARY_VERSION_STRING as usize];
     let mut length = 0;
     // SAFETY: the buffer has the size that the standard asks for.
-    check("MPI_Get_library_version", unsafe { ffi::MPI_Get_library_version(text.as_mut_ptr().cast(), &raw mut length) })?;
+    check("MPI_Get_library_version", unsafe {
+        ffi::MPI_Get_library_version(text.as_mut_ptr().cast(), &raw mut length)
+    })?;
     text.truncate(length.max(0) as usize);
     let text = String::from_utf8_lossy(&text);
     Ok(text.trim_end_matches('\0').lines().next().unwrap_or_default().trim().to_owned())
@@ -119,7 +121,8 @@ impl Comm {
     /// What every rank brings, in rank order.
     pub(crate) fn all_gather(self, own: &[u8]) -> Result<Vec<Vec<u8>>, MpiError> {
         let lengths = self.all_gather_equal(&(own.len() as u64).to_le_bytes())?;
-        let lengths: Vec<usize> = lengths.as_chunks::<8>().0.iter().map(|length| u64::from_le_bytes(*length) as usize).collect();
+        let lengths: Vec<usize> =
+            lengths.as_chunks::<8>().0.iter().map(|length| u64::from_le_bytes(*length) as usize).collect();
         let mut counts = Vec::with_capacity(lengths.len());
         let mut places = Vec::with_capacity(lengths.len());
         let mut total = 0usize;
@@ -127,6 +130,10 @@ impl Comm {
             counts.push(count("MPI_Allgatherv", *length)?);
             places.push(count("MPI_Allgatherv", total)?);
             total = total.saturating_add(*length);
+        }
+        if total == 0 {
+            // Nobody brings anything, and MPI does not like a buffer of nothing.
+            return Ok(vec![Vec::new(); lengths.len()]);
         }
         let mut all = vec![0u8; total];
         // SAFETY: one count and one displacement for each rank, all inside of `all`; `own` has the count said for this rank.

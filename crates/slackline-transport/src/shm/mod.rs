@@ -1,7 +1,7 @@
 //! Ranks that are processes of one machine, over shared memory.
 //!
 //! [`Segment`] is a group's memory; [`launch`](crate::launch) starts processes that share one, and each of them calls
-//! [`attach_from_env`]. All `unsafe` of this crate is in this folder, which also holds the rings of
+//! [`attach_from_env`]. Processes that somebody else has started, such as `mpirun`, call [`attach_at`]. All `unsafe` of this crate is in this folder, which also holds the rings of
 //! [`threads`](crate::threads).
 
 mod endpoint;
@@ -13,7 +13,7 @@ mod ring;
 mod segment;
 
 pub use endpoint::RingEndpoint;
-pub use segment::{GROUP_VARIABLE, Handover, RANK_VARIABLE, Segment, ShmEndpoint, attach_from_env};
+pub use segment::{GROUP_VARIABLE, Handover, RANK_VARIABLE, Segment, ShmEndpoint, attach_at, attach_from_env};
 
 pub(crate) use group::Group;
 pub(crate) use layout::Layout;

@@ -107,6 +107,18 @@ impl Segment {
         RingEndpoint::take(Arc::clone(&self.group), rank)
     }
 
+    /// Says how many cores the ranks have together, where the creator cannot know since it is bound to some of them itself.
+    /// With fewer cores than ranks no rank spins while it waits. To be called before any rank is taken.
+    pub fn set_cores(&self, cores: usize) {
+        self.group.head().spins.store(u32::from(self.shape().ranks <= cores), Ordering::Relaxed);
+    }
+
+    /// Where other processes of this machine find the group, for [`attach_at`], as long as this segment lives.
+    pub fn address(&self) -> String {
+        let [first, second] = self.token;
+        format!("{}:{}:{first:016x}{second:016x}", std::process::id(), self.file.as_raw_fd())
+    }
+
     /// Declares a rank dead unless it has left: for whoever watches over the processes, and knows of an end before the
     /// peers find out. It also tells them of a rank that ended before it attached, which they cannot find out.
     pub fn give_up(&self, rank: Rank) {
@@ -160,13 +172,39 @@ pub fn attach_from_env(patience: Duration) -> Result<Option<ShmEndpoint>, Transp
         .and_then(parse_group)
         .ok_or_else(|| refuse(format!("{GROUP_VARIABLE} is {group:?}, not a descriptor and a token")))?;
     let file = inherited(number).map_err(|error| refuse(format!("descriptor {number}: {error}")))?;
-    let mut endpoint = attach(&file, token, rank)?;
+    let mut endpoint = attach(&file, token, rank, Bond::Child)?;
     endpoint.wait_for_all(patience)?;
     Ok(Some(endpoint))
 }
 
+/// Takes a place in a group whose creator lives and has told its [`Segment::address`]: for processes that somebody else has
+/// started, such as `mpirun`. Does not wait for the others, and does not bind this process's life to anybody's.
+///
+/// # Errors
+///
+/// As [`attach_from_env`]; [`TransportError::Attach`] also where the creator's descriptors cannot be reached: in another
+/// PID namespace, or as another user.
+pub fn attach_at(address: &str, rank: Rank) -> Result<ShmEndpoint, TransportError> {
+    let refuse = |why: String| TransportError::Attach { rank, why };
+    let parsed = address.split_once(':').and_then(|(pid, group)| Some((pid.parse::<u32>().ok()?, parse_group(group)?)));
+    let (pid, (number, token)) = parsed.ok_or_else(|| refuse(format!("`{address}` is no address of a group")))?;
+    let path = format!("/proc/{pid}/fd/{number}");
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+    let file = rustix::fs::open(&path, flags, rustix::fs::Mode::empty())
+        .map_err(|error| refuse(format!("{path}: {error}")))?;
+    attach(&file, token, rank, Bond::None)
+}
+
+/// Whose end is this process's end, too.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bond {
+    /// The thread's that started it.
+    Child,
+    None,
+}
+
 /// Attaches to the group in a file that somebody else has made.
-fn attach(file: &OwnedFd, token: Token, rank: Rank) -> Result<ShmEndpoint, TransportError> {
+fn attach(file: &OwnedFd, token: Token, rank: Rank, bond: Bond) -> Result<ShmEndpoint, TransportError> {
     let refuse = |why: String| TransportError::Attach { rank, why };
     let failed = |action| move |error: rustix::io::Errno| TransportError::System { rank, action, source: error.into() };
     // Only a sealed memory file is sure to keep its size.
@@ -186,7 +224,7 @@ fn attach(file: &OwnedFd, token: Token, rank: Rank) -> Result<ShmEndpoint, Trans
     })?;
     let group = Group::open(region, token).map_err(|why| refuse(format!("the shared memory does not fit: {why}")))?;
     let creator = group.head().creator.load(Ordering::Relaxed);
-    if creator != std::process::id() {
+    if bond == Bond::Child && creator != std::process::id() {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(failed("asking to die with the launcher"))?;
     }

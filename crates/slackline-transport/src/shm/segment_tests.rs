@@ -22,7 +22,7 @@ fn why(attached: Result<ShmEndpoint, TransportError>) -> String {
 fn a_second_mapping_of_the_segment_is_the_same_group() {
     let segment = Segment::create(&shape(2)).unwrap();
     let mut one = segment.rank(0).unwrap();
-    let mut two = attach(&segment.file, segment.token, 1).unwrap();
+    let mut two = attach(&segment.file, segment.token, 1, Bond::None).unwrap();
     assert_eq!(two.shape(), one.shape());
     assert_eq!(two.shape().lanes[1], LaneShape { slots: 3, slot_bytes: 128 });
     two.wait_for_all(Duration::ZERO).unwrap();
@@ -43,7 +43,7 @@ fn a_rank_can_be_taken_once_and_must_exist() {
     let segment = Segment::create(&shape(1)).unwrap();
     assert!(matches!(segment.rank(1), Err(TransportError::Attach { rank: 1, .. })));
     let first = segment.rank(0).unwrap();
-    assert!(why(attach(&segment.file, segment.token, 0)).contains("was taken"));
+    assert!(why(attach(&segment.file, segment.token, 0, Bond::None)).contains("was taken"));
     drop(first);
     assert!(why(segment.rank(0)).contains("was taken"));
 }
@@ -52,10 +52,10 @@ fn a_rank_can_be_taken_once_and_must_exist() {
 fn a_header_that_is_not_the_groups_is_refused_word_by_word() {
     let segment = Segment::create(&shape(2)).unwrap();
     let head = segment.group.head();
-    let try_attach = || why(attach(&segment.file, segment.token, 0));
+    let try_attach = || why(attach(&segment.file, segment.token, 0, Bond::None));
 
     let [first, second] = segment.token;
-    assert!(why(attach(&segment.file, [first, second ^ 1], 0)).contains("token"));
+    assert!(why(attach(&segment.file, [first, second ^ 1], 0, Bond::None)).contains("token"));
     let lanes: &[LaneCell] = segment.group.region().slice(segment.group.layout().lane_table, 2);
     let words: [(&AtomicU64, u64, &str); 9] = [
         (&head.magic, MAGIC + 1, "not a Slackline segment"),
@@ -74,7 +74,7 @@ fn a_header_that_is_not_the_groups_is_refused_word_by_word() {
         assert!(why.contains(expected), "{why:?} does not say {expected:?}");
         word.store(kept, Ordering::Relaxed);
     }
-    attach(&segment.file, segment.token, 0).unwrap();
+    attach(&segment.file, segment.token, 0, Bond::None).unwrap();
 }
 
 #[test]
@@ -87,13 +87,13 @@ fn memory_that_is_cut_off_not_sealed_or_no_memory_is_refused() {
         rustix::io::pread(&segment.file, &mut copy, 0).unwrap();
         rustix::io::pwrite(&file, &copy, 0).unwrap();
         ftruncate(&file, bytes as u64).unwrap();
-        assert!(why(attach(&file, segment.token, 0)).contains("sealed"));
+        assert!(why(attach(&file, segment.token, 0, Bond::None)).contains("sealed"));
         fcntl_add_seals(&file, SEALS).unwrap();
-        let why = why(attach(&file, segment.token, 0));
+        let why = why(attach(&file, segment.token, 0, Bond::None));
         assert!(why.contains("bytes"), "{why}");
     }
     let pipe = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()).unwrap();
-    assert!(why(attach(&pipe, segment.token, 0)).contains("not a memory file"));
+    assert!(why(attach(&pipe, segment.token, 0, Bond::None)).contains("not a memory file"));
 }
 
 #[test]
@@ -167,6 +167,22 @@ fn counters_and_lengths_that_no_peer_writes_poison_the_group_and_name_the_culpri
         // The rest of the group's memory still does its work.
         assert_eq!(two.landed(Lane(0), 0), 0);
     }
+}
+
+#[test]
+fn a_process_that_nobody_started_finds_the_group_by_its_address() {
+    let segment = Segment::create(&shape(2)).unwrap();
+    let mut one = segment.rank(0).unwrap();
+    let mut two = attach_at(&segment.address(), 1).unwrap();
+    one.rooms(Lane(1))[1][..4].copy_from_slice(b"here");
+    one.publish(Lane(1), 1, 4);
+    assert_eq!(two.landed(Lane(1), 0), 1);
+    assert_eq!(two.message(Lane(1), 0, 0), b"here");
+    let refused = |address: &str| attach_at(address, 1).unwrap_err().to_string();
+    assert!(refused(&segment.address()).contains("was taken"));
+    assert!(refused("7:x").contains("no address"));
+    let gone = segment.address().replace(&format!("{}:", std::process::id()), "4194304:");
+    assert!(refused(&gone).contains("/proc/4194304"), "{gone}");
 }
 
 #[test]

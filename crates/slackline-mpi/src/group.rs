@@ -1,0 +1,382 @@
+//! A group of all ranks of the job, in which each pair of ranks has the fastest way there is between them.
+
+use std::time::Duration;
+
+use rustix::thread::{CpuSet, sched_getaffinity};
+use slackline_transport::shm::{Segment, ShmEndpoint, attach_at};
+use slackline_transport::{Endpoint, GroupShape, Lane, PeerState, Rank, Rooms, TransportError};
+
+use crate::endpoint::MpiEndpoint;
+use crate::world::{World, WorldError};
+
+/// What carries the messages between ranks of one node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Peers {
+    /// Shared memory, where the ranks can reach it; else MPI.
+    #[default]
+    Auto,
+    /// MPI between all ranks.
+    MpiOnly,
+    /// As `Auto`, but as if every so many ranks, in rank order, were a node of their own. To try out on one machine what
+    /// happens on several.
+    NodesOf(usize),
+}
+
+/// One rank's end of a group over MPI and shared memory.
+///
+/// If all ranks run on one node, the group is [`slackline_transport::shm`]'s, and MPI only started the processes. If each
+/// rank runs on a node of its own, or [`Peers::MpiOnly`] asks for it, it is [`MpiEndpoint`]'s. Else both: shared memory
+/// within a node, MPI across, and MPI for what concerns all ranks (poison, and who has left).
+pub struct NodeEndpoint {
+    world: World,
+    kind: Kind,
+    detached: bool,
+}
+
+enum Kind {
+    Node(Box<ShmEndpoint>),
+    Mpi(Box<MpiEndpoint>),
+    Both(Box<Both>),
+}
+
+/// Ranks on several nodes, some of which have several ranks.
+struct Both {
+    mpi: MpiEndpoint,
+    node: ShmEndpoint,
+    /// The number in the node's group of each rank that is on this node.
+    local: Vec<Option<Rank>>,
+    /// How long the next fruitless wait sleeps.
+    nap: Duration,
+}
+
+/// The shortest and the longest time without a look at MPI while waiting.
+const NAPS: [Duration; 2] = [Duration::from_micros(10), Duration::from_micros(200)];
+
+impl NodeEndpoint {
+    /// Joins a group of all ranks of the job. Every rank has to call it, equally often, with the same shape; waits for all.
+    ///
+    /// # Errors
+    ///
+    /// As [`MpiEndpoint::join`]; and [`WorldError::Transport`] where shared memory is reached but there is too little.
+    pub fn join(world: &World, shape: &GroupShape, peers: Peers) -> Result<Self, WorldError> {
+        let shape = world.agree(shape)?;
+        let node = match peers {
+            Peers::MpiOnly => None,
+            Peers::Auto => share(world, &shape, world.ranks_of_node()?)?,
+            Peers::NodesOf(size) => {
+                let first = world.rank() / size.max(1) * size.max(1);
+                share(world, &shape, (first..world.ranks().min(first + size.max(1))).collect())?
+            }
+        };
+        let kind = match node {
+            Some((node, members)) if members.len() == world.ranks() => {
+                // Nobody leaves before all have come.
+                world.barrier()?;
+                Kind::Node(Box::new(node))
+            }
+            Some((node, members)) => {
+                let local = |rank| members.iter().position(|member| *member == rank);
+                let local: Vec<_> = (0..world.ranks()).map(local).collect();
+                let mpi = MpiEndpoint::with(world, shape, |peer| local[peer].is_none())?;
+                Kind::Both(Box::new(Both { mpi, node, local, nap: NAPS[0] }))
+            }
+            None => Kind::Mpi(Box::new(MpiEndpoint::with(world, shape, |_| true)?)),
+        };
+        Ok(NodeEndpoint { world: world.clone(), kind, detached: false })
+    }
+
+    /// How messages go to a peer: `shm` or `mpi`.
+    pub fn way_to(&self, peer: Rank) -> &'static str {
+        match &self.kind {
+            Kind::Node(_) => "shm",
+            Kind::Mpi(_) => "mpi",
+            Kind::Both(both) => {
+                if both.local[peer].is_some() {
+                    "shm"
+                } else {
+                    "mpi"
+                }
+            }
+        }
+    }
+}
+
+/// Shares memory among the ranks of a node. `None` if a node has one rank only, or where one of its ranks cannot reach the
+/// memory (containers on one machine that do not see each other's processes), so that all of them take MPI.
+fn share(
+    world: &World,
+    shape: &GroupShape,
+    members: Vec<Rank>,
+) -> Result<Option<(ShmEndpoint, Vec<Rank>)>, WorldError> {
+    let own = world.rank();
+    let here = members.iter().position(|member| *member == own).expect("a rank is on its own node");
+    let shape = GroupShape { ranks: members.len(), ..shape.clone() };
+    let mut outcome = Ok(None);
+    let mut segment = None;
+    if here == 0 && members.len() > 1 {
+        match Segment::create(&shape) {
+            Ok(created) => segment = Some(created),
+            Err(error) => outcome = Err(error),
+        }
+    }
+    let cores = world.all_gather(&cores())?;
+    let address = segment.as_ref().map_or(String::new(), Segment::address);
+    let addresses = world.all_gather(address.as_bytes())?;
+    if let Some(segment) = &segment {
+        segment.set_cores(
+            members
+                .iter()
+                .fold([0u64; CORE_WORDS], |all, member| merged(all, &cores[*member]))
+                .iter()
+                .map(|word| word.count_ones() as usize)
+                .sum(),
+        );
+        outcome = segment.rank(0).map(Some);
+    } else if members.len() > 1 && here > 0 && outcome.is_ok() {
+        let address = String::from_utf8_lossy(&addresses[members[0]]);
+        // Whoever made none says why.
+        outcome = if address.is_empty() { Ok(None) } else { attach_at(&address, here).map(Some) };
+    }
+    // The one that made the memory has the reason if there is too little; to have no access is a reason to take MPI.
+    let refused = matches!(outcome, Err(TransportError::Attach { .. }));
+    let answers =
+        world.all_gather(&[u8::from(matches!(outcome, Ok(Some(_)))), u8::from(outcome.is_err() && !refused)])?;
+    if let Some(broken) = answers.iter().position(|answer| answer[1] == 1) {
+        outcome?;
+        let why = format!("rank {broken} cannot share memory with the ranks of its node; its message says why");
+        return Err(TransportError::Attach { rank: broken, why }.into());
+    }
+    let all_here = members.iter().all(|member| answers[*member][0] == 1);
+    match outcome {
+        Ok(Some(endpoint)) if all_here => Ok(Some((endpoint, members))),
+        _ => Ok(None),
+    }
+}
+
+const CORE_WORDS: usize = CpuSet::MAX_CPU / 64;
+
+/// The cores that this rank may use, one bit each.
+fn cores() -> Vec<u8> {
+    let mut words = [0u64; CORE_WORDS];
+    if let Ok(set) = sched_getaffinity(None) {
+        (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).for_each(|core| words[core / 64] |= 1 << (core % 64));
+    }
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+fn merged(mut all: [u64; CORE_WORDS], more: &[u8]) -> [u64; CORE_WORDS] {
+    for (word, bytes) in all.iter_mut().zip(more.as_chunks::<8>().0) {
+        *word |= u64::from_le_bytes(*bytes);
+    }
+    all
+}
+
+/// Calls a method of whichever endpoint there is; of both, of the one that serves `$peer`.
+macro_rules! serving {
+    ($self:ident, $peer:ident, $endpoint:ident => $call:expr) => {
+        match &mut $self.kind {
+            Kind::Node($endpoint) => $call,
+            Kind::Mpi($endpoint) => $call,
+            Kind::Both(both) => match both.local[$peer] {
+                Some($peer) => {
+                    let $endpoint = &mut both.node;
+                    $call
+                }
+                None => {
+                    let $endpoint = &mut both.mpi;
+                    $call
+                }
+            },
+        }
+    };
+}
+
+impl Endpoint for NodeEndpoint {
+    #[inline]
+    fn rank(&self) -> Rank {
+        self.world.rank()
+    }
+
+    #[inline]
+    fn shape(&self) -> &GroupShape {
+        match &self.kind {
+            Kind::Node(node) => node.shape(),
+            Kind::Mpi(mpi) => mpi.shape(),
+            Kind::Both(both) => both.mpi.shape(),
+        }
+    }
+
+    #[inline]
+    fn progress(&mut self) {
+        match &mut self.kind {
+            Kind::Node(_) => {}
+            Kind::Mpi(mpi) => mpi.progress(),
+            Kind::Both(both) => both.mpi.progress(),
+        }
+    }
+
+    #[inline]
+    fn free_slots(&mut self, lane: Lane, to: Rank) -> usize {
+        serving!(self, to, endpoint => endpoint.free_slots(lane, to))
+    }
+
+    #[inline]
+    fn rooms(&mut self, lane: Lane) -> Rooms<'_> {
+        match &mut self.kind {
+            Kind::Node(node) => node.rooms(lane),
+            Kind::Mpi(mpi) => mpi.rooms(lane),
+            Kind::Both(both) => {
+                // Both are in rank order.
+                let mut within = both.node.rooms(lane).into_iter();
+                let across = both.mpi.rooms(lane).into_iter();
+                let pick = |(room, local): (_, &Option<Rank>)| match local {
+                    Some(_) => within.next().expect("one room for each rank of the node"),
+                    None => room,
+                };
+                across.zip(&both.local).map(pick).collect()
+            }
+        }
+    }
+
+    #[inline]
+    fn publish(&mut self, lane: Lane, to: Rank, len: usize) {
+        serving!(self, to, endpoint => endpoint.publish(lane, to, len));
+    }
+
+    #[inline]
+    fn landed(&mut self, lane: Lane, from: Rank) -> u64 {
+        serving!(self, from, endpoint => endpoint.landed(lane, from))
+    }
+
+    #[inline]
+    fn message(&self, lane: Lane, from: Rank, number: u64) -> &[u8] {
+        match &self.kind {
+            Kind::Node(node) => node.message(lane, from, number),
+            Kind::Mpi(mpi) => mpi.message(lane, from, number),
+            Kind::Both(both) => match both.local[from] {
+                Some(from) => both.node.message(lane, from, number),
+                None => both.mpi.message(lane, from, number),
+            },
+        }
+    }
+
+    #[inline]
+    fn release(&mut self, lane: Lane, from: Rank, upto: u64) {
+        serving!(self, from, endpoint => endpoint.release(lane, from, upto));
+    }
+
+    #[inline]
+    fn notify(&mut self) {
+        match &mut self.kind {
+            Kind::Node(node) => node.notify(),
+            Kind::Mpi(mpi) => mpi.notify(),
+            Kind::Both(both) => {
+                both.node.notify();
+                both.mpi.notify();
+            }
+        }
+    }
+
+    fn wait(&mut self, until: Duration) -> Result<(), TransportError> {
+        match &mut self.kind {
+            Kind::Node(node) => node.wait(until),
+            Kind::Mpi(mpi) => mpi.wait(until),
+            Kind::Both(both) => both.wait(until),
+        }
+    }
+
+    fn peer_state(&mut self, peer: Rank) -> PeerState {
+        match &mut self.kind {
+            Kind::Node(node) => node.peer_state(peer),
+            Kind::Mpi(mpi) => mpi.peer_state(peer),
+            // Who is on this node is watched more closely.
+            Kind::Both(both) => match both.local[peer] {
+                Some(local) => both.node.peer_state(local),
+                None => both.mpi.peer_state(peer),
+            },
+        }
+    }
+
+    fn poison(&mut self, reason: &[u8]) {
+        match &mut self.kind {
+            Kind::Node(node) => node.poison(reason),
+            Kind::Mpi(mpi) => mpi.poison(reason),
+            Kind::Both(both) => both.mpi.poison(reason),
+        }
+    }
+
+    #[inline]
+    fn poisoned(&mut self) -> Option<&[u8]> {
+        match &mut self.kind {
+            Kind::Node(node) => node.poisoned(),
+            Kind::Mpi(mpi) => mpi.poisoned(),
+            Kind::Both(both) => {
+                // Shared memory is poisoned only by what its own transport has found out.
+                if let Some(reason) = both.node.poisoned() {
+                    let reason = reason.to_vec();
+                    if both.mpi.poisoned().is_none() {
+                        both.mpi.poison(&reason);
+                    }
+                }
+                both.mpi.poisoned()
+            }
+        }
+    }
+
+    fn detach(&mut self) {
+        self.detached = true;
+        match &mut self.kind {
+            Kind::Node(node) => node.detach(),
+            Kind::Mpi(mpi) => mpi.detach(),
+            Kind::Both(both) => {
+                both.node.detach();
+                both.mpi.detach();
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        match &self.kind {
+            Kind::Node(node) => node.now(),
+            Kind::Mpi(mpi) => mpi.now(),
+            Kind::Both(both) => both.mpi.now(),
+        }
+    }
+
+    fn sleep(&mut self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+}
+
+impl Both {
+    /// Waits on shared memory, for ever longer stretches between two looks at MPI.
+    fn wait(&mut self, until: Duration) -> Result<(), TransportError> {
+        self.mpi.notify();
+        self.mpi.progress();
+        let now = self.mpi.now();
+        if self.mpi.has_changed() || now >= until {
+            self.nap = NAPS[0];
+            return Ok(());
+        }
+        // The two clocks began at different times.
+        self.node.wait(self.node.now() + self.nap.min(until - now))?;
+        self.nap = (self.nap * 2).min(NAPS[1]);
+        Ok(())
+    }
+}
+
+impl Drop for NodeEndpoint {
+    fn drop(&mut self) {
+        // Others then wait in vain for this rank to end MPI, or this one for them.
+        if !self.detached || self.poisoned().is_some() {
+            self.world.inner.failed.set(true);
+        }
+    }
+}
+
+impl std::fmt::Debug for NodeEndpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ways: Vec<_> = (0..self.shape().ranks).map(|peer| self.way_to(peer)).collect();
+        f.debug_struct("NodeEndpoint").field("rank", &self.rank()).field("ways", &ways).finish_non_exhaustive()
+    }
+}
