@@ -13,19 +13,28 @@ use crate::{cargo, root};
 const ARROWS: &[(&str, &[&str])] = &[
     ("slackline-transport", &[]),
     ("slackline-collective", &["slackline-transport"]),
+    ("slackline-mpi", &["slackline-transport"]),
     ("slackline-embedding", &[]),
     ("slackline-checkpoint", &[]),
     ("slackline-data", &[]),
     ("slackline-dlrm", &["slackline-collective", "slackline-embedding", "slackline-checkpoint", "slackline-data"]),
     (
         "slackline-bench",
-        &["slackline-transport", "slackline-collective", "slackline-embedding", "slackline-data", "slackline-dlrm"],
+        &[
+            "slackline-transport",
+            "slackline-collective",
+            "slackline-mpi",
+            "slackline-embedding",
+            "slackline-data",
+            "slackline-dlrm",
+        ],
     ),
     (
         "slackline",
         &[
             "slackline-transport",
             "slackline-collective",
+            "slackline-mpi",
             "slackline-embedding",
             "slackline-checkpoint",
             "slackline-data",

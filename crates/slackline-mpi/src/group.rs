@@ -1,5 +1,6 @@
 //! A group of all ranks of the job, in which each pair of ranks has the fastest way there is between them.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_getaffinity};
@@ -20,6 +21,22 @@ pub enum Peers {
     /// As `Auto`, but as if every so many ranks, in rank order, were a node of their own. To try out on one machine what
     /// happens on several.
     NodesOf(usize),
+}
+
+impl FromStr for Peers {
+    type Err = String;
+
+    /// `auto`, `mpi` or `nodes:N`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = |text: &str| text.parse().ok().filter(|size| *size > 0);
+        match (text, text.strip_prefix("nodes:").map(size)) {
+            ("auto", _) => Ok(Peers::Auto),
+            ("mpi", _) => Ok(Peers::MpiOnly),
+            (_, Some(Some(size))) => Ok(Peers::NodesOf(size)),
+            (_, Some(None)) => Err("nodes:N needs a number of at least 1".into()),
+            _ => Err("not one of auto, mpi and nodes:N".into()),
+        }
+    }
 }
 
 /// One rank's end of a group over MPI and shared memory.

@@ -129,12 +129,16 @@ pub(crate) struct Infer {
     /// Samples of a batch, which the ranks share
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = batch())]
     pub(crate) batch: usize,
-    /// How many ranks hold the tables
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = ranks())]
-    pub(crate) ranks: usize,
-    /// What a rank is: a thread of this process, or a process of its own over shared memory
+    /// How many ranks hold the tables [default: 1; with --transport mpi the processes of the job]
+    #[arg(long, value_name = "N", value_parser = ranks())]
+    pub(crate) ranks: Option<usize>,
+    /// What a rank is: a thread of this process, a process that this command starts, or a process that mpirun has started
     #[arg(long, value_enum, default_value_t = Transport::Threads)]
     pub(crate) transport: Transport,
+    /// What carries messages between ranks of one node with --transport mpi: auto (shared memory where it can be reached),
+    /// mpi, or nodes:N (as if every N ranks were a node, to try things out)
+    #[arg(long, value_name = "PEERS", default_value = "auto")]
+    pub(crate) peers: String,
     /// How many rounds (batches) a slow rank may fall behind before the others wait for it; 0 is fully synchronous
     #[arg(long, value_name = "K", default_value_t = 2, value_parser = lag(), allow_negative_numbers = true)]
     pub(crate) lag: usize,
@@ -171,6 +175,10 @@ Examples:
   slackline infer model --input clicks.csv.gz --output predictions.csv
   slackline infer model --input clicks.tsv --ranks 4 --transport shm --lag 4 --json
   slackline infer model --input clicks.tsv --ranks 4 --delay turn:0..2 --delay-unit 5
+  mpirun -n 4 slackline infer model --input clicks.tsv --transport mpi --lag 4
+
+With --transport mpi every process reads DIR and FILE by these names; rank 0 writes and reports. That transport is in \
+builds with the feature mpi only: cargo build --release -p slackline --features mpi.
 
 Exit codes: 0 success; 1 failure, with the reason on standard error; 2 a command line that was not understood; 128 + n \
 if the command, or a rank that it started, was ended by signal n. After a failure the output file is as it was before.";
@@ -207,6 +215,8 @@ pub(crate) enum Transport {
     Threads,
     /// A process of this machine, over shared memory
     Shm,
+    /// A process of an MPI job, on this machine or others
+    Mpi,
 }
 
 impl std::fmt::Display for Transport {
@@ -214,6 +224,7 @@ impl std::fmt::Display for Transport {
         f.write_str(match self {
             Transport::Threads => "threads",
             Transport::Shm => "shm",
+            Transport::Mpi => "mpi",
         })
     }
 }
@@ -277,7 +288,7 @@ mod tests {
     #[test]
     fn defaults_of_infer() {
         let defaults = infer(&[]).unwrap();
-        assert_eq!((defaults.batch, defaults.ranks, defaults.lag), (128, 1, 2));
+        assert_eq!((defaults.batch, defaults.ranks, defaults.lag), (128, None, 2));
         assert_eq!((defaults.transport, defaults.delivery), (Transport::Threads, Delivery::Elastic));
         assert_eq!((defaults.format, defaults.deadline), (None, Duration::from_secs(30)));
         assert_eq!(defaults.delay, DelayProfile::None);

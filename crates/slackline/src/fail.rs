@@ -1,6 +1,7 @@
 //! How a command ends: exit codes, and errors on one line.
 
 use std::fmt;
+use std::io::{self, Write};
 
 /// Success.
 pub(crate) const OK: u8 = 0;
@@ -36,6 +37,12 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
     line
 }
 
+/// Says on standard error why the command failed.
+pub(crate) fn tell(why: &str) {
+    // In one write, so that lines of several ranks do not mix; and nobody can be told if this fails.
+    let _ = io::stderr().write_all(format!("slackline: error: {why}\n").as_bytes());
+}
+
 /// The exit code that belongs to an error.
 pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
     if error.chain().any(|cause| cause.is::<Misuse>()) { USAGE } else { FAILURE }
@@ -43,8 +50,6 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use anyhow::{Context, anyhow};
 
     use super::*;

@@ -4,6 +4,8 @@
 //! them to rank 0 at the end. Nothing is gathered on the way, since that would undo the lag.
 
 mod gather;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod rank;
 mod report;
 mod start;
@@ -47,35 +49,54 @@ struct Job<'a> {
 
 /// Runs the command, or one rank's part of it in a process that the command has started.
 pub(crate) fn run(args: &Infer) -> Result<u8> {
+    if args.transport == Transport::Mpi {
+        return run_mpi(args);
+    }
+    let ranks = args.ranks.unwrap_or(1);
     if args.transport == Transport::Shm && start::is_rank_process() {
-        let job = Job::new(args)?;
+        let job = Job::new(args, ranks)?;
         if let Some(answers) = start::rank_process(&job)? {
             conclude(&job, &answers)?;
         }
         return Ok(fail::OK);
     }
-    check_paths(args)?;
-    let job = Job::new(args)?;
+    let job = prepare(args, ranks, true)?;
+    match args.transport {
+        Transport::Shm => start::processes(&job),
+        _ => {
+            let answers = start::threads(&job)?;
+            conclude(&job, &answers)?;
+            Ok(fail::OK)
+        }
+    }
+}
+
+#[cfg(feature = "mpi")]
+use mpi::run as run_mpi;
+
+#[cfg(not(feature = "mpi"))]
+fn run_mpi(_: &Infer) -> Result<u8> {
+    let how = "cargo build --release -p slackline --features mpi";
+    Err(Misuse(format!("this program was built without MPI; with it (docs/mpi.md says what that needs): {how}")).into())
+}
+
+/// Everything that can be found out before the ranks start; about the output only where it will be written.
+fn prepare(args: &Infer, ranks: usize, writes: bool) -> Result<Job<'_>> {
+    check_paths(args, writes)?;
+    let job = Job::new(args, ranks)?;
     // Once, before any rank starts, and not by the ranks: what is wrong is said once, and no rank waits for another's disk.
     if !args.skip_verify {
         inspect::verify(&job.directory)?;
     }
     // A header that does not fit is better told before the ranks start, too.
     Input::open(&args.input, Some(job.format), &job.input_shape)?;
-    match args.transport {
-        Transport::Threads => {
-            let answers = start::threads(&job)?;
-            conclude(&job, &answers)?;
-            Ok(fail::OK)
-        }
-        Transport::Shm => start::processes(&job),
-    }
+    Ok(job)
 }
 
 impl<'a> Job<'a> {
-    fn new(args: &'a Infer) -> Result<Self> {
+    fn new(args: &'a Infer, ranks: usize) -> Result<Self> {
         let directory = ModelDirectory::open(&args.model)?;
-        let plan = Plan::table_wise(&directory.tables(), args.ranks)?;
+        let plan = Plan::table_wise(&directory.tables(), ranks)?;
         let format = match args.format {
             Some(format) => format,
             None => Format::detect(&args.input)?,
@@ -84,8 +105,8 @@ impl<'a> Job<'a> {
         let control = LaneOptions::lag(0);
         let largest = largest_message(directory.config(), &plan, args.batch).min(LARGEST_SLOT);
         let shape =
-            GroupShape { ranks: args.ranks, lanes: vec![data.shape(largest), control.shape(gather::CHUNK_BYTES)] };
-        let delays = DelaySchedule::new(&args.delay, 0, args.ranks, args.delay_unit)
+            GroupShape { ranks, lanes: vec![data.shape(largest), control.shape(gather::CHUNK_BYTES)] };
+        let delays = DelaySchedule::new(&args.delay, 0, ranks, args.delay_unit)
             .map_err(|error| Misuse(format!("--delay: {error}")))?;
         Ok(Job {
             args,
@@ -102,13 +123,13 @@ impl<'a> Job<'a> {
 }
 
 /// What can be found out before anything is read.
-fn check_paths(args: &Infer) -> Result<()> {
+fn check_paths(args: &Infer, writes: bool) -> Result<()> {
     let input = &args.input;
     let metadata = fs::metadata(input).with_context(|| format!("{}: cannot open", input.display()))?;
     if !metadata.is_file() {
         bail!("{}: not a regular file; every rank reads the input by itself", input.display());
     }
-    if let Some(output) = &args.output {
+    if let Some(output) = args.output.as_ref().filter(|_| writes) {
         if is_same_file(input, output) {
             return Err(Misuse(format!("{}: is the input and cannot be the output", output.display())).into());
         }

@@ -7,6 +7,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`transport`] | moves bytes between ranks: threads, processes over shared memory, a simulated network |
+//! | `mpi` | the transport over MPI (feature `mpi`) |
 //! | [`collective`] | the bounded-lag alltoallv |
 //! | [`embedding`] | tables that map into memory, pooling, placement |
 //! | [`checkpoint`] | reads what PyTorch and others wrote |
@@ -48,4 +49,6 @@ pub use slackline_collective as collective;
 pub use slackline_data as data;
 pub use slackline_dlrm as dlrm;
 pub use slackline_embedding as embedding;
+#[cfg(feature = "mpi")]
+pub use slackline_mpi as mpi;
 pub use slackline_transport as transport;

@@ -41,9 +41,7 @@ fn main() -> ExitCode {
 
 fn ended(result: Result<u8>) -> ExitCode {
     ExitCode::from(result.unwrap_or_else(|error| {
-        // In one write, so that lines of several ranks do not mix; and nobody can be told if this fails.
-        let line = format!("slackline: error: {}\n", fail::one_line(&error));
-        let _ = io::stderr().write_all(line.as_bytes());
+        fail::tell(&fail::one_line(&error));
         fail::code_of(&error)
     }))
 }

@@ -57,7 +57,7 @@ impl<'a> Report<'a> {
             labelled,
             quality: if labelled { Quality::of(&answers.predictions, &answers.labels) } else { Quality::default() },
             not_a_number: answers.predictions.iter().filter(|p| p.is_nan()).count(),
-            ranks: args.ranks,
+            ranks: job.shape.ranks,
             transport: args.transport.to_string(),
             lag: args.lag,
             delivery: args.delivery.to_string(),

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Runs all ranks as threads.
 pub(super) fn threads(job: &Job<'_>) -> Result<Answers> {
     let endpoints = thread_group::group(&job.shape)?;
-    let cores = if job.args.pin { cores(job.args.ranks) } else { Vec::new() };
+    let cores = if job.args.pin { cores(job.shape.ranks) } else { Vec::new() };
     let outcomes: Vec<Result<Option<Answers>>> = thread::scope(|scope| {
         let mut ranks = Vec::with_capacity(endpoints.len());
         for (rank, endpoint) in endpoints.into_iter().enumerate() {
@@ -103,7 +103,7 @@ pub(super) fn rank_process(job: &Job<'_>) -> Result<Option<Answers>> {
 }
 
 /// One set of one processor a rank, or none if there are more ranks than processors.
-fn cores(ranks: usize) -> Vec<CpuSet> {
+pub(super) fn cores(ranks: usize) -> Vec<CpuSet> {
     let Ok(mine) = sched_getaffinity(None) else { return Vec::new() };
     let single = |core| {
         let mut set = CpuSet::new();

@@ -1,0 +1,62 @@
+//! The ranks as processes of an MPI job, which somebody else has started.
+
+use anyhow::Result;
+use rustix::thread::sched_setaffinity;
+use slackline_mpi::{NodeEndpoint, Peers, World};
+
+use super::{Job, conclude, fail, prepare, rank, start};
+use crate::args::Infer;
+use crate::fail::Misuse;
+
+/// Works as the rank that this process is in its job, and returns the exit code.
+pub(super) fn run(args: &Infer) -> Result<u8> {
+    let world = World::join()?;
+    // What is wrong with the input or the model is found out by every rank on its own node, before they form a group; the
+    // first that finds something says it for all.
+    let job = prepare_on_nodes(args, &world);
+    let complaint = job.as_ref().err().map(fail::one_line).unwrap_or_default();
+    let complaints = world.all_gather(complaint.as_bytes())?;
+    if let Some(first) = complaints.iter().position(|complaint| !complaint.is_empty()) {
+        return match job {
+            Err(error) if first == world.rank() => Err(error.context(format!("rank {first}"))),
+            // The one that said it ends with the same code.
+            Err(error) => Ok(fail::code_of(&error)),
+            Ok(_) => Ok(fail::FAILURE),
+        };
+    }
+    let outcome = job.and_then(|job| work(&world, &job));
+    if let Err(error) = &outcome {
+        // From here on the ranks depend on each other, and MPI would wait for those that hang.
+        fail::tell(&format!("rank {}: {}", world.rank(), fail::one_line(error)));
+        world.abort(fail::code_of(error));
+    }
+    outcome
+}
+
+fn prepare_on_nodes<'a>(args: &'a Infer, world: &World) -> Result<Job<'a>> {
+    let ranks = args.ranks.unwrap_or(world.ranks());
+    peers(args)?;
+    // Every rank needs the job; the tables are read whole by one rank of a node.
+    let first_here = world.ranks_of_node()?.first() == Some(&world.rank());
+    if first_here { prepare(args, ranks, world.rank() == 0) } else { Job::new(args, ranks) }
+}
+
+fn peers(args: &Infer) -> Result<Peers> {
+    args.peers.parse().map_err(|why| Misuse(format!("--peers {}: {why}", args.peers)).into())
+}
+
+fn work(world: &World, job: &Job<'_>) -> Result<u8> {
+    if job.args.pin {
+        let here = world.ranks_of_node()?;
+        let place = here.iter().position(|rank| *rank == world.rank()).unwrap_or_default();
+        if let Some(core) = start::cores(here.len()).get(place) {
+            // A refusal (a container that may not) costs speed, not the run.
+            let _ = sched_setaffinity(None, core);
+        }
+    }
+    let endpoint = NodeEndpoint::join(world, &job.shape, peers(job.args)?)?;
+    if let Some(answers) = rank::run(endpoint, job)? {
+        conclude(job, &answers)?;
+    }
+    Ok(fail::OK)
+}
