@@ -15,6 +15,7 @@
 #![deny(unsafe_code)]
 #![cfg(feature = "mpi")]
 
+pub mod baseline;
 mod endpoint;
 #[allow(unsafe_code)]
 mod ffi;

@@ -13,6 +13,9 @@ use crate::ffi::comm::{self, Comm};
 /// How long [`World::abort`] gives the other ranks to say what they know before it ends them.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// What Rust's own runtime ends with after a panic.
+const PANICKED: i32 = 101;
+
 /// Tags that every MPI has; a group's messages carry the number of its group, modulo this.
 const TAGS: u32 = 32767;
 
@@ -54,9 +57,9 @@ pub enum WorldError {
 /// This process's membership in the MPI job: all ranks that `mpirun` has started, or a job of one without it.
 ///
 /// It belongs to the thread that made it (MPI is started for one thread), and copies are names of the same. When the last
-/// one is dropped, MPI is finalised, which waits for all other ranks to do the same; not so if this thread panics or a
-/// group over it has failed, since that wait could be for ever. Then the process's exit code other than 0, or
-/// [`abort`](Self::abort), makes `mpirun` end the job.
+/// one is dropped, MPI is finalised, which waits for all other ranks to do the same. Not so if a group over it has failed,
+/// since that wait could be for ever: then the process's exit code other than 0, or [`abort`](Self::abort), makes `mpirun`
+/// end the job. If this thread panics, dropping it aborts the job (exit code 101), so that no rank waits for this one.
 ///
 /// If MPI runs already (mpi4py, PyTorch), it is used and not finalised.
 ///
@@ -159,6 +162,11 @@ impl World {
         comm::abort(i32::from(code))
     }
 
+    /// A communicator of all ranks for somebody else's use; waits for all.
+    pub(crate) fn duplicate(&self) -> Result<Comm, WorldError> {
+        Ok(Comm::world().duplicate()?)
+    }
+
     /// Compares the shape with everybody's, and returns it as the rings have it.
     pub(crate) fn agree(&self, shape: &GroupShape) -> Result<GroupShape, WorldError> {
         let asked = format!("{shape:?}");
@@ -195,7 +203,15 @@ impl World {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if self.ours && !self.failed.get() && !std::thread::panicking() && !comm::has_ended() {
+        if comm::has_ended() {
+            return;
+        }
+        if std::thread::panicking() {
+            // The others have been told, and would wait in vain for this rank to end MPI.
+            std::thread::sleep(LAST_WORDS);
+            comm::abort(PANICKED);
+        }
+        if self.ours && !self.failed.get() {
             // Nobody is left to be told; mpirun sees it.
             let _ = comm::end();
         }

@@ -41,7 +41,12 @@ fn main() {
             let output = mpirun::run(mpirun::this_program(RANKS, &[case, peers, &token]));
             let took = begin.elapsed();
             check(&format!("{case}, {peers}"), &output, took, *words);
-            assert!(left_behind(&token).is_empty(), "{case}, {peers}: processes {:?} are left", left_behind(&token));
+            // Some launchers end a little before the processes that they have killed.
+            let until = Instant::now() + Duration::from_secs(5);
+            while !left_behind(&token).is_empty() {
+                assert!(Instant::now() < until, "{case}, {peers}: processes {:?} are left", left_behind(&token));
+                std::thread::sleep(Duration::from_millis(20));
+            }
             println!("{case}, {peers}: ended after {took:.1?} with {}", output.status);
         }
     }

@@ -1,8 +1,9 @@
 //! All that touches MPI's C interface: every return code is looked at, every count is checked before C sees it.
 //!
 //! [`comm`] has starting, ending, communicators and the small blocking collectives; [`rings`] the slots that messages lie
-//! in and the requests that own them meanwhile. What they offer is safe.
+//! in and the requests that own them meanwhile, [`alltoallv`] MPI's own exchange. What they offer is safe.
 
+pub(crate) mod alltoallv;
 pub(crate) mod comm;
 pub(crate) mod rings;
 pub(crate) mod slots;
