@@ -17,6 +17,10 @@ fn main() {
     if env::var_os("MPI_PKG_CONFIG").is_none() && Command::new(&compiler).arg("-show").output().is_err() {
         missing(&format!("no MPI: `{compiler}` cannot be run"), "libopenmpi-dev openmpi-bin", "MPICC=/path/to/mpicc");
     }
+    // The launcher that lies beside the compiler wrapper: mpicc, mpicc.mpich, /opt/mpi/bin/mpicc.
+    let path = Path::new(&compiler);
+    let name = path.file_name().map_or_else(|| "mpicc".into(), |name| name.to_string_lossy());
+    println!("cargo:rustc-env=SLACKLINE_MPIRUN={}", path.with_file_name(name.replace("mpicc", "mpirun")).display());
     if !has_libclang() {
         missing("no libclang, which makes the bindings to MPI", "libclang-dev", "LIBCLANG_PATH=/path/to/its/folder");
     }

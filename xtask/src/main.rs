@@ -61,7 +61,14 @@ fn main() -> ExitCode {
 
 /// Builds the benchmark with what cargo prints, then hands over to it and passes its exit code on.
 fn bench(args: &[String]) -> ExitCode {
-    let built = run(cargo().args(["build", "--release", "--package", "slackline-bench"]));
+    let mut build = cargo();
+    build.args(["build", "--release", "--package", "slackline-bench"]);
+    // Only then, since it needs an MPI installation.
+    let over_mpi = args.windows(2).any(|pair| pair[0] == "--transport" && pair[1] == "mpi");
+    if over_mpi || args.iter().any(|argument| argument == "--transport=mpi") {
+        build.args(["--features", "mpi"]);
+    }
+    let built = run(&mut build);
     if let Err(error) = built {
         eprintln!("xtask: {error:#}");
         return ExitCode::FAILURE;

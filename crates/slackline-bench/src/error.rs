@@ -103,6 +103,16 @@ pub enum BenchError {
         /// What it said.
         stderr: String,
     },
+    /// This program was built without MPI.
+    #[error(
+        "this program was built without MPI; with it (docs/mpi.md says what that needs): \
+         cargo build --release -p slackline-bench --features mpi"
+    )]
+    BuiltWithoutMpi,
+    /// A group over MPI could not be set up.
+    #[cfg(feature = "mpi")]
+    #[error(transparent)]
+    World(#[from] slackline_mpi::WorldError),
     /// The collective failed.
     #[error(transparent)]
     Collective(#[from] CollectiveError),

@@ -15,7 +15,7 @@ use slackline_transport::{Endpoint, GroupShape, Lane};
 
 use crate::mpi::{self, Program};
 use crate::results::Spread;
-use crate::run::{RankTask, launch};
+use crate::run::{RankTask, Transport, launch};
 use crate::{BenchError, table};
 
 /// The sizes that are measured, in bytes to each peer.
@@ -38,8 +38,10 @@ pub struct ExchangeOptions {
     pub blocks: usize,
     /// Turns of each size, MPI after ours where it takes part.
     pub turns: usize,
-    /// Whether MPI takes part.
+    /// Whether MPI takes part, as a program of its own.
     pub mpi: bool,
+    /// How the ranks are run; not as threads.
+    pub transport: Transport,
 }
 
 /// One implementation's call at one size, over all blocks of all turns.
@@ -65,6 +67,29 @@ pub struct ExchangeLine {
 }
 
 impl ExchangeLine {
+    /// From the blocks of each turn, and those of what they are compared with.
+    pub(crate) fn new(
+        options: &ExchangeOptions,
+        bytes: usize,
+        implementation: &str,
+        call: &str,
+        turns: &[Vec<f64>],
+        ours: Option<&[Vec<f64>]>,
+    ) -> Self {
+        let median = |us: &[f64]| Spread::of(us.to_vec()).median;
+        let ratios = |ours: &[Vec<f64>]| turns.iter().zip(ours).map(|(us, ours)| median(us) / median(ours)).collect();
+        ExchangeLine {
+            implementation: implementation.to_owned(),
+            call: call.to_owned(),
+            ranks: options.ranks,
+            lag: options.lag,
+            read: options.read,
+            bytes,
+            us: Spread::of(turns.concat()),
+            ratio: ours.map(|ours| Spread::of(ratios(ours))),
+        }
+    }
+
     /// The line as one line of JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("lines have text keys only")
@@ -74,13 +99,13 @@ impl ExchangeLine {
 /// What a rank is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ExchangeTask {
-    ranks: usize,
-    bytes: usize,
-    lag: usize,
-    read: bool,
-    blocks: usize,
+    pub(crate) ranks: usize,
+    pub(crate) bytes: usize,
+    pub(crate) lag: usize,
+    pub(crate) read: bool,
+    pub(crate) blocks: usize,
     /// Rounds of a block.
-    rounds: usize,
+    pub(crate) rounds: usize,
 }
 
 /// Measures all sizes, and calls `done` with the lines of each size as soon as they are there.
@@ -92,6 +117,12 @@ pub(crate) struct ExchangeTask {
 pub fn exchange(options: &ExchangeOptions, mut done: impl FnMut(Vec<ExchangeLine>)) -> Result<(), BenchError> {
     if options.ranks == 0 || options.blocks == 0 || options.turns == 0 {
         return Err(BenchError::Settings("ranks, blocks and turns are at least 1".to_owned()));
+    }
+    match &options.transport {
+        Transport::Shm => {}
+        Transport::Threads => return Err(BenchError::Settings("the exchange is one between processes".to_owned())),
+        #[cfg(feature = "mpi")]
+        Transport::Mpi(job) => return crate::baselines::exchange(job, options, done),
     }
     let folder = tempfile::tempdir().map_err(BenchError::file("creating a folder in", std::env::temp_dir()))?;
     let program = if options.mpi { Some(Program::compile(folder.path())?) } else { None };
@@ -106,25 +137,13 @@ pub fn exchange(options: &ExchangeOptions, mut done: impl FnMut(Vec<ExchangeLine
                 theirs.push(program.run(options.ranks, bind, options.read, options.lag, options.blocks, bytes)?);
             }
         }
-        let line = |implementation: &str, call: &str, us: Spread, ratio| ExchangeLine {
-            implementation: implementation.to_owned(),
-            call: call.to_owned(),
-            ranks: options.ranks,
-            lag: options.lag,
-            read: options.read,
-            bytes,
-            us,
-            ratio,
-        };
-        let mut lines = vec![line("slackline", "alltoallv", Spread::of(ours.concat()), None)];
+        let mut lines = vec![ExchangeLine::new(options, bytes, "slackline", "alltoallv", &ours, None)];
         let calls = theirs.first().map_or(0, Vec::len);
         for call in 0..calls {
             let turns: Vec<&mpi::Line> = theirs.iter().filter_map(|lines| lines.get(call)).collect();
-            let us = Spread::of(turns.iter().flat_map(|line| line.us.clone()).collect());
-            let median = |us: &[f64]| Spread::of(us.to_vec()).median;
-            let ratios = turns.iter().zip(&ours).map(|(line, ours)| median(&line.us) / median(ours)).collect();
+            let us: Vec<Vec<f64>> = turns.iter().map(|line| line.us.clone()).collect();
             let version = program.as_ref().map_or("", |program| &program.version);
-            lines.push(line(version, &turns[0].call, us, Some(Spread::of(ratios))));
+            lines.push(ExchangeLine::new(options, bytes, version, &turns[0].call, &us, Some(&ours)));
         }
         done(lines);
     }
@@ -133,17 +152,28 @@ pub fn exchange(options: &ExchangeOptions, mut done: impl FnMut(Vec<ExchangeLine
 
 /// Microseconds of a round in each block, the slowest rank's.
 fn turn(options: &ExchangeOptions, bytes: usize, folder: &Path) -> Result<Vec<f64>, BenchError> {
-    let &ExchangeOptions { ranks, lag, read, blocks, .. } = options;
-    let largest = (0..ranks).map(|rank| split(rank, rank + 1, bytes)).max().unwrap_or(bytes);
-    let shape = GroupShape { ranks, lanes: vec![LaneOptions::lag(lag).shape(largest)] };
-    let rounds = ((1 << 29) / (bytes + 65_536)).clamp(20, 20_000);
-    let task = RankTask::Exchange(ExchangeTask { ranks, bytes, lag, read, blocks, rounds });
-    let times: Vec<Vec<f64>> = launch(shape, &task, options.pin, folder)?;
-    Ok((0..blocks).map(|block| times.iter().map(|times| times[block]).fold(0.0, f64::max)).collect())
+    let (shape, task) = ExchangeTask::new(options, bytes);
+    Ok(slowest(&launch::<Vec<f64>>(shape, &RankTask::Exchange(task), options.pin, folder)?))
+}
+
+impl ExchangeTask {
+    pub(crate) fn new(options: &ExchangeOptions, bytes: usize) -> (GroupShape, Self) {
+        let &ExchangeOptions { ranks, lag, read, blocks, .. } = options;
+        let largest = (0..ranks).map(|rank| split(rank, rank + 1, bytes)).max().unwrap_or(bytes);
+        let shape = GroupShape { ranks, lanes: vec![LaneOptions::lag(lag).shape(largest)] };
+        let rounds = ((1 << 29) / (bytes + 65_536)).clamp(20, 20_000);
+        (shape, ExchangeTask { ranks, bytes, lag, read, blocks, rounds })
+    }
+}
+
+/// Of each block, the slowest rank's time.
+pub(crate) fn slowest(times: &[Vec<f64>]) -> Vec<f64> {
+    let blocks = times.first().map_or(0, Vec::len);
+    (0..blocks).map(|block| times.iter().map(|times| times[block]).fold(0.0, f64::max)).collect()
 }
 
 /// What rank `from` sends to rank `to`.
-fn split(from: usize, to: usize, bytes: usize) -> usize {
+pub(crate) fn split(from: usize, to: usize, bytes: usize) -> usize {
     match from.cmp(&to) {
         std::cmp::Ordering::Less => bytes * 5 / 4,
         std::cmp::Ordering::Equal => bytes,
@@ -151,7 +181,7 @@ fn split(from: usize, to: usize, bytes: usize) -> usize {
     }
 }
 
-fn content(round: u64, from: usize, to: usize, at: usize) -> u8 {
+pub(crate) fn content(round: u64, from: usize, to: usize, at: usize) -> u8 {
     (round as usize * 31 + from * 7 + to * 13 + at * 3 + at / 251) as u8
 }
 
@@ -222,7 +252,7 @@ fn send<E: Endpoint>(exchange: &mut Exchange<'_, E>, sizes: &[usize], sources: &
     Ok(round.publish()?)
 }
 
-fn read(message: &[u8]) {
+pub(crate) fn read(message: &[u8]) {
     black_box(message.iter().step_by(64).fold(0u64, |sum, byte| sum + u64::from(*byte)));
 }
 

@@ -114,6 +114,19 @@ fn section(out: &mut String, result: &ScenarioResult, load: f64) {
         let _ = write!(out, "<td>{} %</td></tr>", waiting.join(" / "));
     }
     out.push_str("</tbody></table></div>\n");
+    if result.baselines.is_empty() {
+        return;
+    }
+    out.push_str("<div class=\"scroll\"><table><thead><tr>");
+    for name in table::BASELINE_HEADER {
+        let _ = write!(out, "<th>{}</th>", escape(&name.replace('N', &result.counted)));
+    }
+    out.push_str("</tr></thead><tbody>");
+    for row in table::baseline_rows(result) {
+        let cells: String = row.iter().map(|cell| format!("<td>{}</td>", escape(cell))).collect();
+        let _ = write!(out, "<tr>{cells}</tr>");
+    }
+    out.push_str("</tbody></table></div>\n");
 }
 
 fn facts(results: &Results) -> Vec<(&'static str, String)> {

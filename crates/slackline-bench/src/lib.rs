@@ -10,9 +10,13 @@
 //! This crate uses the layers as a user would, through their public interfaces, and knows nothing of how they work inside.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "mpi")]
+mod baselines;
 mod error;
 pub mod exchange;
 mod html;
+#[cfg(feature = "mpi")]
+pub mod job;
 mod measure;
 mod model;
 mod mpi;

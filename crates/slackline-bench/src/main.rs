@@ -47,6 +47,9 @@ const RUN_EXAMPLES: &str = "Examples:
   slackline-bench run --scenario turn --lags 0,4             one scenario, two lags
   slackline-bench run --scenario mine.toml                   a scenario of your own
   slackline-bench run --work slept --bytes 65536 --ranks 8   the exchange alone, more ranks than cores
+  slackline-bench run --transport mpi --work slept --baselines
+                                                             over MPI, beside MPI_Alltoallv and MPI_Ialltoallv
+  mpirun -n 8 --hostfile hosts slackline-bench run --transport mpi --ranks 8
   slackline-bench run --ranks 2 --pin --json > results.json  one rank a core, results on stdout
 
 A scenario file has the keys name, words, delay, expect and, if wanted, work:
@@ -59,6 +62,7 @@ A scenario file has the keys name, words, delay, expect and, if wanted, work:
 const EXCHANGE_EXAMPLES: &str = "Examples:
   slackline-bench exchange                       two processes, 64 B to 16 MiB
   slackline-bench exchange --mpi                 beside MPI_Alltoallv and MPI_Ialltoallv, in turns
+  slackline-bench exchange --transport mpi       in one MPI job: over MPI, over shared memory, and MPI's own calls
   slackline-bench exchange --lag 4 --read --json --sizes 1024,65536";
 
 #[derive(Args)]
@@ -93,12 +97,17 @@ struct RunArgs {
     /// Bytes to each rank (work slept)
     #[arg(long, default_value_t = 4096)]
     bytes: usize,
-    /// Microseconds that a round sleeps (work slept)
+    /// Microseconds that a round sleeps before its messages go (work slept)
     #[arg(long, default_value_t = 1000)]
     unit_us: u64,
-    /// Ranks are processes over shared memory, or threads
+    /// Microseconds that a round sleeps after they have gone, like the bottom MLP of a model (work slept)
+    #[arg(long, default_value_t = 0)]
+    own_unit_us: u64,
+    /// Ranks are processes over shared memory, threads, or processes of an MPI job
     #[arg(long, value_enum, default_value = "shm")]
     transport: TransportArg,
+    #[command(flatten)]
+    mpi: MpiArgs,
     /// Hand out rounds as soon as they are complete (elastic), or exactly `lag` calls later (fixed)
     #[arg(long, default_value = "elastic")]
     delivery: Delivery,
@@ -145,12 +154,27 @@ struct ExchangeArgs {
     /// Turns of each size [default: 1, with --mpi 3]
     #[arg(long)]
     turns: Option<usize>,
+    /// The ranks' transport: shm, or mpi, which is then measured over MPI, over shared memory, and beside MPI's own calls
+    #[arg(long, value_enum, default_value = "shm")]
+    transport: TransportArg,
     /// Compile the same exchange over MPI with mpicc, and take turns with it
     #[arg(long)]
     mpi: bool,
     /// Print lines of JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Args)]
+struct MpiArgs {
+    /// What carries messages between ranks of one node with --transport mpi: auto (shared memory where it can be reached),
+    /// mpi, or nodes:N (as if every N ranks were a node)
+    #[arg(long, value_name = "PEERS", default_value = "auto")]
+    peers: String,
+    /// Beside it, MPI's own alltoallv under the same work and delays: blocking, overlapped, and several rounds at once
+    /// (--transport mpi with --work slept)
+    #[arg(long)]
+    baselines: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -167,14 +191,22 @@ enum TransportArg {
     Shm,
     /// Threads of one process
     Threads,
+    /// Processes of an MPI job; started with mpirun if they have not been
+    Mpi,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
-        None => run_all(&cli.run),
-        Some(Sub::Run(args)) => run_all(&args),
-        Some(Sub::Exchange(args)) => run_exchange(&args),
+        None => with_transport(cli.run.transport, &cli.run.mpi.peers, cli.run.ranks, |transport| {
+            run_all(&cli.run, transport)
+        }),
+        Some(Sub::Run(args)) => {
+            with_transport(args.transport, &args.mpi.peers, args.ranks, |transport| run_all(&args, transport))
+        }
+        Some(Sub::Exchange(args)) => {
+            with_transport(args.transport, "mpi", args.ranks, |transport| run_exchange(&args, transport))
+        }
         Some(Sub::Rank { folder }) => run::rank(&folder),
     };
     match done {
@@ -186,7 +218,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_all(args: &RunArgs) -> Result<(), BenchError> {
+/// Calls `work` with the transport, in an MPI job if that is what it takes.
+fn with_transport(
+    transport: TransportArg,
+    peers: &str,
+    ranks: usize,
+    work: impl FnOnce(Transport) -> Result<(), BenchError>,
+) -> Result<(), BenchError> {
+    match transport {
+        TransportArg::Shm => work(Transport::Shm),
+        TransportArg::Threads => work(Transport::Threads),
+        #[cfg(feature = "mpi")]
+        TransportArg::Mpi => slackline_bench::job::within(peers, ranks, |job| work(Transport::Mpi(job))),
+        #[cfg(not(feature = "mpi"))]
+        TransportArg::Mpi => {
+            let _ = (peers, ranks);
+            Err(BenchError::BuiltWithoutMpi)
+        }
+    }
+}
+
+fn run_all(args: &RunArgs, transport: Transport) -> Result<(), BenchError> {
     let names = args.scenario.iter().map(String::as_str);
     let scenarios: Result<Vec<Scenario>, BenchError> = match args.scenario.is_empty() {
         true => scenario::built_in().map(Scenario::load).collect(),
@@ -207,10 +259,9 @@ fn run_all(args: &RunArgs) -> Result<(), BenchError> {
         table_rows: args.table_rows,
         bytes: args.bytes,
         unit: Duration::from_micros(args.unit_us),
-        transport: match args.transport {
-            TransportArg::Shm => Transport::Shm,
-            TransportArg::Threads => Transport::Threads,
-        },
+        own_unit: Duration::from_micros(args.own_unit_us),
+        transport,
+        baselines: args.mpi.baselines,
         delivery: args.delivery,
         load: args.load,
         pin: args.pin,
@@ -219,6 +270,9 @@ fn run_all(args: &RunArgs) -> Result<(), BenchError> {
         flip: args.flip_bit,
     };
     let results = run::run(&options, std::env::args().collect())?;
+    if !options.transport.reports() {
+        return Ok(());
+    }
     let (json, html) = (args.out.join("results.json"), args.out.join("report.html"));
     results::write_whole(&json, &results.to_json())?;
     results::write_whole(&html, &report(&results))?;
@@ -229,7 +283,7 @@ fn run_all(args: &RunArgs) -> Result<(), BenchError> {
     print(&format!("{}{files}", render(&results)))
 }
 
-fn run_exchange(args: &ExchangeArgs) -> Result<(), BenchError> {
+fn run_exchange(args: &ExchangeArgs, transport: Transport) -> Result<(), BenchError> {
     let options = ExchangeOptions {
         ranks: args.ranks,
         sizes: if args.sizes.is_empty() { exchange::SIZES.to_vec() } else { args.sizes.clone() },
@@ -237,11 +291,16 @@ fn run_exchange(args: &ExchangeArgs) -> Result<(), BenchError> {
         read: args.read,
         pin: !args.no_pin,
         blocks: args.blocks,
-        turns: args.turns.unwrap_or(if args.mpi { 3 } else { 1 }),
+        turns: args.turns.unwrap_or(if args.mpi || transport.name() == "mpi" { 3 } else { 1 }),
         mpi: args.mpi,
+        transport,
     };
+    let reports = options.transport.reports();
     let mut failed = None;
     exchange::exchange(&options, |lines| {
+        if !reports {
+            return;
+        }
         let text = match args.json {
             true => lines.iter().map(|line| format!("{}\n", line.to_json())).collect(),
             false => exchange::describe(&lines),

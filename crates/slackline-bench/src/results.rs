@@ -70,7 +70,7 @@ pub struct Versions {
 pub struct Settings {
     /// Ranks of the group.
     pub ranks: usize,
-    /// `shm` or `threads`.
+    /// `shm`, `threads` or `mpi`.
     pub transport: String,
     /// Rounds of a run.
     pub rounds: usize,
@@ -86,8 +86,11 @@ pub struct Settings {
     pub batch: usize,
     /// Bytes to each rank (work `slept`).
     pub bytes: usize,
-    /// Microseconds of slept work of a round (work `slept`).
+    /// Microseconds of slept work of a round before its messages go (work `slept`).
     pub unit_us: u64,
+    /// The same after they have gone.
+    #[serde(default)]
+    pub own_unit_us: u64,
     /// Rank `r` was bound to core `r` modulo cores.
     pub pin: bool,
     /// Arrivals of the open loop, as a share of what lag 0 does in the closed one.
@@ -133,6 +136,9 @@ pub struct ScenarioResult {
     pub counted: String,
     /// One entry a lag, the first of them lag 0.
     pub lags: Vec<LagResult>,
+    /// The same work and delays over MPI's own alltoallv, where that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub baselines: Vec<BaselineResult>,
     /// The first rounds of the first repetition, for lag 0 and for one other.
     pub timelines: Vec<Timeline>,
 }
@@ -165,6 +171,19 @@ pub struct LagResult {
     pub predicted_speedup: Spread,
     /// Share of its time that each rank spent in calls.
     pub waiting: Vec<f64>,
+}
+
+/// One way of using MPI's own alltoallv in one scenario.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BaselineResult {
+    /// The call and how it is used.
+    pub name: String,
+    /// Rounds under way beside the newest.
+    pub lag: usize,
+    /// Rounds a second.
+    pub throughput: Spread,
+    /// Of the ideal of its own run, reached.
+    pub share_of_ideal: Spread,
 }
 
 /// Who did what when.

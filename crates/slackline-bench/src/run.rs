@@ -14,19 +14,43 @@ use slackline_transport::{Endpoint, GroupShape, shm, threads};
 use crate::exchange::{self, ExchangeTask};
 use crate::measure::{Plan, RankRecord, measure};
 use crate::model::{ModelTask, ModelWork};
-use crate::results::{self, Machine, Results, ScenarioResult, Settings, Versions};
+use crate::results::{self, BaselineResult, Machine, Results, ScenarioResult, Settings, Versions};
 use crate::scenario::{Scenario, WorkKind};
 use crate::slept::{self, Slept};
 use crate::{BenchError, summary};
 
 /// How the ranks are run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub enum Transport {
     /// Processes over shared memory.
     #[default]
     Shm,
     /// Threads of this process.
     Threads,
+    /// This process and the others of its MPI job. All of them call the same functions and get the same results.
+    #[cfg(feature = "mpi")]
+    Mpi(crate::job::Job),
+}
+
+impl Transport {
+    /// As it is given on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Transport::Shm => "shm",
+            Transport::Threads => "threads",
+            #[cfg(feature = "mpi")]
+            Transport::Mpi(_) => "mpi",
+        }
+    }
+
+    /// Whether this process is to report; of a job, its first rank.
+    pub fn reports(&self) -> bool {
+        match self {
+            Transport::Shm | Transport::Threads => true,
+            #[cfg(feature = "mpi")]
+            Transport::Mpi(job) => job.rank() == 0,
+        }
+    }
 }
 
 /// What to run.
@@ -52,10 +76,14 @@ pub struct RunOptions {
     pub table_rows: usize,
     /// Bytes to each rank (slept).
     pub bytes: usize,
-    /// Slept work of a round (slept).
+    /// Slept work of a round before its messages go (slept).
     pub unit: Duration,
+    /// The same after they have gone, as the bottom MLP of a model (slept).
+    pub own_unit: Duration,
     /// How the ranks are run.
     pub transport: Transport,
+    /// Whether MPI's own alltoallv runs beside it (MPI and slept work only).
+    pub baselines: bool,
     /// Which rounds are handed out when.
     pub delivery: Delivery,
     /// Arrivals of the open loop, as a share of what lag 0 does in the closed one; above 0, up to 10.
@@ -74,7 +102,7 @@ pub struct RunOptions {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum WorkTask {
     Model(ModelTask),
-    Slept { unit_ns: u64, bytes: usize },
+    Slept { unit_ns: u64, own_ns: u64, bytes: usize },
 }
 
 /// What a rank is told in its file.
@@ -108,19 +136,28 @@ pub fn run(options: &RunOptions, command: Vec<String>) -> Result<Results, BenchE
     let mut lags = options.lags.clone();
     lags.retain(|lag| *lag != 0);
     lags.insert(0, 0);
-    let pin = options.pin && options.transport == Transport::Shm && options.ranks <= machine.cores;
+    let pin = options.pin && !matches!(options.transport, Transport::Threads) && options.ranks <= machine.cores;
     let folder = tempfile::tempdir().map_err(BenchError::file("creating a folder in", std::env::temp_dir()))?;
     let mut model = None;
     let mut scenarios = Vec::with_capacity(options.scenarios.len());
     for scenario in &options.scenarios {
         let kind = scenario.work.unwrap_or(options.work);
         let work = match kind {
-            WorkKind::Slept => WorkTask::Slept { unit_ns: options.unit.as_nanos() as u64, bytes: options.bytes },
+            WorkKind::Slept => WorkTask::Slept {
+                unit_ns: options.unit.as_nanos() as u64,
+                own_ns: options.own_unit.as_nanos() as u64,
+                bytes: options.bytes,
+            },
             WorkKind::Model if model.is_none() => {
                 if options.progress {
                     eprintln!("making a model");
                 }
-                let task = ModelTask::create(folder.path(), options)?;
+                let create = || ModelTask::create(folder.path(), options);
+                let task = match &options.transport {
+                    Transport::Shm | Transport::Threads => create()?,
+                    #[cfg(feature = "mpi")]
+                    Transport::Mpi(job) => job.once_a_node(create)?,
+                };
                 model = Some(task.clone());
                 WorkTask::Model(task)
             }
@@ -145,7 +182,7 @@ pub fn run(options: &RunOptions, command: Vec<String>) -> Result<Results, BenchE
     }
     let settings = Settings {
         ranks: options.ranks,
-        transport: if options.transport == Transport::Shm { "shm" } else { "threads" }.to_owned(),
+        transport: options.transport.name().to_owned(),
         rounds: options.rounds,
         repetitions: options.repetitions,
         warmup: options.warmup,
@@ -154,6 +191,7 @@ pub fn run(options: &RunOptions, command: Vec<String>) -> Result<Results, BenchE
         batch: options.batch,
         bytes: options.bytes,
         unit_us: options.unit.as_micros() as u64,
+        own_unit_us: options.own_unit.as_micros() as u64,
         pin,
         load: options.load,
         seed: options.seed,
@@ -249,8 +287,11 @@ fn check(options: &RunOptions) -> Result<(), BenchError> {
         }
         scenario.check(options.ranks)?;
     }
-    if options.pin && options.transport == Transport::Threads {
-        return wrong("ranks that are threads are not bound to cores: pin needs the transport shm");
+    if options.baselines && options.transport.name() != "mpi" {
+        return wrong("the baselines are MPI's, and need the transport mpi");
+    }
+    if options.pin && matches!(options.transport, Transport::Threads) {
+        return wrong("ranks that are threads are not bound to cores: pin needs the transport shm or mpi");
     }
     Ok(())
 }
@@ -267,20 +308,33 @@ fn run_scenario(
         WorkTask::Slept { bytes, .. } => *bytes,
     };
     let shape = task.plan.shape(largest);
-    let records = match options.transport {
+    let records = match &options.transport {
         Transport::Shm => launch(shape, &RankTask::Measure(Box::new(task.clone())), options.pin, folder)?,
         Transport::Threads => on_threads(&shape, &task)?,
+        #[cfg(feature = "mpi")]
+        Transport::Mpi(job) => {
+            job.pin(options.pin);
+            job.on_all(&shape, |endpoint| task.on(endpoint))?
+        }
     };
-    let MeasureTask { plan, work } = &task;
-    match work {
-        WorkTask::Model(model) => {
-            let reference = model.reference()?;
-            summary::verify(plan, &records, |rank, round| reference[round as usize % reference.len()][rank])?;
+    let verify = || -> Result<(), BenchError> {
+        let MeasureTask { plan, work } = &task;
+        match work {
+            WorkTask::Model(model) => {
+                let reference = model.reference()?;
+                summary::verify(plan, &records, |rank, round| reference[round as usize % reference.len()][rank])
+            }
+            WorkTask::Slept { bytes, .. } => summary::verify(plan, &records, |rank, round| {
+                slept::reference(plan.ranks, plan.seed, *bytes, rank, round)
+            }),
         }
-        WorkTask::Slept { bytes, .. } => {
-            summary::verify(plan, &records, |rank, round| slept::reference(plan.ranks, plan.seed, *bytes, rank, round))?
-        }
+    };
+    match &options.transport {
+        Transport::Shm | Transport::Threads => verify()?,
+        #[cfg(feature = "mpi")]
+        Transport::Mpi(job) => job.on_first(verify)?,
     }
+    let plan = &task.plan;
     let (counted, name) = match kind {
         WorkKind::Model => (options.batch, "samples"),
         WorkKind::Slept => (1, "rounds"),
@@ -292,8 +346,28 @@ fn run_scenario(
         interval_us: records.first().map_or(0.0, |record| record.interval as f64 / 1e3),
         counted: name.to_owned(),
         lags: summary::summarise(plan, &records, counted),
+        baselines: baselines(options, &task, &records)?,
         timelines: summary::timelines(plan, &records),
     })
+}
+
+/// MPI's own alltoallv under the same work and delays, where that was asked for and makes sense.
+fn baselines(
+    options: &RunOptions,
+    task: &MeasureTask,
+    records: &[RankRecord],
+) -> Result<Vec<BaselineResult>, BenchError> {
+    match (&options.transport, &task.work) {
+        #[cfg(feature = "mpi")]
+        (Transport::Mpi(job), WorkTask::Slept { unit_ns, own_ns, bytes }) if options.baselines => {
+            let unit = records.first().map_or(0, |record| record.unit);
+            crate::baselines::run(job, &task.plan, &task.slept(job.rank(), *unit_ns, *own_ns, *bytes), unit)
+        }
+        _ => {
+            let _ = records;
+            Ok(Vec::new())
+        }
+    }
 }
 
 fn on_threads(shape: &GroupShape, task: &MeasureTask) -> Result<Vec<RankRecord>, BenchError> {
@@ -312,10 +386,14 @@ impl MeasureTask {
         let rank = endpoint.rank();
         match &self.work {
             WorkTask::Model(model) => measure(endpoint, &self.plan, &mut ModelWork::open(model, rank)?),
-            WorkTask::Slept { unit_ns, bytes } => {
-                let unit = Duration::from_nanos(*unit_ns);
-                measure(endpoint, &self.plan, &mut Slept::new(rank, self.plan.ranks, self.plan.seed, unit, *bytes))
+            WorkTask::Slept { unit_ns, own_ns, bytes } => {
+                measure(endpoint, &self.plan, &mut self.slept(rank, *unit_ns, *own_ns, *bytes))
             }
         }
+    }
+
+    fn slept(&self, rank: usize, unit_ns: u64, own_ns: u64, bytes: usize) -> Slept {
+        let (unit, own_unit) = (Duration::from_nanos(unit_ns), Duration::from_nanos(own_ns));
+        Slept::new(rank, self.plan.ranks, self.plan.seed, unit, own_unit, bytes)
     }
 }

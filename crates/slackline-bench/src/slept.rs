@@ -15,13 +15,43 @@ use crate::measure::Work;
 pub(crate) struct Slept {
     rank: usize,
     seed: u64,
+    /// Before the messages go, and after, while they may be under way.
     unit: Duration,
+    own_unit: Duration,
     sizes: Vec<usize>,
 }
 
 impl Slept {
-    pub(crate) fn new(rank: usize, ranks: usize, seed: u64, unit: Duration, bytes: usize) -> Self {
-        Slept { rank, seed, unit, sizes: vec![bytes; ranks] }
+    pub(crate) fn new(rank: usize, ranks: usize, seed: u64, unit: Duration, own_unit: Duration, bytes: usize) -> Self {
+        Slept { rank, seed, unit, own_unit, sizes: vec![bytes; ranks] }
+    }
+}
+
+#[cfg(feature = "mpi")]
+impl Slept {
+    pub(crate) fn bytes(&self) -> usize {
+        self.sizes[0]
+    }
+
+    pub(crate) fn unit(&self) -> Duration {
+        self.unit
+    }
+
+    pub(crate) fn own_unit(&self) -> Duration {
+        self.own_unit
+    }
+
+    /// This rank's message of `round` to a rank.
+    pub(crate) fn fill(&self, message: &mut [u8], round: u64, to: usize) {
+        fill(message, self.seed, round, self.rank, to);
+    }
+}
+
+/// The output of a round with these messages.
+pub(crate) fn output<'a>(messages: impl IntoIterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
+    out.clear();
+    for message in messages {
+        out.extend(xxh3_64(message).to_le_bytes());
     }
 }
 
@@ -47,14 +77,14 @@ impl<E: Endpoint> Work<E> for Slept {
     }
 
     fn own(&mut self, _round: u64) -> Result<(), BenchError> {
+        if self.own_unit > Duration::ZERO {
+            std::thread::sleep(self.own_unit);
+        }
         Ok(())
     }
 
     fn finish(&mut self, _round: u64, complete: Complete<'_, E>, out: &mut Vec<u8>) -> Result<(), BenchError> {
-        out.clear();
-        for message in complete.messages() {
-            out.extend(xxh3_64(message).to_le_bytes());
-        }
+        output(complete.messages(), out);
         Ok(())
     }
 }

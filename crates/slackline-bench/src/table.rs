@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::results::{Percentiles, Results, ScenarioResult, Spread};
+use crate::results::{BaselineResult, Percentiles, Results, ScenarioResult, Spread};
 use crate::scenario::Expect;
 
 /// What the columns mean; stands under the tables and in the report.
@@ -73,6 +73,13 @@ pub fn render(results: &Results) -> String {
         ));
         out.push_str(&table(scenario).to_string());
         out.push('\n');
+        if !scenario.baselines.is_empty() {
+            let mut table = styled(&BASELINE_HEADER.map(|name| name.replace("N", &scenario.counted)));
+            baseline_rows(scenario).into_iter().for_each(|row| {
+                table.add_row(row);
+            });
+            out.push_str(&format!("{table}\n"));
+        }
     }
     out.push('\n');
     for (term, words) in LEGEND {
@@ -81,10 +88,35 @@ pub fn render(results: &Results) -> String {
     out
 }
 
-fn table(result: &ScenarioResult) -> Table {
+/// The columns of [`baseline_rows`].
+pub(crate) const BASELINE_HEADER: [&str; 5] =
+    ["MPI's own alltoallv", "lag", "N/s", "of\nideal", "Slackline's\nN/s over it"];
+
+/// One row for each way of using MPI's own alltoallv, beside Slackline at the same lag.
+pub(crate) fn baseline_rows(result: &ScenarioResult) -> Vec<[String; 5]> {
+    let row = |way: &BaselineResult| {
+        let ours = result.lags.iter().find(|lag| lag.lag == way.lag);
+        let ratio = ours.map_or(0.0, |ours| ours.throughput.median / way.throughput.median);
+        [
+            way.name.clone(),
+            way.lag.to_string(),
+            format!("{:.0} ({:.0}-{:.0})", way.throughput.median, way.throughput.min, way.throughput.max),
+            format!("{:.1} %", 100.0 * way.share_of_ideal.median),
+            format!("{ratio:.2}x"),
+        ]
+    };
+    result.baselines.iter().map(row).collect()
+}
+
+fn styled(header: &[String]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(header(&result.counted));
+    table.set_header(header);
+    table
+}
+
+fn table(result: &ScenarioResult) -> Table {
+    let mut table = styled(&header(&result.counted));
     for row in rows(result) {
         table.add_row(row);
     }

@@ -1,7 +1,8 @@
 //! The report and the tables of a canned result.
 
 use slackline_bench::results::{
-    Activity, LagResult, Machine, Percentiles, Results, ScenarioResult, Segment, Settings, Spread, Timeline, Versions,
+    Activity, BaselineResult, LagResult, Machine, Percentiles, Results, ScenarioResult, Segment, Settings, Spread,
+    Timeline, Versions,
 };
 use slackline_bench::scenario::{Scenario, WorkKind};
 use slackline_bench::{render, report};
@@ -45,6 +46,12 @@ fn canned() -> Results {
         interval_us: 2800.0,
         counted: "samples".to_owned(),
         lags: vec![lag(0, 20_000.0), lag(4, 39_876.0)],
+        baselines: vec![BaselineResult {
+            name: "MPI_Alltoallv".to_owned(),
+            lag: 0,
+            throughput: Spread { median: 10_000.0, min: 9_000.0, max: 11_000.0 },
+            share_of_ideal: Spread { median: 0.25, min: 0.2, max: 0.3 },
+        }],
         timelines: vec![timeline(0), timeline(4)],
     };
     Results {
@@ -72,6 +79,7 @@ fn canned() -> Results {
             batch: 128,
             bytes: 4096,
             unit_us: 1000,
+            own_unit_us: 0,
             pin: false,
             load: 0.9,
             seed: 1,

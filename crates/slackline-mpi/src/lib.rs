@@ -26,4 +26,4 @@ mod world;
 pub use endpoint::MpiEndpoint;
 pub use ffi::MpiError;
 pub use group::{NodeEndpoint, Peers};
-pub use world::{World, WorldError};
+pub use world::{World, WorldError, is_launched, launcher};

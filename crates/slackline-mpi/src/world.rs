@@ -54,6 +54,19 @@ pub enum WorldError {
     },
 }
 
+/// The launcher of the MPI that this program was built with, to start the program as a job; `MPIRUN` in the environment
+/// overrides it.
+pub fn launcher() -> String {
+    std::env::var("MPIRUN").unwrap_or_else(|_| env!("SLACKLINE_MPIRUN").to_owned())
+}
+
+/// Whether a launcher (`mpirun`, `mpiexec`, `srun`) has started this process as a rank of a job.
+pub fn is_launched() -> bool {
+    ["OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMI_SIZE", "PMIX_RANK", "MPI_LOCALRANKID"]
+        .iter()
+        .any(|variable| std::env::var_os(variable).is_some())
+}
+
 /// This process's membership in the MPI job: all ranks that `mpirun` has started, or a job of one without it.
 ///
 /// It belongs to the thread that made it (MPI is started for one thread), and copies are names of the same. When the last

@@ -12,17 +12,9 @@ pub fn is_rank() -> bool {
     env::var_os(RANK).is_some()
 }
 
-/// The launcher that belongs to the MPI which the program was built with.
-fn launcher() -> String {
-    env::var("MPIRUN").unwrap_or_else(|_| {
-        let compiler = env::var("MPICC").unwrap_or_default();
-        compiler.strip_suffix("mpicc.mpich").map_or("mpirun".to_owned(), |folder| format!("{folder}mpirun.mpich"))
-    })
-}
-
 /// `mpirun -n RANKS FLAGS`, to which a program and its arguments are to be added.
 pub fn job(ranks: usize) -> Command {
-    let mut command = Command::new(launcher());
+    let mut command = Command::new(slackline_mpi::launcher());
     command.args(["-n", &ranks.to_string()]);
     let flags = env::var("MPIRUN_FLAGS").unwrap_or_default();
     command.args(flags.split_whitespace());
