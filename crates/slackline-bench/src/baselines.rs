@@ -75,11 +75,16 @@ fn bare(world: &World, task: &ExchangeTask, started: bool) -> Result<Vec<f64>, B
             }
         }
     }
+    // As with Slackline, each round's messages are written first: into the send buffer, from a source of the same size.
+    let sources: Vec<Vec<u8>> = send.iter().map(|&size| vec![1; size]).collect();
     let mut times = Vec::with_capacity(task.blocks);
     for block in 0..=task.blocks {
         world.barrier()?;
         let begin = Instant::now();
         for _ in 0..task.rounds {
+            for (to, source) in sources.iter().enumerate() {
+                alltoallv.room(to).copy_from_slice(source);
+            }
             if !started {
                 alltoallv.block()?;
             } else {

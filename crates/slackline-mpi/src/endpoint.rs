@@ -8,7 +8,7 @@ use slackline_transport::{
 
 use crate::ffi::MpiError;
 use crate::ffi::rings::{Landed, Peer, Receives, Route, SendRing};
-use crate::ffi::slots::{HEADER, Slots};
+use crate::ffi::slots::{FRAME, HEADER, Slots};
 use crate::frame::{CONTROL_BYTES, Control, Header, unwrap_count};
 use crate::world::{World, WorldError};
 
@@ -28,16 +28,30 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// The same for one that has not left in order.
 const HASTE: Duration = Duration::from_millis(500);
 
+/// Lanes with slots up to this size have all their receives posted at all times. Larger messages move by rendezvous, and
+/// MPI copies one that is expected as soon as it looks, before it returns: with the next round's receive posted, a rank that
+/// is a little late would copy its peers' next messages before it publishes its own, and each would wait for the other's
+/// copies in turn.
+const EXPECTED: usize = 4096;
+
+/// How long nothing may land, for each KiB of a lane's slots, until receives are posted for whatever may come: longer than a
+/// peer takes to copy a message of that size (500 ns a KiB are 2 GB/s).
+const IDLE_A_KIB: Duration = Duration::from_nanos(500);
+const IDLE: Duration = Duration::from_micros(20);
+
+/// Looks between two looks at the clock.
+const LOOKS: u32 = 16;
+
 /// Control messages under way to one peer.
 const CONTROL_SLOTS: usize = 8;
 
 /// One rank's end of a group over MPI: a message is an `MPI_Isend` from an owned slot to a receive that its receiver has
 /// posted before.
 ///
-/// There is a duplicated communicator for each lane. Every slot of every incoming ring has its receive posted, and a
-/// sender never has more messages under way than the receiver has slots: the counts of released messages ride on the
-/// messages of the other direction, and go alone only where none of those come. So no message is ever unexpected, and MPI
-/// buffers nothing. Messages to oneself do not touch MPI.
+/// There is a duplicated communicator for each lane. A sender never has more messages under way than the receiver has slots:
+/// the counts of released messages ride on the messages of the other direction, and go alone only where none of those come.
+/// Receives are posted ahead: for small slots (4 KiB) all of them, for larger ones as many as this rank has published itself
+/// (the rounds that it waits for), and the rest once nothing else comes. Messages to oneself do not touch MPI.
 ///
 /// # Progress
 ///
@@ -73,6 +87,10 @@ pub struct MpiEndpoint {
     seen_changes: u64,
     poison: Option<Poisoning>,
     began: Instant,
+    /// Looks in a row that brought nothing, since when about, and for how long.
+    idle_looks: u32,
+    idle_since: Instant,
+    idle: Duration,
     ended: bool,
 }
 
@@ -127,7 +145,7 @@ impl MpiEndpoint {
     /// With rings for those peers only of which `serves` says so; the others hear control messages only.
     pub(crate) fn with(world: &World, shape: GroupShape, serves: impl Fn(Rank) -> bool) -> Result<Self, WorldError> {
         for (number, lane) in shape.lanes.iter().enumerate() {
-            if lane.slot_bytes > i32::MAX as usize - HEADER {
+            if lane.slot_bytes > i32::MAX as usize - FRAME {
                 let why = format!(
                     "lane {number} has slots of {} bytes; a message of MPI has fewer than 2^31",
                     lane.slot_bytes
@@ -157,12 +175,12 @@ impl MpiEndpoint {
             ring: SendRing::new(Route { peer: Peer::Rank(peer), ..from_all }, control_slots(CONTROL_SLOTS)),
             next: 0,
         };
-        let endpoint = MpiEndpoint {
+        let mut endpoint = MpiEndpoint {
             world: world.clone(),
             rank,
             pairs,
             sends,
-            receives: Receives::new(rings)?,
+            receives: Receives::new(rings),
             controls: (0..ranks).map(|peer| (peer != rank).then(|| to(peer))).collect(),
             landed: Vec::new(),
             peers: vec![Farewells { left: vec![None; shape.lanes.len()], died: false }; ranks],
@@ -171,9 +189,14 @@ impl MpiEndpoint {
             seen_changes: 0,
             poison: None,
             began: Instant::now(),
+            idle_looks: 0,
+            idle_since: Instant::now(),
+            idle: Duration::ZERO,
             ended: false,
         };
-        // Nobody sends before all receives are posted.
+        endpoint.expect_messages()?;
+        endpoint.receives.post(endpoint.pairs.len(), u64::MAX)?;
+        // Nobody sends before the first receives are posted.
         world.barrier()?;
         Ok(endpoint)
     }
@@ -201,10 +224,31 @@ impl MpiEndpoint {
         self.slots(index) - (pair.published - pair.credited.min(pair.sent))
     }
 
+    /// Posts the receives of the messages that are due, or may be.
+    #[inline]
+    fn expect_messages(&mut self) -> Result<(), MpiError> {
+        for index in 0..self.pairs.len() {
+            let slot_bytes = self.shape.lanes[index / self.shape.ranks].slot_bytes;
+            let all = slot_bytes <= EXPECTED || self.idle > IDLE + IDLE_A_KIB * (slot_bytes >> 10) as u32;
+            self.receives.post(index, if all { u64::MAX } else { self.pairs[index].published })?;
+        }
+        Ok(())
+    }
+
     /// Takes in what MPI has for us.
     fn look(&mut self) -> Result<(), MpiError> {
         let mut landed = std::mem::take(&mut self.landed);
         let polled = self.receives.poll(|message| landed.push(message));
+        if landed.is_empty() {
+            self.idle_looks += 1;
+            if self.idle_looks == LOOKS {
+                self.idle_looks = 0;
+                self.idle = self.idle_since.elapsed();
+                self.expect_messages()?;
+            }
+        } else {
+            (self.idle_looks, self.idle, self.idle_since) = (0, Duration::ZERO, Instant::now());
+        }
         for message in landed.drain(..) {
             self.changes += 1;
             if message.ring < self.pairs.len() {
@@ -233,9 +277,10 @@ impl MpiEndpoint {
 
     /// A control message has come.
     fn hear(&mut self, ring: usize) -> Result<(), MpiError> {
-        // Control messages are used up one by one, in order, so the oldest is as many back as are left.
-        let heard = Control::read(self.receives.oldest(ring));
-        self.receives.release(ring)?;
+        // Control messages are used up one by one, in order.
+        let heard = Control::read(self.receives.message(ring, self.receives.oldest(ring)));
+        self.receives.release(ring);
+        self.receives.post(ring, u64::MAX)?;
         let Some((from, control)) = heard.filter(|(from, _)| *from < self.shape.ranks && *from != self.rank) else {
             self.fail_alone(format!("rank {}: a control message that is none", self.rank));
             return Ok(());
@@ -470,17 +515,17 @@ impl Endpoint for MpiEndpoint {
     #[inline]
     fn message(&self, lane: Lane, from: Rank, number: u64) -> &[u8] {
         let index = self.index(lane, from);
-        let pair = &self.pairs[index];
-        assert!(
-            number >= pair.released && number < pair.landed,
-            "message {number} was asked for, which has been released or not landed"
-        );
         if self.is_own(index) {
+            let pair = &self.pairs[index];
+            assert!(
+                number >= pair.released && number < pair.landed,
+                "message {number} was asked for, which has been released or not landed"
+            );
             let slot = (number % self.slots(index)) as usize;
             let ring = self.sends[index].as_ref().expect("every peer has a ring");
             return &ring.content(slot)[..pair.own_lengths[slot]];
         }
-        self.receives.message(index, (pair.landed - number) as usize)
+        self.receives.message(index, number)
     }
 
     #[inline]
@@ -499,17 +544,15 @@ impl Endpoint for MpiEndpoint {
             pair.credited = upto;
             return;
         }
-        while self.pairs[index].released < upto {
-            self.pairs[index].released += 1;
-            if let Err(error) = self.receives.release(index) {
-                return self.broken(&error);
-            }
+        while pair.released < upto {
+            pair.released += 1;
+            self.receives.release(index);
         }
     }
 
     #[inline]
     fn notify(&mut self) {
-        if let Err(error) = self.give_credit() {
+        if let Err(error) = self.expect_messages().and_then(|()| self.give_credit()) {
             self.broken(&error);
         }
     }

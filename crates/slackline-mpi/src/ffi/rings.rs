@@ -8,7 +8,7 @@ use std::time::Instant;
 use mpi::ffi;
 
 use super::comm::{Comm, byte};
-use super::slots::{HEADER, Slots};
+use super::slots::{FRAME, HEADER, Slots};
 use super::{MpiError, check, count};
 
 /// Where a ring leads or comes from.
@@ -118,7 +118,7 @@ impl SendRing {
         let frame = self.slots.frame(index);
         // SAFETY: a header's room, which nobody else refers to.
         unsafe { frame.cast::<[u8; HEADER]>().write_unaligned(header) };
-        let bytes = count("MPI_Isend", HEADER + len)?;
+        let bytes = count("MPI_Isend", FRAME + len)?;
         let Route { comm, peer, tag } = self.route;
         let request = &mut self.requests[index];
         // SAFETY: header and payload are one stretch of the slot. They stay as they are until the request is done: `room`
@@ -156,18 +156,20 @@ impl Drop for SendRing {
     }
 }
 
-/// The slots from one peer. Their receives are posted in the order in which messages will come.
+/// The slots from one peer. Message `n` comes into slot `n % slots`; receives are posted in the order of messages.
+///
+/// `released <= landed <= posted <= released + slots`: messages `released .. landed` are ready, and there are receives for
+/// `landed .. posted`.
 struct ReceiveRing {
     route: Route,
     slots: Slots,
-    /// Null where the slot is ready, or where its request is the ring's head.
+    /// Null where the slot is not in flight, or where its request is the ring's head.
     requests: Vec<ffi::MPI_Request>,
     /// Payload bytes of ready slots.
     lengths: Vec<usize>,
-    /// The slot of the next message, whose request is the head.
-    next: usize,
-    /// Ready slots, the last of which is just before `next`.
-    ready: usize,
+    released: u64,
+    landed: u64,
+    posted: u64,
 }
 
 /// All rings from all peers, on all lanes, with the oldest request of each beside each other: one call looks at them all.
@@ -186,29 +188,36 @@ pub(crate) struct Landed {
 }
 
 impl Receives {
-    /// Posts a receive for every slot. `None` stands where there is no ring (this rank's own).
-    pub(crate) fn new(rings: Vec<Option<(Route, Slots)>>) -> Result<Self, MpiError> {
+    /// `None` stands where there is no ring (this rank's own). No receive is posted yet.
+    pub(crate) fn new(rings: Vec<Option<(Route, Slots)>>) -> Self {
         let total = rings.len();
-        let mut receives = Receives {
-            rings: Vec::with_capacity(total),
+        let ring = |(route, slots): (Route, Slots)| {
+            let count = slots.count();
+            let (requests, lengths) = (vec![null(); count], vec![0; count]);
+            ReceiveRing { route, slots, requests, lengths, released: 0, landed: 0, posted: 0 }
+        };
+        Receives {
+            rings: rings.into_iter().map(|parts| parts.map(ring)).collect(),
             heads: vec![null(); total],
             done: vec![0; total],
             statuses: (0..total).map(|_| MaybeUninit::uninit()).collect(),
-        };
-        for (index, ring) in rings.into_iter().enumerate() {
-            let ring = ring.map(|(route, slots)| {
-                let count = slots.count();
-                ReceiveRing { route, slots, requests: vec![null(); count], lengths: vec![0; count], next: 0, ready: 0 }
-            });
-            receives.rings.push(ring);
-            if let Some(ring) = &mut receives.rings[index] {
-                for slot in 0..ring.slots.count() {
-                    ring.post(slot)?;
-                }
-                receives.heads[index] = mem::replace(&mut ring.requests[0], null());
-            }
         }
-        Ok(receives)
+    }
+
+    /// Posts the receives of all messages below `upto` for which there are slots.
+    #[inline]
+    pub(crate) fn post(&mut self, index: usize, upto: u64) -> Result<(), MpiError> {
+        let Some(ring) = &mut self.rings[index] else { return Ok(()) };
+        let upto = upto.min(ring.released + ring.slots.count() as u64);
+        while ring.posted < upto {
+            let slot = ring.slot(ring.posted);
+            ring.post(slot)?;
+            if ring.posted == ring.landed {
+                self.heads[index] = mem::replace(&mut ring.requests[slot], null());
+            }
+            ring.posted += 1;
+        }
+        Ok(())
     }
 
     /// Lets MPI move messages and reports those that have come, oldest first within a ring.
@@ -239,53 +248,46 @@ impl Receives {
                 check("MPI_Get_count", code)?;
                 let ring = self.rings[index].as_mut().expect("requests come from rings");
                 let header = ring.landed(bytes.max(0) as usize)?;
-                self.heads[index] = mem::replace(&mut ring.requests[ring.next], null());
+                let slot = ring.slot(ring.landed);
+                self.heads[index] = mem::replace(&mut ring.requests[slot], null());
                 landed(Landed { ring: index, header });
             }
         }
     }
 
-    /// A ready slot's payload; `back` says how many messages ago it came, 1 for the newest.
+    /// The payload of a ready message.
     ///
     /// # Panics
     ///
-    /// If it was not that many.
+    /// If that message is not ready.
     #[inline]
-    pub(crate) fn message(&self, ring: usize, back: usize) -> &[u8] {
+    pub(crate) fn message(&self, ring: usize, number: u64) -> &[u8] {
         let ring = self.rings[ring].as_ref().expect("a ring of a peer");
-        assert!(back >= 1 && back <= ring.ready, "message {back} back of {} ready ones", ring.ready);
-        let slot = ring.slot_back(back);
+        assert!(
+            number >= ring.released && number < ring.landed,
+            "message {number} was asked for, which has been released or not landed"
+        );
+        let slot = ring.slot(number);
         // SAFETY: inside of the allocation, since MPI received no more than the slot holds; the slot is ready, so no request
         // is on it, and none is put on it while `self` is borrowed.
         unsafe { std::slice::from_raw_parts(ring.slots.payload(slot).as_ptr(), ring.lengths[slot]) }
     }
 
-    /// The oldest ready slot's payload.
-    ///
-    /// # Panics
-    ///
-    /// If no slot is ready.
-    pub(crate) fn oldest(&self, ring: usize) -> &[u8] {
-        self.message(ring, self.rings[ring].as_ref().map_or(0, |ring| ring.ready))
+    /// The number of the oldest message that has not been released.
+    pub(crate) fn oldest(&self, ring: usize) -> u64 {
+        self.rings[ring].as_ref().map_or(0, |ring| ring.released)
     }
 
-    /// Posts the receive of the oldest ready slot again.
+    /// Gives the slot of the oldest ready message back.
     ///
     /// # Panics
     ///
-    /// If no slot is ready.
+    /// If none is ready.
     #[inline]
-    pub(crate) fn release(&mut self, index: usize) -> Result<(), MpiError> {
-        let ring = self.rings[index].as_mut().expect("a ring of a peer");
-        assert!(ring.ready > 0, "no slot is ready");
-        let slot = ring.slot_back(ring.ready);
-        ring.ready -= 1;
-        ring.post(slot)?;
-        if slot == ring.next {
-            // All slots were ready, so that there was no head.
-            self.heads[index] = mem::replace(&mut ring.requests[slot], null());
-        }
-        Ok(())
+    pub(crate) fn release(&mut self, ring: usize) {
+        let ring = self.rings[ring].as_mut().expect("a ring of a peer");
+        assert!(ring.released < ring.landed, "no slot is ready");
+        ring.released += 1;
     }
 
     /// Takes the receives back for which no message came; `false` if some are still not done by `until`.
@@ -330,7 +332,7 @@ impl Drop for Receives {
 impl ReceiveRing {
     #[inline]
     fn post(&mut self, slot: usize) -> Result<(), MpiError> {
-        let bytes = count("MPI_Irecv", HEADER + self.slots.slot_bytes())?;
+        let bytes = count("MPI_Irecv", FRAME + self.slots.slot_bytes())?;
         let Route { comm, peer, tag } = self.route;
         let frame = self.slots.frame(slot);
         let request = &mut self.requests[slot];
@@ -343,23 +345,20 @@ impl ReceiveRing {
     /// The head is done, with so many bytes.
     #[inline]
     fn landed(&mut self, bytes: usize) -> Result<[u8; HEADER], MpiError> {
-        let length = bytes.checked_sub(HEADER).filter(|length| *length <= self.slots.slot_bytes());
+        let length = bytes.checked_sub(FRAME).filter(|length| *length <= self.slots.slot_bytes());
         let Some(length) = length else {
             let text = format!("{} sent {bytes} bytes, which is no message", self.route.peer);
             return Err(MpiError { call: "receiving", code: ffi::MPI_ERR_TRUNCATE as c_int, text });
         };
-        let slot = self.next;
+        let slot = self.slot(self.landed);
         self.lengths[slot] = length;
-        self.next = if slot + 1 == self.slots.count() { 0 } else { slot + 1 };
-        self.ready += 1;
+        self.landed += 1;
         // SAFETY: the request on the slot is done, and it received a header at least.
         Ok(unsafe { self.slots.frame(slot).cast::<[u8; HEADER]>().read_unaligned() })
     }
 
     #[inline]
-    fn slot_back(&self, back: usize) -> usize {
-        let count = self.slots.count();
-        let slot = self.next + count - back;
-        if slot >= count { slot - count } else { slot }
+    fn slot(&self, number: u64) -> usize {
+        (number % self.slots.count() as u64) as usize
     }
 }
