@@ -13,11 +13,11 @@ use crate::frame::{CONTROL_BYTES, Control, Header, unwrap_count};
 use crate::world::{World, WorldError};
 
 /// How long a waiting rank looks without a pause, then offering its core to others at every look, before it sleeps between
-/// looks. MPI has no way to sleep until a message comes.
+/// looks. MPI has no way to sleep until a message comes, and its own calls never do; a nap of 50 µs takes twice that.
 const SPIN: Duration = Duration::from_micros(20);
-const YIELD: Duration = Duration::from_micros(500);
+pub(crate) const YIELD: Duration = Duration::from_millis(5);
 /// How long it sleeps between looks.
-const NAP: Duration = Duration::from_micros(50);
+pub(crate) const NAP: Duration = Duration::from_micros(50);
 
 /// How long the reports of several ranks that noticed a failure at once have to reach each other. The one of the smallest
 /// rank becomes the group's.

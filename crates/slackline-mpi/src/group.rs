@@ -7,7 +7,7 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 use slackline_transport::shm::{Segment, ShmEndpoint, attach_at};
 use slackline_transport::{Endpoint, GroupShape, Lane, PeerState, Rank, Rooms, TransportError};
 
-use crate::endpoint::MpiEndpoint;
+use crate::endpoint::{MpiEndpoint, NAP, YIELD};
 use crate::world::{World, WorldError};
 
 /// What carries the messages between ranks of one node.
@@ -62,12 +62,12 @@ struct Both {
     node: ShmEndpoint,
     /// The number in the node's group of each rank that is on this node.
     local: Vec<Option<Rank>>,
-    /// How long the next fruitless wait sleeps.
-    nap: Duration,
+    /// When the wait began that the last call of [`wait`](Endpoint::wait) was part of, and when that call was.
+    waiting: [Duration; 2],
 }
 
-/// The shortest and the longest time without a look at MPI while waiting.
-const NAPS: [Duration; 2] = [Duration::from_micros(10), Duration::from_micros(200)];
+/// Calls of [`wait`](Endpoint::wait) with no more than this between them are one wait.
+const ONE_WAIT: Duration = Duration::from_micros(20);
 
 impl NodeEndpoint {
     /// Joins a group of all ranks of the job. Every rank has to call it, equally often, with the same shape; waits for all.
@@ -95,7 +95,7 @@ impl NodeEndpoint {
                 let local = |rank| members.iter().position(|member| *member == rank);
                 let local: Vec<_> = (0..world.ranks()).map(local).collect();
                 let mpi = MpiEndpoint::with(world, shape, |peer| local[peer].is_none())?;
-                Kind::Both(Box::new(Both { mpi, node, local, nap: NAPS[0] }))
+                Kind::Both(Box::new(Both { mpi, node, local, waiting: [Duration::ZERO; 2] }))
             }
             None => Kind::Mpi(Box::new(MpiEndpoint::with(world, shape, |_| true)?)),
         };
@@ -366,19 +366,24 @@ impl Endpoint for NodeEndpoint {
 }
 
 impl Both {
-    /// Waits on shared memory, for ever longer stretches between two looks at MPI.
+    /// Looks at both, at first offering the core to others between looks, later asleep in shared memory.
     fn wait(&mut self, until: Duration) -> Result<(), TransportError> {
         self.mpi.notify();
         self.mpi.progress();
         let now = self.mpi.now();
+        let [begin, last] = self.waiting;
+        self.waiting = [if now - last > ONE_WAIT { now } else { begin }, now];
         if self.mpi.has_changed() || now >= until {
-            self.nap = NAPS[0];
+            return Ok(());
+        }
+        if now - self.waiting[0] < YIELD {
+            std::thread::yield_now();
             return Ok(());
         }
         // The two clocks began at different times.
-        self.node.wait(self.node.now() + self.nap.min(until - now))?;
-        self.nap = (self.nap * 2).min(NAPS[1]);
-        Ok(())
+        let waited = self.node.wait(self.node.now() + NAP.min(until - now));
+        self.waiting[1] = self.mpi.now();
+        waited
     }
 }
 
