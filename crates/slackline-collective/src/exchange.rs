@@ -320,8 +320,13 @@ impl<E: Endpoint> Round<'_, E> {
         rooms
     }
 
-    /// Takes in what has landed, without waiting: for long stretches of filling messages, over transports that move
-    /// messages only inside of calls. The rooms have to be [borrowed](Round::messages_mut) again afterwards; they are the
+    /// Whether messages move only inside of calls, so that [`progress`](Round::progress) is worth while.
+    pub fn needs_progress(&self) -> bool {
+        self.group.endpoint.moves_in_calls()
+    }
+
+    /// Takes in what has landed, without waiting: for long stretches of filling messages, over transports that
+    /// [need it](Round::needs_progress). The rooms have to be [borrowed](Round::messages_mut) again afterwards; they are the
     /// same, with what was written.
     ///
     /// # Errors

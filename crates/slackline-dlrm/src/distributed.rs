@@ -184,6 +184,7 @@ impl DistributedModel {
         }
         let mut round = exchange.begin(&self.send_sizes)?;
         round.expect(&self.receive_sizes)?;
+        let polls = round.needs_progress();
         let mut messages = round.messages_mut();
         // Table after table, so that the rows of one stay in the cache while it serves all ranks.
         for (place, ((_, table), bags)) in self.tables.iter().zip(&bags).enumerate() {
@@ -193,6 +194,12 @@ impl DistributedModel {
                 write_floats(&mut message[place * bytes..(place + 1) * bytes], |room| {
                     Ok(table.pool(&bags.samples(samples), Pooling::Sum, room)?)
                 })?;
+            }
+            if polls {
+                // Other ranks' messages of earlier rounds move on meanwhile.
+                drop(messages);
+                round.progress()?;
+                messages = round.messages_mut();
             }
         }
         drop(messages);

@@ -1,16 +1,18 @@
 //! The endpoint over MPI's point-to-point messages.
 
+mod control;
+
 use std::time::{Duration, Instant};
 
-use slackline_transport::{
-    Endpoint, GroupShape, Lane, LaneShape, POISON_BYTES, PeerState, Rank, Rooms, TransportError,
-};
+use slackline_transport::{Endpoint, GroupShape, Lane, LaneShape, PeerState, Rank, Rooms, TransportError};
 
 use crate::ffi::MpiError;
 use crate::ffi::rings::{Landed, Peer, Receives, Route, SendRing};
-use crate::ffi::slots::{FRAME, HEADER, Slots};
+use crate::ffi::slots::{FRAME, Slots};
 use crate::frame::{CONTROL_BYTES, Control, Header, unwrap_count};
 use crate::world::{World, WorldError};
+
+use control::{CONTROL_SLOTS, ControlRing, Farewells, Poisoning};
 
 /// How long a waiting rank looks without a pause, then offering its core to others at every look, before it sleeps between
 /// looks. MPI has no way to sleep until a message comes, and its own calls never do; a nap of 50 µs takes twice that.
@@ -18,10 +20,6 @@ const SPIN: Duration = Duration::from_micros(20);
 pub(crate) const YIELD: Duration = Duration::from_millis(5);
 /// How long it sleeps between looks.
 pub(crate) const NAP: Duration = Duration::from_micros(50);
-
-/// How long the reports of several ranks that noticed a failure at once have to reach each other. The one of the smallest
-/// rank becomes the group's.
-const SETTLING: Duration = Duration::from_millis(100);
 
 /// How long an endpoint that has left goes on serving what it has sent, at most.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -41,9 +39,6 @@ const IDLE: Duration = Duration::from_micros(20);
 
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 16;
-
-/// Control messages under way to one peer.
-const CONTROL_SLOTS: usize = 8;
 
 /// One rank's end of a group over MPI: a message is an `MPI_Isend` from an owned slot to a receive that its receiver has
 /// posted before.
@@ -108,25 +103,6 @@ struct Pair {
     told: u64,
     /// Lengths of the messages to oneself, by slot; empty for other peers.
     own_lengths: Vec<usize>,
-}
-
-struct ControlRing {
-    ring: SendRing,
-    next: usize,
-}
-
-/// What a peer has said about its end.
-#[derive(Clone)]
-struct Farewells {
-    /// How many messages it published, by lane.
-    left: Vec<Option<u64>>,
-    died: bool,
-}
-
-struct Poisoning {
-    reporter: Rank,
-    reason: Vec<u8>,
-    since: Instant,
 }
 
 impl MpiEndpoint {
@@ -275,131 +251,6 @@ impl MpiEndpoint {
         pair.landed += 1;
     }
 
-    /// A control message has come.
-    fn hear(&mut self, ring: usize) -> Result<(), MpiError> {
-        // Control messages are used up one by one, in order.
-        let heard = Control::read(self.receives.message(ring, self.receives.oldest(ring)));
-        self.receives.release(ring);
-        self.receives.post(ring, u64::MAX)?;
-        let Some((from, control)) = heard.filter(|(from, _)| *from < self.shape.ranks && *from != self.rank) else {
-            self.fail_alone(format!("rank {}: a control message that is none", self.rank));
-            return Ok(());
-        };
-        let lane_of = |lane: Lane| (lane.index() < self.shape.lanes.len()).then_some(lane);
-        match control {
-            Control::Credit { lane, released } => {
-                let index = lane_of(lane).map(|lane| self.index(lane, from));
-                match index.filter(|index| released <= self.pairs[*index].published) {
-                    // Older than what rode on a message, it may be.
-                    Some(index) => self.pairs[index].credited = self.pairs[index].credited.max(released),
-                    None => self.corrupt(from, &format!("a credit of {released} on lane {lane}")),
-                }
-            }
-            Control::Left { lane, published } => {
-                if let Some(lane) = lane_of(lane) {
-                    self.peers[from].left[lane.index()] = Some(published);
-                }
-            }
-            Control::Died => self.peers[from].died = true,
-            Control::Poison { reason } => self.adopt(from, reason),
-        }
-        Ok(())
-    }
-
-    #[cold]
-    fn corrupt(&mut self, index: usize, what: &str) {
-        let (lane, peer, rank) = (index / self.shape.ranks, index % self.shape.ranks, self.rank);
-        self.fail_alone(format!("MPI messages are corrupt: rank {rank}, lane {lane}: rank {peer} says {what}"));
-    }
-
-    /// MPI returned an error: the group cannot go on.
-    #[cold]
-    fn broken(&mut self, error: &MpiError) {
-        self.fail_alone(format!("rank {}: {error}", self.rank));
-    }
-
-    #[cold]
-    fn fail_alone(&mut self, reason: String) {
-        if self.poison.is_none() {
-            self.spread(reason.as_bytes());
-        }
-    }
-
-    /// Poisons the group without waiting for what others have to say.
-    fn spread(&mut self, reason: &[u8]) {
-        let mut end = reason.len().min(POISON_BYTES);
-        // Not in the middle of a character, if it is text.
-        while end > 0 && reason.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) {
-            end -= 1;
-        }
-        let reason = reason[..end].to_vec();
-        self.adopt(self.rank, reason.clone());
-        self.tell_all(&Control::Poison { reason });
-    }
-
-    /// Takes over a report, if it is the first or of a smaller rank.
-    fn adopt(&mut self, reporter: Rank, reason: Vec<u8>) {
-        self.changes += 1;
-        self.world.inner.failed.set(true);
-        match &mut self.poison {
-            Some(known) if reporter < known.reporter && known.since.elapsed() < SETTLING => {
-                (known.reporter, known.reason) = (reporter, reason);
-            }
-            Some(_) => {}
-            None => self.poison = Some(Poisoning { reporter, reason, since: Instant::now() }),
-        }
-    }
-
-    /// Waits until all reports are in that are under way.
-    fn settle(&mut self) {
-        while self.poison.as_ref().is_some_and(|poison| poison.since.elapsed() < SETTLING) {
-            if self.look().is_err() {
-                return;
-            }
-            std::thread::sleep(NAP);
-        }
-    }
-
-    fn tell_all(&mut self, control: &Control) {
-        for peer in 0..self.shape.ranks {
-            // Whoever cannot be told finds out at its deadline.
-            let _ = self.tell(peer, control, Instant::now() + HASTE);
-        }
-    }
-
-    /// Sends a control message; `Ok(false)` if the peer has not taken the last few by `until`.
-    fn tell(&mut self, peer: Rank, control: &Control, until: Instant) -> Result<bool, MpiError> {
-        let rank = self.rank;
-        let Some(ControlRing { ring, next }) = &mut self.controls[peer] else { return Ok(true) };
-        while !ring.is_free(*next)? {
-            if Instant::now() >= until {
-                return Ok(false);
-            }
-            std::thread::yield_now();
-        }
-        let length = control.write(rank, ring.room(*next));
-        ring.send(*next, [0; HEADER], length)?;
-        *next = (*next + 1) % CONTROL_SLOTS;
-        Ok(true)
-    }
-
-    /// Tells senders that may be out of slots what was released since they last heard of it.
-    fn give_credit(&mut self) -> Result<(), MpiError> {
-        for index in 0..self.pairs.len() {
-            let (slots, pair) = (self.slots(index), &self.pairs[index]);
-            let (told, released) = (pair.told, pair.released);
-            if released == told || pair.landed - told < slots - slots / 4 || self.is_own(index) {
-                continue;
-            }
-            let (lane, peer) = (Lane((index / self.shape.ranks) as u16), index % self.shape.ranks);
-            // If it cannot go now, a later call tries again.
-            if self.tell(peer, &Control::Credit { lane, released }, Instant::now())? {
-                self.pairs[index].told = released;
-            }
-        }
-        Ok(())
-    }
-
     /// Brings the number of sends that are done up to date.
     #[inline]
     fn reap(&mut self, index: usize) -> Result<(), MpiError> {
@@ -453,6 +304,10 @@ impl Endpoint for MpiEndpoint {
         if let Err(error) = self.look() {
             self.broken(&error);
         }
+    }
+
+    fn moves_in_calls(&self) -> bool {
+        true
     }
 
     #[inline]

@@ -232,6 +232,10 @@ impl Endpoint for NodeEndpoint {
         }
     }
 
+    fn moves_in_calls(&self) -> bool {
+        !matches!(self.kind, Kind::Node(_))
+    }
+
     #[inline]
     fn free_slots(&mut self, lane: Lane, to: Rank) -> usize {
         serving!(self, to, endpoint => endpoint.free_slots(lane, to))

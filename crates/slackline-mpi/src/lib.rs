@@ -1,7 +1,7 @@
 //! The transport over MPI: endpoints for the collective of `slackline-collective`, under `mpirun`, on one machine or on many.
 //!
-//! [`World`] is a process's membership in the job, [`NodeEndpoint`] its end of a group: shared memory between ranks of one
-//! node, [`MpiEndpoint`] across.
+//! `World` is a process's membership in the job, `NodeEndpoint` its end of a group: shared memory between ranks of one
+//! node, `MpiEndpoint` across.
 //!
 //! Nothing here is compiled without the feature `mpi`, which needs an MPI installation (Open MPI or MPICH) and libclang:
 //!

@@ -133,6 +133,11 @@ pub trait Endpoint {
     /// and now and then during long computations; never waits. Where memory is shared there is nothing to do.
     fn progress(&mut self) {}
 
+    /// Whether messages move only inside of calls, so that long computations should call [`progress`](Endpoint::progress).
+    fn moves_in_calls(&self) -> bool {
+        false
+    }
+
     /// How many slots towards `to` are free: a lower bound, which is 0 only if none is free now, and which
     /// [`wait`](Endpoint::wait) brings up to date. Never decreases but by [`publish`](Endpoint::publish).
     fn free_slots(&mut self, lane: Lane, to: Rank) -> usize;

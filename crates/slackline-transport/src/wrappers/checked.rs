@@ -198,6 +198,10 @@ impl<E: Endpoint> Endpoint for Checked<E> {
         self.inner.progress();
     }
 
+    fn moves_in_calls(&self) -> bool {
+        self.inner.moves_in_calls()
+    }
+
     fn wait(&mut self, until: Duration) -> Result<(), TransportError> {
         self.attached("wait");
         self.inner.wait(until)

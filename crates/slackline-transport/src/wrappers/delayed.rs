@@ -87,6 +87,10 @@ impl<E: Endpoint> Endpoint for Delayed<E> {
         self.inner.progress();
     }
 
+    fn moves_in_calls(&self) -> bool {
+        self.inner.moves_in_calls()
+    }
+
     fn wait(&mut self, until: Duration) -> Result<(), TransportError> {
         self.inner.wait(until)
     }

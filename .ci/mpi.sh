@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# The transport over MPI: the property suite of the collective, failures, equal predictions, a short benchmark.
+#
+#   .ci/mpi.sh              on Open MPI, then on MPICH
+#   .ci/mpi.sh openmpi      on one of them
+#   .ci/mpi.sh mpich
+#
+# Each is built in a target directory of its own, since a program belongs to one MPI. Missing packages are installed where
+# apt-get and the right to use it are there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+step() { printf '+ %s\n' "$*"; "$@"; }
+fail() { echo "FAILED: $*"; exit 1; }
+
+# install COMMAND PACKAGE...: the packages, if the command is not there.
+install() {
+    local wanted=$1
+    shift
+    command -v "$wanted" >/dev/null && return
+    { command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; } || fail "$wanted is missing: apt-get install $*"
+    step apt-get update -qq
+    step apt-get install -y -qq --no-install-recommends "$@"
+}
+
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+export OMPI_MCA_hwloc_base_binding_policy=none
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
+
+# The real model and rows where they lie beside the repository, else generated ones.
+model_and_rows() {
+    local slackline=$1 trained="${SLACKLINE_SHARED_DATA:-/nowhere}/criteo-trained"
+    [ -d "$work/model" ] && return
+    if [ -d "$trained" ]; then
+        step "$slackline" import "$trained/kaggle16.pt" --config "$trained/kaggle16.json" --out "$work/model"
+        cp "$trained/heldout.csv" "$work/rows.csv"
+    else
+        step "$slackline" init --config examples/kaggle-small.json --seed 1 --out "$work/model"
+        step "$slackline" generate --config examples/kaggle-small.json --rows 1500 --seed 1 --out "$work/rows.csv"
+    fi
+}
+
+# Predictions under mpirun against those of threads and of shared memory.
+matrix() {
+    local slackline=$1 mpirun=$2 ranks peers lag runs=0
+    model_and_rows "$slackline"
+    "$slackline" infer "$work/model" --input "$work/rows.csv" --output "$work/threads.csv" >/dev/null
+    "$slackline" infer "$work/model" --input "$work/rows.csv" --output "$work/shm.csv" --ranks 4 --transport shm >/dev/null
+    cmp "$work/threads.csv" "$work/shm.csv" || fail "threads and shm differ"
+    for ranks in 2 4 8; do
+        for peers in mpi auto nodes:2; do
+            for lag in 0 4; do
+                rm -f "$work/mpi.csv"
+                "$mpirun" -n "$ranks" "$slackline" infer "$work/model" --input "$work/rows.csv" --output "$work/mpi.csv" \
+                    --transport mpi --peers "$peers" --lag "$lag" --batch 100 --delay random:0..1 >"$work/log" 2>&1 ||
+                    { cat "$work/log"; fail "$ranks ranks, peers $peers, lag $lag"; }
+                cmp "$work/threads.csv" "$work/mpi.csv" || fail "different: $ranks ranks, peers $peers, lag $lag"
+                runs=$((runs + 1))
+            done
+        done
+    done
+    echo "$runs runs under $mpirun, $(($(wc -l <"$work/threads.csv") - 1)) predictions each: the bytes of threads and shm"
+}
+
+# Errors that all ranks find are said once, and those of the job say what to do.
+errors() {
+    local slackline=$1 mpirun=$2
+    if "$mpirun" -n 3 "$slackline" infer "$work/nothing" --input "$work/rows.csv" --transport mpi >"$work/log" 2>&1; then
+        fail "a model that is not there went well"
+    fi
+    [ "$(grep -c 'slackline: error: rank 0: .*nothing' "$work/log")" = 1 ] || { cat "$work/log"; fail "not said once"; }
+    if "$mpirun" -n 3 "$slackline" infer "$work/model" --ranks 2 --input "$work/rows.csv" --transport mpi >"$work/log" 2>&1; then
+        fail "two ranks in a job of three went well"
+    fi
+    grep -q 'mpirun -n 2, or --ranks 3' "$work/log" || { cat "$work/log"; fail "no hint"; }
+    echo "errors are said once and with what to do"
+}
+
+one() {
+    local name=$1 mpicc=$2 mpirun=$3
+    printf '\n--- %s\n' "$name"
+    export MPICC="$mpicc" MPIRUN="$mpirun" CARGO_TARGET_DIR="target/$name"
+    local features=slackline/mpi,slackline-bench/mpi
+    local crates=(--package slackline-mpi --package slackline --package slackline-bench)
+    step cargo clippy "${crates[@]}" --features "$features" --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" step cargo doc --package slackline-mpi --features mpi --no-deps
+    step cargo test --package slackline-mpi --features mpi
+    step cargo build --release --package slackline --package slackline-bench --features "$features"
+    matrix "$CARGO_TARGET_DIR/release/slackline" "$mpirun"
+    errors "$CARGO_TARGET_DIR/release/slackline" "$mpirun"
+    local bench="$CARGO_TARGET_DIR/release/slackline-bench"
+    step "$bench" exchange --transport mpi --sizes 1024,65536,1048576 --blocks 3 --turns 1
+    step "$bench" run --transport mpi --work slept --baselines --ranks 4 --rounds 30 --reps 1 --lags 0,4 --scenario turn \
+        --out "$work/bench" >"$work/log" || { cat "$work/log"; fail "the benchmark"; }
+    step "$bench" run --transport mpi --peers nodes:2 --ranks 4 --rounds 30 --reps 1 --lags 0,4 --scenario turn \
+        --out "$work/bench" >"$work/log" || { cat "$work/log"; fail "the benchmark"; }
+    grep -E '^│' "$work/log"
+}
+
+which="${1:-both}"
+# Bindings are made from headers, by clang's library and with its own headers.
+ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* >/dev/null 2>&1 || [ -n "${LIBCLANG_PATH:-}" ] ||
+    install libclang-is-missing libclang-dev
+case "$which" in
+openmpi | both)
+    install mpicc.openmpi libopenmpi-dev openmpi-bin libclang-dev
+    one openmpi mpicc.openmpi mpirun.openmpi
+    ;;&
+mpich | both)
+    install mpicc.mpich libmpich-dev mpich libclang-dev
+    one mpich mpicc.mpich mpirun.mpich
+    ;;
+openmpi) ;;
+*) fail "$which is neither openmpi nor mpich" ;;
+esac
