@@ -95,6 +95,8 @@ one() {
     step "$bench" run --transport mpi --peers nodes:2 --ranks 4 --rounds 30 --reps 1 --lags 0,4 --scenario turn \
         --out "$work/bench" >"$work/log" || { cat "$work/log"; fail "the benchmark"; }
     grep -E '^│' "$work/log"
+    step "$mpicc" -O3 -Wall -Werror -o "$work/onesided" crates/slackline-bench/mpi/onesided.c
+    step "$mpirun" -n 2 "$work/onesided" 1024 65536
 }
 
 which="${1:-both}"

@@ -31,6 +31,8 @@ const STEPS: &[Step] = &[
     Step { name: "loom", what: "the lock-free code under the model checker", run: || script("loom.sh") },
     Step { name: "faults", what: "killed, stopped and starved processes", run: || script("faults.sh") },
     Step { name: "matrix", what: "equal predictions, however they are made", run: || script("matrix.sh") },
+    Step { name: "mpi", what: "the transport over MPI, on Open MPI and on MPICH", run: || script("mpi.sh") },
+    Step { name: "hosts", what: "the same over TCP between hosts, where they can be made", run: || script("hosts.sh") },
     Step { name: "readme", what: "every command of the README, in order", run: || script("readme.sh") },
     Step { name: "bench", what: "a short benchmark, outputs compared", run: || script("bench.sh") },
 ];
