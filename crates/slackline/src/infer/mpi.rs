@@ -17,12 +17,13 @@ pub(super) fn run(args: &Infer) -> Result<u8> {
     let complaint = job.as_ref().err().map(fail::one_line).unwrap_or_default();
     let complaints = world.all_gather(complaint.as_bytes())?;
     if let Some(first) = complaints.iter().position(|complaint| !complaint.is_empty()) {
-        return match job {
-            Err(error) if first == world.rank() => Err(error.context(format!("rank {first}"))),
-            // The one that said it ends with the same code.
-            Err(error) => Ok(fail::code_of(&error)),
-            Ok(_) => Ok(fail::FAILURE),
-        };
+        let code = job.as_ref().err().map_or(fail::FAILURE, fail::code_of);
+        if first == world.rank() {
+            fail::tell(&format!("rank {first}: {complaint}"));
+        }
+        // mpirun ends the others as soon as one has ended: not before the words are out.
+        world.barrier()?;
+        return Ok(code);
     }
     let outcome = job.and_then(|job| work(&world, &job));
     if let Err(error) = &outcome {
