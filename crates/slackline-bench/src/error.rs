@@ -67,6 +67,20 @@ pub enum BenchError {
         /// The round, from 0.
         round: u64,
     },
+    /// Pooled vectors differ from the naive kernel's. There are no timings of such a run.
+    #[error("wrong output: {table} in {format}: the pooled vectors differ from the naive kernel's; no timing is shown")]
+    WrongPooling {
+        /// The table.
+        table: String,
+        /// How its rows are stored.
+        format: slackline_embedding::RowFormat,
+    },
+    /// PyTorch or FBGEMM cannot take part.
+    #[error("peers: {why}")]
+    Peer {
+        /// What was said.
+        why: String,
+    },
     /// A rank ended without leaving its result.
     #[error("rank {rank} failed: {why}")]
     Rank {

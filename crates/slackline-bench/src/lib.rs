@@ -6,12 +6,14 @@
 //! * [`predict`]: what the recurrence of the bounded lag says about measured work.
 //! * [`results`] and [`report`]: the results file, and the report for people.
 //! * [`exchange`](mod@exchange): the bare alltoallv beside MPI's.
+//! * [`embedding`](mod@embedding): pooled lookups beside FBGEMM's and PyTorch's.
 //!
 //! This crate uses the layers as a user would, through their public interfaces, and knows nothing of how they work inside.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "mpi")]
 mod baselines;
+pub mod embedding;
 mod error;
 pub mod exchange;
 mod html;
@@ -20,6 +22,7 @@ pub mod job;
 mod measure;
 mod model;
 mod mpi;
+mod peers;
 pub mod predict;
 pub mod results;
 pub mod run;

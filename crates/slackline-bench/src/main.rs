@@ -7,11 +7,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use slackline_bench::embedding::{self, EmbeddingOptions};
 use slackline_bench::exchange::{self, ExchangeOptions};
 use slackline_bench::run::{self, RunOptions, Transport};
 use slackline_bench::scenario::{self, Scenario, WorkKind};
 use slackline_bench::{BenchError, render, report, results};
 use slackline_collective::Delivery;
+use slackline_embedding::RowFormat;
 
 /// Measures what bounded lag gains on this machine.
 ///
@@ -34,6 +36,9 @@ enum Sub {
     /// The bare alltoallv between processes, alone or beside MPI
     #[command(after_help = EXCHANGE_EXAMPLES)]
     Exchange(ExchangeArgs),
+    /// Pooled lookups of large tables, alone or beside PyTorch and FBGEMM
+    #[command(after_help = EMBEDDING_EXAMPLES)]
+    Embedding(EmbeddingArgs),
     /// What `run` and `exchange` start
     #[command(hide = true)]
     Rank {
@@ -64,6 +69,61 @@ const EXCHANGE_EXAMPLES: &str = "Examples:
   slackline-bench exchange --mpi                 beside MPI_Alltoallv and MPI_Ialltoallv, in turns
   slackline-bench exchange --transport mpi       in one MPI job: over MPI, over shared memory, and MPI's own calls
   slackline-bench exchange --lag 4 --read --json --sizes 1024,65536";
+
+const EMBEDDING_EXAMPLES: &str = "Examples:
+  slackline-bench embedding                                   26 tables of 1M x 64, in all formats, 1 and 2 threads
+  slackline-bench embedding --peers                           beside PyTorch and FBGEMM, set up in target/peers
+  slackline-bench embedding --peers --python venv/bin/python  an interpreter that has torch and fbgemm_gpu already
+  slackline-bench embedding --formats int8 --batch 128 --pool 1 --threads 1 --json";
+
+#[derive(Args)]
+struct EmbeddingArgs {
+    /// Tables of a batch
+    #[arg(long, default_value_t = 26)]
+    tables: usize,
+    /// Rows of a table
+    #[arg(long, default_value_t = 1_000_000)]
+    rows: u64,
+    /// Columns of a row
+    #[arg(long, default_value_t = 64)]
+    dim: usize,
+    /// Row formats
+    #[arg(long, value_delimiter = ',', default_value = "f32,f16,int8,int4")]
+    formats: Vec<RowFormat>,
+    /// Samples of a batch
+    #[arg(long, value_delimiter = ',', default_value = "128,2048")]
+    batch: Vec<usize>,
+    /// Rows of a bag
+    #[arg(long, value_delimiter = ',', default_value = "1,20")]
+    pool: Vec<usize>,
+    /// Threads, each on a core of its own
+    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    threads: Vec<usize>,
+    /// Zipf's exponent of the indices [default: uniform]
+    #[arg(long)]
+    zipf: Option<f64>,
+    /// Turns of each setting
+    #[arg(long, default_value_t = 5)]
+    turns: usize,
+    /// Lookups of a turn, about: more than any cache holds
+    #[arg(long, default_value_t = 4_000_000)]
+    lookups: usize,
+    /// Of the indices
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Take turns with PyTorch and FBGEMM, in a Python environment of their own (needs python3-venv and the network once)
+    #[arg(long)]
+    peers: bool,
+    /// Where that is set up
+    #[arg(long, value_name = "DIR", default_value = "target/peers")]
+    peers_in: PathBuf,
+    /// An interpreter that has them already
+    #[arg(long, value_name = "FILE", requires = "peers")]
+    python: Option<PathBuf>,
+    /// Print lines of JSON
+    #[arg(long)]
+    json: bool,
+}
 
 #[derive(Args)]
 struct RunArgs {
@@ -207,6 +267,7 @@ fn main() -> ExitCode {
         Some(Sub::Exchange(args)) => {
             with_transport(args.transport, "mpi", args.ranks, |transport| run_exchange(&args, transport))
         }
+        Some(Sub::Embedding(args)) => run_embedding(&args),
         Some(Sub::Rank { folder }) => run::rank(&folder),
     };
     match done {
@@ -304,6 +365,33 @@ fn run_exchange(args: &ExchangeArgs, transport: Transport) -> Result<(), BenchEr
         let text = match args.json {
             true => lines.iter().map(|line| format!("{}\n", line.to_json())).collect(),
             false => exchange::describe(&lines),
+        };
+        failed = print(&text).err().or(failed.take());
+    })?;
+    failed.map_or(Ok(()), Err)
+}
+
+fn run_embedding(args: &EmbeddingArgs) -> Result<(), BenchError> {
+    let options = EmbeddingOptions {
+        tables: args.tables,
+        rows: args.rows,
+        dim: args.dim,
+        formats: args.formats.clone(),
+        batches: args.batch.clone(),
+        pools: args.pool.clone(),
+        threads: args.threads.clone(),
+        zipf: args.zipf,
+        turns: args.turns,
+        lookups: args.lookups,
+        seed: args.seed,
+        peers: args.peers.then(|| args.peers_in.clone()),
+        python: args.python.clone(),
+    };
+    let mut failed = None;
+    embedding::embedding(&options, |line| {
+        let text = match args.json {
+            true => serde_json::to_string(line).expect("numbers and strings are JSON") + "\n",
+            false => embedding::describe(line),
         };
         failed = print(&text).err().or(failed.take());
     })?;

@@ -7,8 +7,10 @@
 //! tables-00001-of-00004.safetensors …   the tables, as shards of slackline-embedding
 //! ```
 
+mod convert;
 mod dense_file;
 mod import;
+mod rows;
 mod synthetic;
 mod tensors;
 mod write;
@@ -24,11 +26,13 @@ use serde_json::{Map, Value};
 use slackline_embedding::{EmbeddingTable, Shard, ShardTable, TableCost, Verify};
 
 use crate::{DenseModel, DirectoryDefect, DlrmError, ModelConfig, Result};
+pub use convert::convert;
 use dense_file::DenseFile;
 pub use import::{ImportOptions, ImportReport, import};
+pub use rows::{RowChoice, RowLoss};
 pub use synthetic::write_synthetic;
 use tensors::{TensorSpec, assemble, dense_tensors, table_tensor};
-pub use write::Progress;
+pub use write::{Progress, Written};
 
 /// The version of the model directory's format that is written and read.
 pub const FORMAT_VERSION: u64 = 1;
@@ -230,6 +234,12 @@ impl ModelDirectory {
             dense_values: self.config.dense_values(),
             files: self.files.clone().into_iter().collect(),
         }
+    }
+
+    /// The shard of a table's tensor.
+    fn shard_of(&self, tensor: &TensorSpec) -> &Shard {
+        let number = (0..self.tables.len()).find(|number| table_tensor(&self.config, *number).name == tensor.name);
+        &self.tables[number.expect("a table of the configuration")]
     }
 
     fn shard_tables(&self) -> impl Iterator<Item = &ShardTable> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use slackline_checkpoint::CheckpointError;
 use slackline_collective::CollectiveError;
-use slackline_embedding::{BagError, PlanError, PoolError, ShardError};
+use slackline_embedding::{BagError, PlanError, PoolError, ShardError, UnfitRow};
 
 /// Why a configuration, a model directory, a batch or a distributed round was refused.
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +174,17 @@ pub enum DlrmError {
     /// A model cannot be written as 0 files.
     #[error("tables cannot be spread over 0 shard files")]
     NoShards,
+
+    /// A choice of a row format that fits no table.
+    #[error("row format {choice}: no table has such a name; tables are named emb_l.0.weight and on")]
+    IdleChoice {
+        /// As it was given.
+        choice: String,
+    },
+
+    /// A row has a value that the format chosen for it cannot hold.
+    #[error(transparent)]
+    UnfitRow(#[from] UnfitRow),
 
     /// A checkpoint was refused.
     #[error(transparent)]

@@ -60,7 +60,8 @@ mod pooled;
 pub use config::{Arguments, InteractionOp, ModelConfig, ParsedConfig};
 pub use dense::{Activation, Linear, Mlp, MlpScratch, product};
 pub use directory::{
-    FORMAT_VERSION, ImportOptions, ImportReport, ModelDirectory, Progress, Summary, import, write_synthetic,
+    FORMAT_VERSION, ImportOptions, ImportReport, ModelDirectory, Progress, RowChoice, RowLoss, Summary, Written,
+    convert, import, write_synthetic,
 };
 pub use distributed::{Answered, DistributedModel, largest_message, samples_of};
 pub use error::{DirectoryDefect, DlrmError, Result};

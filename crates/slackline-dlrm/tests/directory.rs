@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use slackline_dlrm::{
-    DirectoryDefect, DlrmError, FORMAT_VERSION, ImportOptions, ModelConfig, ModelDirectory, import, write_synthetic,
+    Arguments, DirectoryDefect, DlrmError, FORMAT_VERSION, ImportOptions, ModelConfig, ModelDirectory, RowChoice,
+    import, write_synthetic,
 };
-use slackline_embedding::{ShardError, Verify};
+use slackline_embedding::{RowFormat, ShardError, Verify};
 
 use common::golden;
 
@@ -67,11 +68,11 @@ fn an_import_writes_the_files_of_the_field_and_reports_what_it_did() {
     assert_eq!(report.unused_keys, ["mini_batch_size"]);
     assert!(report.unused_tensors.is_empty());
     assert!(report.skipped.iter().any(|name| name.contains("nepochs")), "{:?}", report.skipped);
-    assert_eq!(report.table_bytes, 51 * 4 * 4);
+    assert_eq!(report.written.table_bytes(), 51 * 4 * 4);
     assert_eq!(report.dense_values, (6 * 8 + 9 * 4) + (20 * 6 + 7));
-    assert_eq!(report.files.len(), 2);
+    assert_eq!(report.written.files.len(), 2);
     // 29 rows are more than half of all 51.
-    assert_eq!(report.files.iter().map(|(_, bytes)| *bytes).max(), Some(29 * 16));
+    assert_eq!(report.written.files.iter().map(|(_, bytes)| *bytes).max(), Some(29 * 16));
 
     let written: Value = serde_json::from_slice(&fs::read(out.join("config.json")).unwrap()).unwrap();
     assert_eq!(written["format_version"], FORMAT_VERSION);
@@ -79,7 +80,7 @@ fn an_import_writes_the_files_of_the_field_and_reports_what_it_did() {
     let index: Value = serde_json::from_slice(&fs::read(out.join(INDEX)).unwrap()).unwrap();
     assert_eq!(index["weight_map"].as_object().unwrap().len(), 13);
     assert_eq!(index["weight_map"]["bot_l.0.bias"], "dense.safetensors");
-    assert_eq!(index["metadata"]["total_size"], report.table_bytes + 4 * report.dense_values as u64);
+    assert_eq!(index["metadata"]["total_size"], report.written.table_bytes() + 4 * report.dense_values as u64);
 }
 
 #[test]
@@ -387,4 +388,48 @@ fn an_import_that_is_killed_leaves_no_directory() {
     // And what is left does not stand in the way.
     write_synthetic(&config("dot.json"), 1, &out, 2, &mut |_| ()).unwrap();
     ModelDirectory::open(&out).unwrap().verify(&mut |_| ()).unwrap();
+}
+
+#[test]
+fn rows_are_kept_in_the_formats_that_are_chosen_and_what_they_lose_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let [full, narrow, back] = ["full", "narrow", "back"].map(|name| folder.path().join(name));
+    let config = ModelConfig::new(Arguments {
+        sparse_feature_size: 4,
+        embedding_size: vec![50, 20, 30],
+        mlp_bot: vec![3, 4],
+        mlp_top: vec![8, 1],
+        ..Arguments::default()
+    })
+    .unwrap();
+    write_synthetic(&config, 1, &full, 2, &mut |_| {}).unwrap();
+    let choices: Vec<RowChoice> =
+        ["int8", "emb_l.1.*=f16", "emb_l.2.*=int4"].map(|choice| choice.parse().unwrap()).into();
+    let written = slackline_dlrm::convert(&full, &narrow, &choices, 1, &mut |_| {}).unwrap();
+    assert_eq!(written.table_bytes(), 50 * (4 + 8) + 20 * 8 + 30 * (2 + 4));
+    assert_eq!(written.losses.len(), 3);
+    for (loss, format) in written.losses.iter().zip([RowFormat::F16, RowFormat::Int8, RowFormat::Int4]) {
+        // In the order of the file: rows of larger powers of two first.
+        let bound = if format == RowFormat::Int4 { 0.05 } else { 5e-3 };
+        assert!(loss.largest < bound && loss.rms <= loss.largest && loss.largest > 0.0, "{loss:?}");
+    }
+
+    // Predictions stay close, and rows that keep their format are copied byte for byte.
+    let formats = |path| {
+        let tables = ModelDirectory::open(path).unwrap().summary().tables;
+        tables.into_iter().map(|table| (table.tensor, table.row_format, table.xxh3)).collect::<Vec<_>>()
+    };
+    let again = slackline_dlrm::convert(&narrow, &back, &[], 3, &mut |_| {}).unwrap();
+    assert_eq!((again.files.len(), again.losses.len()), (3, 0));
+    assert_eq!(formats(&narrow), formats(&back));
+    assert_eq!(
+        formats(&narrow).iter().map(|(_, format, _)| *format).collect::<Vec<_>>(),
+        [RowFormat::Int8, RowFormat::F16, RowFormat::Int4]
+    );
+
+    let error =
+        slackline_dlrm::convert(&full, &folder.path().join("x"), &["emb.9=f16".parse().unwrap()], 1, &mut |_| {});
+    let error = error.unwrap_err().to_string();
+    assert_eq!(error, "row format emb.9=f16: no table has such a name; tables are named emb_l.0.weight and on");
+    assert!(!folder.path().join("x").exists());
 }

@@ -22,28 +22,84 @@ pub const MAX_DIM: usize = 1 << 20;
 /// assert_eq!(format.to_string(), "f32");
 /// # Ok::<(), slackline_embedding::UnknownRowFormat>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
 pub enum RowFormat {
-    /// `dim` little-endian IEEE single-precision values.
+    /// `f32`: `dim` little-endian IEEE single-precision values.
     F32,
+    /// `f16`: `dim` little-endian IEEE half-precision values.
+    F16,
+    /// `bf16`: the upper halves of `dim` single-precision values, rounded.
+    Bf16,
+    /// `int8`, as PyTorch has it (`quantized::embedding_bag_byte_prepack`): `dim` bytes, then an `f32` scale and an `f32`
+    /// bias. A value is `byte * scale + bias`.
+    Int8,
+    /// `int4`, as PyTorch has it (`quantized::embedding_bag_4bit_prepack`): half a byte for each column, the even column in
+    /// the low half, then an `f16` scale and an `f16` bias.
+    Int4,
+    /// `int8-fbgemm`, as FBGEMM's inference tables have it: an `f16` scale and an `f16` bias, then `dim` bytes.
+    Int8Fbgemm,
+    /// `int4-fbgemm`, as FBGEMM's inference tables have it: an `f16` scale and an `f16` bias, then half a byte for each
+    /// column, the even column in the low half.
+    Int4Fbgemm,
+}
+
+/// Where the parts of a quantised row stand, in bytes from its beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Quantised {
+    pub(crate) bits: u32,
+    pub(crate) values_at: usize,
+    /// The bias stands right behind the scale.
+    pub(crate) scale_at: usize,
+    /// Scale and bias are `f16`; else `f32`.
+    pub(crate) half: bool,
 }
 
 impl RowFormat {
     /// Every format there is, in the order of their names in messages.
-    pub const ALL: &'static [RowFormat] = &[RowFormat::F32];
+    pub const ALL: &'static [RowFormat] = &[
+        RowFormat::F32,
+        RowFormat::F16,
+        RowFormat::Bf16,
+        RowFormat::Int8,
+        RowFormat::Int4,
+        RowFormat::Int8Fbgemm,
+        RowFormat::Int4Fbgemm,
+    ];
 
     /// Bytes of one row of `dim` columns, scales and padding included; `dim` is at most [`MAX_DIM`].
     pub fn row_bytes(self, dim: usize) -> usize {
         match self {
             RowFormat::F32 => dim * size_of::<f32>(),
+            RowFormat::F16 | RowFormat::Bf16 => dim * 2,
+            RowFormat::Int8 => dim + 8,
+            RowFormat::Int8Fbgemm => dim + 4,
+            RowFormat::Int4 | RowFormat::Int4Fbgemm => dim.div_ceil(2) + 4,
         }
+    }
+
+    /// `None` for the formats of floating-point values.
+    pub(crate) fn quantised(self, dim: usize) -> Option<Quantised> {
+        let (bits, values_at, scale_at, half) = match self {
+            RowFormat::F32 | RowFormat::F16 | RowFormat::Bf16 => return None,
+            RowFormat::Int8 => (8, 0, dim, false),
+            RowFormat::Int4 => (4, 0, dim.div_ceil(2), true),
+            RowFormat::Int8Fbgemm => (8, 4, 0, true),
+            RowFormat::Int4Fbgemm => (4, 4, 0, true),
+        };
+        Some(Quantised { bits, values_at, scale_at, half })
     }
 
     fn name(self) -> &'static str {
         match self {
             RowFormat::F32 => "f32",
+            RowFormat::F16 => "f16",
+            RowFormat::Bf16 => "bf16",
+            RowFormat::Int8 => "int8",
+            RowFormat::Int4 => "int4",
+            RowFormat::Int8Fbgemm => "int8-fbgemm",
+            RowFormat::Int4Fbgemm => "int4-fbgemm",
         }
     }
 }
@@ -107,7 +163,8 @@ mod tests {
     fn an_unknown_name_is_refused_with_the_known_ones() {
         for name in ["", "F32", "f32 ", "f64"] {
             let error = name.parse::<RowFormat>().unwrap_err();
-            assert_eq!(error.to_string(), format!("unknown row format {name:?}; known: f32"));
+            let known = "f32, f16, bf16, int8, int4, int8-fbgemm, int4-fbgemm";
+            assert_eq!(error.to_string(), format!("unknown row format {name:?}; known: {known}"));
             assert!(serde_json::from_str::<RowFormat>(&format!("{name:?}")).is_err());
         }
     }

@@ -1,42 +1,52 @@
-//! A table in ordinary memory.
+//! A table in memory of the process.
+
+use std::sync::Arc;
 
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
+use crate::kernels::{self, Isa};
+use crate::memory::Memory;
 use crate::table::check_pool;
-use crate::{Bags, EmbeddingTable, MAX_DIM, PoolError, Pooling, RowFormat, kernels};
+use crate::{Bags, EmbeddingTable, MAX_DIM, Output, PoolError, Pooling, RowFormat, Rows, UnfitValue};
 
-/// A table of `f32` rows in a `Vec`, for tests, synthetic benchmarks and small tables.
+/// A table in memory of this process (in huge pages, if it is large and the system has them), for tests, benchmarks, and
+/// tables that are looked up too often to be mapped.
 ///
 /// ```
-/// use slackline_embedding::{Bags, EmbeddingTable, HeapTable, Pooling};
+/// use slackline_embedding::{Bags, EmbeddingTable, HeapTable, Pooling, RowFormat};
 ///
 /// let table = HeapTable::from_fn("colour", 3, 2, |row, column| (10 * row + column as u64) as f32);
 /// let bags = Bags::new("colour", table.rows(), &[2i64, 1], &[0i64, 2, 2], None)?;
 /// let mut out = [f32::NAN; 4];
 /// table.pool(&bags, Pooling::Sum, &mut out)?;
 /// assert_eq!(out, [30.0, 32.0, 0.0, 0.0]);
+///
+/// let narrow = table.to_format(RowFormat::Bf16)?;
+/// assert_eq!((table.bytes(), narrow.bytes()), (24, 12));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct HeapTable {
     name: String,
-    rows: u64,
     dim: usize,
-    data: Vec<f32>,
+    format: RowFormat,
+    memory: Arc<Memory>,
 }
 
 impl HeapTable {
-    /// A table of the rows `data`, `[data.len() / dim, dim]`.
+    /// A table of the rows `data`, `[data.len() / dim, dim]`, as `f32`.
     ///
     /// # Panics
     ///
-    /// If `dim` is 0 or above [`MAX_DIM`], or `data` is not a whole number of rows.
+    /// If `dim` is 0 or above [`MAX_DIM`], `data` is not a whole number of rows, or the table does not fit into memory.
     pub fn new(name: impl Into<String>, dim: usize, data: Vec<f32>) -> Self {
         let name = name.into();
         assert!((1..=MAX_DIM).contains(&dim), "table {name}: {dim} columns, not 1 to {MAX_DIM}");
         assert!(data.len().is_multiple_of(dim), "table {name}: {} values are no rows of {dim}", data.len());
-        HeapTable { name, rows: (data.len() / dim) as u64, dim, data }
+        Self::filled(name, dim, RowFormat::F32, data.len() / dim, |bytes| {
+            bytes.copy_from_slice(bytemuck::cast_slice(&data));
+        })
     }
 
     /// A table of `rows` rows whose value at a row and a column is `value(row, column)`.
@@ -45,8 +55,15 @@ impl HeapTable {
     ///
     /// If `dim` is 0 or above [`MAX_DIM`], or the table does not fit into memory.
     pub fn from_fn(name: impl Into<String>, rows: u64, dim: usize, mut value: impl FnMut(u64, usize) -> f32) -> Self {
-        let data = (0..rows).flat_map(|row| (0..dim).map(move |column| (row, column)));
-        Self::new(name, dim, data.map(|(row, column)| value(row, column)).collect())
+        let name = name.into();
+        assert!((1..=MAX_DIM).contains(&dim), "table {name}: {dim} columns, not 1 to {MAX_DIM}");
+        Self::filled(name, dim, RowFormat::F32, rows as usize, |bytes| {
+            for (row, bytes) in bytes.chunks_exact_mut(dim * size_of::<f32>()).enumerate() {
+                for (column, bytes) in bytes.as_chunks_mut().0.iter_mut().enumerate() {
+                    *bytes = value(row as u64, column).to_le_bytes();
+                }
+            }
+        })
     }
 
     /// A table of values spread evenly over `-1.0 .. 1.0`; equal seeds give equal tables on every machine and with every
@@ -61,10 +78,76 @@ impl HeapTable {
         Self::from_fn(name, rows, dim, |_, _| (random.next_u64() >> 40) as f32 / (1 << 23) as f32 - 1.0)
     }
 
-    /// All rows, `[rows, dim]`.
-    pub fn data(&self) -> &[f32] {
-        &self.data
+    /// A table of rows that are bytes already.
+    ///
+    /// # Panics
+    ///
+    /// If the table does not fit into memory.
+    pub fn from_rows(name: impl Into<String>, rows: Rows<'_>) -> Self {
+        Self::filled(name.into(), rows.dim(), rows.format(), rows.len() as usize, |bytes| {
+            bytes.copy_from_slice(rows.bytes());
+        })
     }
+
+    /// The same rows in another format.
+    ///
+    /// # Errors
+    ///
+    /// [`UnfitRow`] for the first row that has a value which the format cannot hold.
+    ///
+    /// # Panics
+    ///
+    /// If the table does not fit into memory.
+    pub fn to_format(&self, format: RowFormat) -> Result<Self, UnfitRow> {
+        let (ours, mut row) = (self.stored(), vec![0.0; self.dim]);
+        let mut outcome = Ok(());
+        let table = Self::filled(self.name.clone(), self.dim, format, ours.len() as usize, |bytes| {
+            for (number, bytes) in bytes.chunks_exact_mut(format.row_bytes(self.dim)).enumerate() {
+                ours.decode(number as u64, &mut row);
+                if let Err(source) = format.encode(&row, bytes) {
+                    outcome = Err(UnfitRow { table: self.name.clone(), row: number as u64, source });
+                    return;
+                }
+            }
+        });
+        outcome.map(|()| table)
+    }
+
+    /// All rows, as they are stored.
+    pub fn stored(&self) -> Rows<'_> {
+        Rows::new(self.format, self.dim, self.memory.bytes())
+    }
+
+    /// All rows of a table of `f32`, `[rows, dim]`.
+    ///
+    /// # Panics
+    ///
+    /// If the rows have another format.
+    pub fn data(&self) -> &[f32] {
+        assert_eq!(self.format, RowFormat::F32, "table {}", self.name);
+        // Memory of no bytes has no address to speak of.
+        bytemuck::try_cast_slice(self.memory.bytes()).unwrap_or_default()
+    }
+
+    fn filled(name: String, dim: usize, format: RowFormat, rows: usize, fill: impl FnOnce(&mut [u8])) -> Self {
+        let length = rows.checked_mul(format.row_bytes(dim));
+        let memory = length.ok_or_else(|| std::io::ErrorKind::OutOfMemory.into()).and_then(Memory::zeroed);
+        let mut memory = memory.unwrap_or_else(|error| panic!("table {name}: {rows} rows: {error}"));
+        fill(memory.bytes_mut());
+        HeapTable { name, dim, format, memory: Arc::new(memory) }
+    }
+}
+
+/// A row that does not fit into a format.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("table {table}, row {row}, {source}")]
+pub struct UnfitRow {
+    /// The table.
+    pub table: String,
+    /// The row.
+    pub row: u64,
+    /// The value, and where it stands in the row.
+    pub source: UnfitValue,
 }
 
 impl EmbeddingTable for HeapTable {
@@ -73,7 +156,7 @@ impl EmbeddingTable for HeapTable {
     }
 
     fn rows(&self) -> u64 {
-        self.rows
+        self.stored().len()
     }
 
     fn dim(&self) -> usize {
@@ -81,16 +164,16 @@ impl EmbeddingTable for HeapTable {
     }
 
     fn row_format(&self) -> RowFormat {
-        RowFormat::F32
+        self.format
     }
 
     fn bytes(&self) -> u64 {
-        size_of_val(self.data.as_slice()) as u64
+        self.memory.bytes().len() as u64
     }
 
-    fn pool(&self, bags: &Bags<'_>, pooling: Pooling, out: &mut [f32]) -> Result<(), PoolError> {
-        check_pool(self, bags, pooling, out)?;
-        kernels::blocked::pool(&self.data, self.dim, bags, pooling, out);
+    fn pool_to(&self, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) -> Result<(), PoolError> {
+        check_pool(self, bags, pooling, &out)?;
+        kernels::pool(Isa::best(), self.stored(), bags, pooling, out);
         Ok(())
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! * [`Bags`] are the lookups of one table, checked once against its rows; after that every layer trusts them.
 //! * [`EmbeddingTable`] is what callers hold: a name, a shape, and [`pool`](EmbeddingTable::pool). [`MappedTable`] lies
-//!   in a [`Shard`] file mapped into memory, [`HeapTable`] in a `Vec`.
+//!   in a [`Shard`] file mapped into memory, [`HeapTable`] in memory of the process.
+//! * [`RowFormat`] names how rows are stored, [`Rows`] are such rows: made from values, and read back.
 //! * [`kernels`] reduce rows to pooled vectors. They all sum in index order, so all give the same bits.
 //! * [`ShardWriter`] and [`Shard`] write and read shard files: safetensors with checksums and a page-aligned data section.
 //! * [`Plan`] says which rank holds which table.
 //!
-//! This crate knows no running ranks and no transports: the planner is given a number of ranks and nothing more. It does
-//! no threading of its own either; [`Bags::samples`] cuts a batch into runs that callers may pool on different threads. Shards are
-//! for Unix, where a renamed file leaves the mapping of the old one alone.
+//! This crate knows no running ranks and no transports: the planner is given a number of ranks and nothing more. It starts
+//! no threads either: [`pool_all`] works on those that it is given. Shards are for Unix, where a renamed file leaves the mapping of the old one alone.
 
 #![deny(unsafe_code)]
 
@@ -20,16 +20,21 @@ mod bags;
 mod format;
 mod heap;
 pub mod kernels;
-// The one place with `unsafe`: mapping a file.
+mod memory;
+// `unsafe` for mapping a file.
 #[allow(unsafe_code)]
 mod mmap;
+mod parallel;
 mod plan;
+mod rows;
 mod shard;
 mod table;
 
 pub use bags::{BagError, Bags, Indices};
 pub use format::{MAX_DIM, RowFormat, UnknownRowFormat};
-pub use heap::HeapTable;
+pub use heap::{HeapTable, UnfitRow};
+pub use parallel::{PoolJob, pool_all};
 pub use plan::{Plan, PlanError, TableCost};
+pub use rows::{Rows, UnfitValue};
 pub use shard::{MappedTable, Shard, ShardDefect, ShardError, ShardTable, ShardWriter, TableSpec, Verify};
-pub use table::{EmbeddingTable, PoolError, Pooling};
+pub use table::{EmbeddingTable, Output, PoolError, Pooling};

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use half::{bf16, f16};
+
 use crate::{Bags, RowFormat};
 
 /// How the rows of a bag become one vector.
@@ -38,9 +40,11 @@ pub trait EmbeddingTable: Send + Sync + fmt::Debug {
     /// may be reused as soon as the call returns, and what it held before does not matter.
     ///
     /// Every element is summed on its own, in single precision, starting from `+0.0` and adding the rows in the order of
-    /// the indices (a weighted row is multiplied first, and the product rounded). A mean is that sum divided by the number
-    /// of rows. So a sample's vector depends neither on its batch nor on the kernel, to the last bit; only which of
-    /// several NaN patterns comes out is not fixed.
+    /// the indices. From rows of floating-point values, a weighted one is multiplied first, and the product rounded. From
+    /// quantised rows, `sum + bias` is rounded and then `byte * scale + (sum + bias)`, rounded once, scale and bias having been
+    /// multiplied by the weight: the arithmetic of PyTorch and FBGEMM. A mean is the sum divided by the number of rows.
+    /// Last, the result is rounded to the type of `out`, to the nearest and ties to even. So a sample's vector depends
+    /// neither on its batch nor on the kernel, to the last bit; only which of several NaN patterns comes out is not fixed.
     ///
     /// Cost: each row is read once for each time it is looked up, `out` is written once, nothing is allocated.
     ///
@@ -48,10 +52,77 @@ pub trait EmbeddingTable: Send + Sync + fmt::Debug {
     ///
     /// [`PoolError`] if `bags` were not checked against as many rows as this table has, `out` has the wrong length, or a
     /// mean is asked for of weighted bags. `out` is then untouched.
-    fn pool(&self, bags: &Bags<'_>, pooling: Pooling, out: &mut [f32]) -> Result<(), PoolError>;
+    fn pool_to(&self, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) -> Result<(), PoolError>;
+
+    /// [`pool_to`](Self::pool_to) in single precision.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`pool_to`](Self::pool_to).
+    fn pool(&self, bags: &Bags<'_>, pooling: Pooling, out: &mut [f32]) -> Result<(), PoolError> {
+        self.pool_to(bags, pooling, Output::F32(out))
+    }
 }
 
-/// A call of [`EmbeddingTable::pool`] whose arguments do not fit together.
+/// Where pooled vectors go, and in which precision.
+#[derive(Debug)]
+pub enum Output<'a> {
+    /// Single precision.
+    F32(&'a mut [f32]),
+    /// Half precision; larger sums than 65504 become infinite.
+    F16(&'a mut [f16]),
+    /// The upper half of single precision.
+    Bf16(&'a mut [bf16]),
+}
+
+impl<'a> Output<'a> {
+    /// The first `at` values, and the rest.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    pub fn split_at(self, at: usize) -> (Output<'a>, Output<'a>) {
+        match self {
+            Output::F32(out) => {
+                let (first, rest) = out.split_at_mut(at);
+                (Output::F32(first), Output::F32(rest))
+            }
+            Output::F16(out) => {
+                let (first, rest) = out.split_at_mut(at);
+                (Output::F16(first), Output::F16(rest))
+            }
+            Output::Bf16(out) => {
+                let (first, rest) = out.split_at_mut(at);
+                (Output::Bf16(first), Output::Bf16(rest))
+            }
+        }
+    }
+
+    /// The values that there is room for.
+    pub fn len(&self) -> usize {
+        match self {
+            Output::F32(out) => out.len(),
+            Output::F16(out) => out.len(),
+            Output::Bf16(out) => out.len(),
+        }
+    }
+
+    /// Whether there is no room at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Rounds one value.
+    pub(crate) fn set(&mut self, at: usize, value: f32) {
+        match self {
+            Output::F32(out) => out[at] = value,
+            Output::F16(out) => out[at] = f16::from_f32(value),
+            Output::Bf16(out) => out[at] = bf16::from_f32(value),
+        }
+    }
+}
+
+/// A call of [`EmbeddingTable::pool_to`] whose arguments do not fit together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {
@@ -85,12 +156,12 @@ pub enum PoolError {
     },
 }
 
-/// The check that every implementation of [`EmbeddingTable::pool`] begins with.
+/// The check that every implementation of [`EmbeddingTable::pool_to`] begins with.
 pub(crate) fn check_pool(
     table: &impl EmbeddingTable,
     bags: &Bags<'_>,
     pooling: Pooling,
-    out: &[f32],
+    out: &Output<'_>,
 ) -> Result<(), PoolError> {
     let name = || table.name().to_owned();
     if bags.rows() != table.rows() {

@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use slackline_embedding::kernels::{self, Isa};
 use slackline_embedding::{
-    Bags, EmbeddingTable, HeapTable, Indices, PoolError, Pooling, RowFormat, Shard, ShardWriter, TableSpec, Verify,
-    kernels,
+    Bags, EmbeddingTable, HeapTable, Indices, Output, PoolError, PoolJob, Pooling, RowFormat, Rows, Shard, ShardWriter,
+    TableSpec, Verify, pool_all,
 };
 
 /// Lookups as a caller holds them, in both widths.
@@ -46,17 +47,21 @@ impl Lookups {
 }
 
 /// Every kind of table there is, all with the same rows.
-fn tables(dim: usize, data: &[f32]) -> Vec<Box<dyn EmbeddingTable>> {
+fn tables(rows: Rows<'_>) -> Vec<Box<dyn EmbeddingTable>> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.safetensors");
-    let rows = (data.len() / dim) as u64;
     let before = TableSpec::new("before", 3, 1, RowFormat::F32);
-    let mut writer = ShardWriter::create(&path, &[before, TableSpec::new("t", rows, dim, RowFormat::F32)]).unwrap();
+    let spec = TableSpec::new("t", rows.len(), rows.dim(), rows.format());
+    let mut writer = ShardWriter::create(&path, &[before, spec]).unwrap();
     writer.write_rows(0, &[0xab; 12]).unwrap();
-    writer.write_rows(1, bytemuck::cast_slice(data)).unwrap();
+    writer.write_rows(1, rows.bytes()).unwrap();
     writer.finish().unwrap();
     let mapped = Shard::open(&path, Verify::Checksums).unwrap().table("t").unwrap();
-    vec![Box::new(HeapTable::new("t", dim, data.to_vec())), Box::new(mapped)]
+    vec![Box::new(HeapTable::from_rows("t", rows)), Box::new(mapped)]
+}
+
+fn f32_rows(dim: usize, data: &[f32]) -> Rows<'_> {
+    Rows::new(RowFormat::F32, dim, bytemuck::cast_slice(data))
 }
 
 /// The bits of each value; which NaN comes out is not promised, so all NaNs are one.
@@ -64,10 +69,24 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() }).collect()
 }
 
-fn naive(data: &[f32], dim: usize, bags: &Bags<'_>, pooling: Pooling) -> Vec<f32> {
-    let mut out = vec![f32::NAN; bags.len() * dim];
-    kernels::naive::pool(data, dim, bags, pooling, &mut out);
+fn naive(rows: Rows<'_>, bags: &Bags<'_>, pooling: Pooling) -> Vec<f32> {
+    let mut out = vec![f32::NAN; bags.len() * rows.dim()];
+    kernels::naive::pool(rows, bags, pooling, Output::F32(&mut out));
     out
+}
+
+/// A kernel's output in each of the three precisions, as bits.
+fn in_all_precisions(length: usize, mut pool: impl FnMut(Output<'_>)) -> [Vec<u32>; 3] {
+    // What is in the output before must not matter.
+    let mut single = vec![7.0f32; length];
+    pool(Output::F32(&mut single));
+    let mut half = vec![half::f16::from_f32(7.0); length];
+    pool(Output::F16(&mut half));
+    let mut upper = vec![half::bf16::from_f32(7.0); length];
+    pool(Output::Bf16(&mut upper));
+    let half: Vec<f32> = half.into_iter().map(f32::from).collect();
+    let upper: Vec<f32> = upper.into_iter().map(f32::from).collect();
+    [bits(&single), bits(&half), bits(&upper)]
 }
 
 /// Values of all magnitudes: most differ so much that another order of the additions would show.
@@ -87,15 +106,23 @@ fn dim() -> impl Strategy<Value = usize> {
     ]
 }
 
+fn lookups(rows: usize) -> impl Strategy<Value = Lookups> {
+    (vec(vec(0..rows as i64, 0..6), 0..9), any::<bool>()).prop_flat_map(move |(bags, weighted)| {
+        let lookups = bags.iter().map(Vec::len).sum::<usize>();
+        let weights = if weighted { vec(value(), lookups).prop_map(Some).boxed() } else { Just(None).boxed() };
+        weights.prop_map(move |weights| Lookups::new(rows as u64, &bags, weights))
+    })
+}
+
 fn case() -> impl Strategy<Value = (usize, Vec<f32>, Lookups)> {
-    (dim(), 1..12usize).prop_flat_map(|(dim, rows)| {
-        let bags = vec(vec(0..rows as i64, 0..6), 0..9);
-        (vec(value(), dim * rows), bags, any::<bool>()).prop_flat_map(move |(data, bags, weighted)| {
-            let lookups = bags.iter().map(Vec::len).sum::<usize>();
-            let weights = if weighted { vec(value(), lookups).prop_map(Some).boxed() } else { Just(None).boxed() };
-            let rows = rows as u64;
-            weights.prop_map(move |weights| (dim, data.clone(), Lookups::new(rows, &bags, weights)))
-        })
+    (dim(), 1..12usize).prop_flat_map(|(dim, rows)| (Just(dim), vec(value(), dim * rows), lookups(rows)))
+}
+
+/// Rows of any format: any bytes are rows of every format.
+fn stored_case() -> impl Strategy<Value = (RowFormat, usize, Vec<u8>, Lookups)> {
+    (prop::sample::select(RowFormat::ALL), dim(), 1..12usize).prop_flat_map(|(format, dim, rows)| {
+        let bytes = vec(any::<u8>(), rows * format.row_bytes(dim));
+        (Just(format), Just(dim), bytes, lookups(rows))
     })
 }
 
@@ -104,21 +131,12 @@ proptest! {
 
     #[test]
     fn every_kernel_and_every_table_gives_the_bits_of_the_naive_kernel((dim, data, lookups) in case()) {
-        let tables = tables(dim, &data);
-        for &pooling in lookups.poolings() {
-            lookups.each_width(|bags| {
-                let expected = naive(&data, dim, &bags, pooling);
-                // What is in the output before must not matter.
-                let mut out = vec![f32::NAN; expected.len()];
-                kernels::blocked::pool(&data, dim, &bags, pooling, &mut out);
-                assert_eq!(bits(&out), bits(&expected), "blocked kernel, {pooling:?}");
-                for table in &tables {
-                    out.fill(7.0);
-                    table.pool(&bags, pooling, &mut out).unwrap();
-                    assert_eq!(bits(&out), bits(&expected), "{table:?}, {pooling:?}");
-                }
-            });
-        }
+        all_agree(f32_rows(dim, &data), &lookups);
+    }
+
+    #[test]
+    fn so_they_do_in_every_row_format((format, dim, bytes, lookups) in stored_case()) {
+        all_agree(Rows::new(format, dim, &bytes), &lookups);
     }
 
     #[test]
@@ -132,7 +150,7 @@ proptest! {
             assert_eq!(part.len(), run.len());
             let mut out = vec![f32::NAN; part.len() * dim];
             table.pool(&part, Pooling::Sum, &mut out).unwrap();
-            let whole = naive(&data, dim, &bags, Pooling::Sum);
+            let whole = naive(f32_rows(dim, &data), &bags, Pooling::Sum);
             assert_eq!(bits(&out), bits(&whole[run.start * dim..run.end * dim]));
             // A run of a run is a run as well.
             if !part.is_empty() {
@@ -167,6 +185,58 @@ proptest! {
     }
 }
 
+fn all_agree(rows: Rows<'_>, lookups: &Lookups) {
+    let tables = tables(rows);
+    for &pooling in lookups.poolings() {
+        lookups.each_width(|bags| {
+            let length = bags.len() * rows.dim();
+            let expected = in_all_precisions(length, |out| kernels::naive::pool(rows, &bags, pooling, out));
+            for &isa in Isa::available() {
+                let out = in_all_precisions(length, |out| kernels::pool(isa, rows, &bags, pooling, out));
+                assert_eq!(out, expected, "{isa}, {pooling:?}");
+            }
+            for table in &tables {
+                let out = in_all_precisions(length, |out| table.pool_to(&bags, pooling, out).unwrap());
+                assert_eq!(out, expected, "{table:?}, {pooling:?}");
+            }
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20, ..ProptestConfig::default() })]
+
+    #[test]
+    fn several_threads_give_the_bits_of_one(
+        threads in 1usize..5,
+        shapes in vec((1usize..80, 0usize..200, 0usize..40), 1..6),
+        seed in any::<u32>(),
+    ) {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let tables: Vec<_> = shapes.iter().map(|(dim, ..)| HeapTable::random("t", 50, *dim, seed.into())).collect();
+        let inputs: Vec<_> = shapes
+            .iter()
+            .map(|(_, samples, longest)| {
+                let bag = |sample: usize| 0..(sample * 7 + seed as usize % 13) % (longest + 1);
+                let bags: Vec<Vec<i64>> =
+                    (0..*samples).map(|sample| bag(sample).map(|at| ((at + sample) % 50) as i64).collect()).collect();
+                Lookups::new(50, &bags, None)
+            })
+            .collect();
+        let mut outs: Vec<Vec<f32>> =
+            shapes.iter().map(|(dim, samples, _)| vec![f32::NAN; dim * samples]).collect();
+        let bags: Vec<_> =
+            inputs.iter().map(|input| Bags::new("t", 50, &input.indices, &input.offsets, None).unwrap()).collect();
+        let job = |((table, bags), out)| PoolJob { table, bags, pooling: Pooling::Sum, out: Output::F32(out) };
+        let tables_of = tables.iter().map(|table| table as &dyn EmbeddingTable);
+        let outs_of = outs.iter_mut().map(Vec::as_mut_slice);
+        pool_all(&pool, tables_of.zip(bags.iter().copied()).zip(outs_of).map(job).collect()).unwrap();
+        for ((table, bags), out) in tables.iter().zip(bags).zip(&outs) {
+            prop_assert_eq!(bits(out), bits(&naive(table.stored(), &bags, Pooling::Sum)));
+        }
+    }
+}
+
 #[test]
 fn additions_go_in_the_order_of_the_indices() {
     let table = HeapTable::new("t", 1, vec![1.0e8, -1.0e8, 1.0]);
@@ -197,7 +267,7 @@ fn a_weight_multiplies_its_row_and_a_row_may_come_twice() {
 #[test]
 fn empty_bags_are_positive_zeros_whatever_the_output_held() {
     for dim in [1, 3, 4, 16, 20, 64, 128, 200] {
-        for table in tables(dim, &vec![1.0; 2 * dim]) {
+        for table in tables(f32_rows(dim, &vec![1.0; 2 * dim])) {
             let bags = Bags::new("t", 2, &[] as &[i64; 0], &[0i64; 4], None).unwrap();
             for pooling in [Pooling::Sum, Pooling::Mean] {
                 let mut out = vec![f32::NAN; 3 * dim];
@@ -210,7 +280,7 @@ fn empty_bags_are_positive_zeros_whatever_the_output_held() {
 
 #[test]
 fn a_table_without_rows_serves_empty_bags() {
-    for table in tables(4, &[]) {
+    for table in tables(f32_rows(4, &[])) {
         assert_eq!((table.rows(), table.bytes()), (0, 0));
         let bags = Bags::new("t", 0, &[] as &[i32; 0], &[0i32, 0], None).unwrap();
         let mut out = [1.0; 4];
@@ -221,7 +291,7 @@ fn a_table_without_rows_serves_empty_bags() {
 
 #[test]
 fn arguments_that_do_not_fit_are_refused_and_leave_the_output_alone() {
-    for table in tables(4, &[1.0; 12]) {
+    for table in tables(f32_rows(4, &[1.0; 12])) {
         let indices = [0i64, 1];
         let check = |rows, weights, pooling, length, message: &str| {
             let bags = Bags::new("t", rows, &indices, &[0i64, 2], weights).unwrap();

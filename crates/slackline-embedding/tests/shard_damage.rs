@@ -246,7 +246,11 @@ fn each_defect_of_a_header_is_told_apart() {
         (r#""table:t""#, r#""table:u""#, "metadata table:t: missing"),
         (r#""t":{"dtype""#, r#""u":{"dtype""#, "metadata table:u: missing"),
         (r#""table:t":"#, r#""table:u":"","table:t":"#, "metadata table:u: there is no such tensor"),
-        (r#"\"f32\""#, r#"\"f8\""#, "table t: unknown row format \"f8\"; known: f32"),
+        (
+            r#"\"f32\""#,
+            r#"\"f8\""#,
+            "table t: unknown row format \"f8\"; known: f32, f16, bf16, int8, int4, int8-fbgemm, int4-fbgemm",
+        ),
         (r#""F32""#, r#""F16""#, "table t: its dtype is F16 by the tensor's entry, but F32 by the metadata"),
         ("[2,3]", "[3,2]", "table t: its shape is [3, 2] by the tensor's entry, but [2, 3] by the metadata"),
         ("[2,3]", "[2,3,1]", "table t: its shape is [2, 3, 1] by the tensor's entry, but [2, 3] by the metadata"),

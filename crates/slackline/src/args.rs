@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use slackline_collective::Delivery;
 use slackline_data::Format;
+use slackline_dlrm::RowChoice;
 use slackline_transport::delay::DelayProfile;
 
 const EXIT_CODES: &str = "\
@@ -24,6 +25,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Import(Import),
+    Convert(Convert),
     Init(Init),
     Inspect(Inspect),
     Infer(Box<Infer>),
@@ -49,12 +51,46 @@ pub(crate) struct Import {
     /// How many files the tables are spread over
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]
     pub(crate) shards: usize,
+    /// How rows are kept: f32, f16, bf16, int8 or int4 (PyTorch's bytes and arithmetic), int8-fbgemm or int4-fbgemm
+    /// (FBGEMM's), for all tables or PATTERN=FORMAT for some; may be given again, and the last that fits counts
+    /// [default: f32]
+    #[arg(long, value_name = "[PATTERN=]FORMAT")]
+    pub(crate) rows: Vec<RowChoice>,
 }
 
 const IMPORT_HELP: &str = "\
 Examples:
   slackline import kaggle.pt --config kaggle.json --out model
+  slackline import kaggle.pt --config kaggle.json --out model --rows int8 --rows 'emb_l.[0-3].*=f16'
   slackline import model.safetensors --config kaggle.json --out model --shards 8
+
+Exit codes: 0 success; 1 failure, with the reason on standard error; 2 a command line that was not understood.";
+
+/// Write a model directory once more, with rows in other formats or over other files
+///
+/// Rows that keep their format are copied as they are. What the others lose is reported by table.
+#[derive(Args, Debug)]
+#[command(after_help = CONVERT_HELP)]
+pub(crate) struct Convert {
+    /// The model directory to read
+    #[arg(value_name = "DIR")]
+    pub(crate) model: PathBuf,
+    /// The model directory to write; it must not exist
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// How rows are kept, as in `slackline import` [default: as they are]
+    #[arg(long, value_name = "[PATTERN=]FORMAT")]
+    pub(crate) rows: Vec<RowChoice>,
+    /// How many files the tables are spread over
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]
+    pub(crate) shards: usize,
+}
+
+const CONVERT_HELP: &str = "\
+Examples:
+  slackline convert model --out narrow --rows int8
+  slackline convert model --out mixed --rows int4 --rows 'emb_l.1?.*=f16'
+  slackline convert model --out spread --shards 8
 
 Exit codes: 0 success; 1 failure, with the reason on standard error; 2 a command line that was not understood.";
 

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     };
     ended(match cli.command {
         Command::Import(args) => model::import(&args),
+        Command::Convert(args) => model::convert(&args),
         Command::Init(args) => model::init(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Infer(args) => infer::run(&args),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use slackline_data::{InputShape, generate_criteo};
-use slackline_dlrm::{DlrmError, ImportOptions, ModelConfig, write_synthetic};
+use slackline_dlrm::{DlrmError, ImportOptions, ModelConfig, ModelDirectory, RowLoss, write_synthetic};
 
 use crate::args;
 use crate::progress::{Progress, bytes};
@@ -14,12 +14,14 @@ use crate::{fail, print};
 /// `slackline import`.
 pub(crate) fn import(args: &args::Import) -> Result<u8> {
     let mut progress = Progress::new("import");
-    let options = ImportOptions::new(args.shards);
+    let mut options = ImportOptions::new(args.shards);
+    options.rows = args.rows.clone();
     let report = slackline_dlrm::import(&args.checkpoint, &args.config, &args.out, &options, &mut |at| {
         progress.share(at.done, at.total, "bytes");
     })?;
     drop(progress);
-    let mut text = written(&args.out, &report.config, &report.files, report.table_bytes);
+    let mut text = said(&args.out, &report.config, &report.written.files, report.written.table_bytes());
+    text += &losses(&report.written.losses);
     let mut list = |what: &str, names: &[String]| {
         if !names.is_empty() {
             text += &format!("not used, {what}: {}\n", names.join(", "));
@@ -32,14 +34,27 @@ pub(crate) fn import(args: &args::Import) -> Result<u8> {
     Ok(fail::OK)
 }
 
+/// `slackline convert`.
+pub(crate) fn convert(args: &args::Convert) -> Result<u8> {
+    let mut progress = Progress::new("convert");
+    let written = slackline_dlrm::convert(&args.model, &args.out, &args.rows, args.shards, &mut |at| {
+        progress.share(at.done, at.total, "bytes");
+    })?;
+    drop(progress);
+    let config = ModelDirectory::open(&args.out)?.config().clone();
+    let text = said(&args.out, &config, &written.files, written.table_bytes());
+    print(&(text + &losses(&written.losses)))?;
+    Ok(fail::OK)
+}
+
 /// `slackline init`.
 pub(crate) fn init(args: &args::Init) -> Result<u8> {
     let config = read_config(&args.config)?;
     let mut progress = Progress::new("init");
     write_synthetic(&config, args.seed, &args.out, args.shards, &mut |at| progress.share(at.done, at.total, "bytes"))?;
     drop(progress);
-    let summary = slackline_dlrm::ModelDirectory::open(&args.out)?.summary();
-    print(&written(&args.out, &config, &summary.files, summary.table_bytes))?;
+    let summary = ModelDirectory::open(&args.out)?.summary();
+    print(&said(&args.out, &config, &summary.files, summary.table_bytes))?;
     Ok(fail::OK)
 }
 
@@ -70,10 +85,24 @@ fn read_config(path: &Path) -> Result<ModelConfig> {
     Ok(parsed.config)
 }
 
-fn written(out: &Path, config: &ModelConfig, files: &[(String, u64)], table_bytes: u64) -> String {
+fn said(out: &Path, config: &ModelConfig, files: &[(String, u64)], table_bytes: u64) -> String {
     let shards = files.iter().filter(|(name, _)| name.starts_with("tables-")).count();
     let (tables, dim, dense) = (config.tables(), config.dim(), config.dense_values());
     let out = out.display();
     let size = bytes(table_bytes);
     format!("wrote {out}: {tables} tables of {dim} columns, {size} in {shards} files; {dense} dense values\n")
+}
+
+/// What narrower rows cost, by table.
+fn losses(losses: &[RowLoss]) -> String {
+    let line = |loss: &RowLoss| {
+        format!(
+            "{:<20} {:<11} largest error {:.3e}, rms {:.3e}\n",
+            loss.table,
+            loss.format.to_string(),
+            loss.largest,
+            loss.rms
+        )
+    };
+    losses.iter().map(line).collect()
 }

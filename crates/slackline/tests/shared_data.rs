@@ -83,3 +83,35 @@ fn bags_of_many_rows_predict_what_pytorch_predicted() {
         }
     }
 }
+
+#[test]
+fn quantised_rows_predict_what_pytorch_predicted_with_them() {
+    let Some(folder) = shared("criteo-trained") else { return };
+    let file = |name: &str| format!("{folder}/{name}");
+    let expected = fs::read_to_string(file("kaggle16_predictions.csv")).unwrap();
+    for (column, rows) in [(3, "int8"), (4, "int4")] {
+        let place = Place::empty();
+        let said = place.succeed(&[
+            "import",
+            &file("kaggle16.pt"),
+            "--config",
+            &file("kaggle16.json"),
+            "--out",
+            "model",
+            "--rows",
+            rows,
+        ]);
+        assert_eq!(said.matches("largest error").count(), 26, "{said}");
+        let input = file("heldout.csv");
+        place.succeed(&["infer", "model", "--input", &input, "--ranks", "3", "--output", "out.csv"]);
+        let found = place.read("out.csv");
+        let mut largest = 0f64;
+        for (found, expected) in found.lines().zip(expected.lines()).skip(1) {
+            let number = |text: &str| text.parse::<f64>().unwrap();
+            let expected = number(expected.split(',').nth(column).unwrap());
+            largest = largest.max((number(found.split_once(',').unwrap().1) - expected).abs());
+        }
+        eprintln!("{rows}: largest difference {largest:.2e}");
+        assert!(largest <= 1e-5, "{rows}: {largest}");
+    }
+}

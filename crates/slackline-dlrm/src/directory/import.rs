@@ -5,23 +5,27 @@ use std::fs;
 use std::path::Path;
 
 use slackline_checkpoint::{Checkpoint, TensorInfo};
+use slackline_embedding::RowFormat;
 
+use super::rows::RowChoice;
 use super::tensors::{TensorSpec, Weights, argument_of, dense_tensors, table_tensor};
-use super::write::{Progress, write};
+use super::write::{Layout, Progress, Written, write};
 use crate::{DlrmError, ModelConfig, Result};
 
 /// How a checkpoint is imported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImportOptions {
     /// Over how many shard files the tables are spread, at least 1; at most one file a table is written.
     pub shards: usize,
+    /// How rows are kept, by table; the last choice that fits counts, and `f32` where none does.
+    pub rows: Vec<RowChoice>,
 }
 
 impl ImportOptions {
-    /// Tables in `shards` files.
+    /// Tables in `shards` files, as `f32`.
     pub fn new(shards: usize) -> Self {
-        Self { shards }
+        Self { shards, rows: Vec::new() }
     }
 }
 
@@ -46,10 +50,8 @@ pub struct ImportReport {
     pub unused_tensors: Vec<String>,
     /// What else the checkpoint holds: training fields and the like.
     pub skipped: Vec<String>,
-    /// Shard files with the bytes of their tables.
-    pub files: Vec<(String, u64)>,
-    /// Bytes of all tables.
-    pub table_bytes: u64,
+    /// Shard files, and what rows lost that are not kept as `f32`.
+    pub written: Written,
     /// Weights and biases of both MLPs, in values.
     pub dense_values: usize,
 }
@@ -58,8 +60,8 @@ pub struct ImportReport {
 ///
 /// `config` is a JSON file of the reference's arguments (see [`ModelConfig::from_json`]); tensors have the reference's
 /// names: `emb_l.N.weight`, and `bot_l.N` and `top_l.N` with `N` even, each with `.weight` and `.bias`. Every shape is
-/// checked before anything is written. Tables are written as single precision, whole tables spread evenly over the shard
-/// files.
+/// checked before anything is written. Rows are kept in the format that the options say, from single precision, and whole
+/// tables spread evenly over the shard files.
 ///
 /// The directory is written under a temporary name beside `out`, synced to the disk, and renamed when whole; an import
 /// that fails or is killed leaves no `out`. Memory: the weights of the MLPs and a few MiB, whatever the size of the
@@ -69,7 +71,7 @@ pub struct ImportReport {
 ///
 /// [`DlrmError::ConfigFile`], [`DlrmError::Checkpoint`]; [`DlrmError::TensorMissing`], [`DlrmError::TensorShape`] and
 /// [`DlrmError::TensorSurplus`] where checkpoint and configuration disagree; [`DlrmError::Exists`] if there is anything at
-/// `out`; [`DlrmError::NoShards`]; [`DlrmError::Shard`] or [`DlrmError::Io`] if the disk is full or fails.
+/// `out`; [`DlrmError::NoShards`], [`DlrmError::IdleChoice`], [`DlrmError::UnfitRow`]; [`DlrmError::Shard`] or [`DlrmError::Io`] if the disk is full or fails.
 pub fn import(
     checkpoint: &Path,
     config: &Path,
@@ -102,14 +104,16 @@ pub fn import(
     if let Some((tensor, spec)) = wanted.pop_first() {
         return Err(DlrmError::TensorMissing { file: checkpoint.to_owned(), tensor, argument: spec.argument });
     }
-    let files = write(&config, &opened, out, options.shards, progress)?;
+    let format = |table| RowChoice::of(&options.rows, &table_tensor(&config, table).name).unwrap_or(RowFormat::F32);
+    let formats = (0..config.tables()).map(format).collect();
+    let layout = Layout { shards: options.shards, rows: &options.rows, formats };
+    let written = write(&config, &opened, out, &layout, progress)?;
     Ok(ImportReport {
         unused_keys: parsed.unused,
         tensors,
         unused_tensors,
         skipped: opened.skipped().to_vec(),
-        table_bytes: files.iter().map(|(_, bytes)| bytes).sum(),
-        files,
+        written,
         dense_values: config.dense_values(),
         config,
     })

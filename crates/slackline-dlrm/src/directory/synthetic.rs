@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use slackline_embedding::RowFormat;
+
 use super::tensors::{TensorSpec, Weights, assemble, dense_tensors};
-use super::write::{Progress, write};
+use super::write::{Layout, Progress, write};
 use crate::{DenseModel, DenseWeights, ModelConfig, Result};
 
 /// Writes a model directory with random weights: equal configurations and seeds give equal files on every machine.
@@ -22,7 +24,8 @@ pub fn write_synthetic(
     shards: usize,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<()> {
-    write(config, &Random { seed }, out, shards, progress)?;
+    let layout = Layout { shards, rows: &[], formats: vec![RowFormat::F32; config.tables()] };
+    write(config, &Random { seed }, out, &layout, progress)?;
     Ok(())
 }
 

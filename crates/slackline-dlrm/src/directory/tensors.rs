@@ -1,5 +1,7 @@
 //! The tensors of a model by the reference's names, and what can supply their values.
 
+use slackline_embedding::RowFormat;
+
 use crate::{DenseWeights, LayerWeights, ModelConfig, Result};
 
 /// One tensor that the configuration asks for.
@@ -15,6 +17,16 @@ pub(crate) struct TensorSpec {
 pub(crate) trait Weights {
     /// Hands the tensor's values to `sink` in row-major order, in pieces.
     fn stream(&self, tensor: &TensorSpec, sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()>;
+
+    /// Hands a table's rows to `sink` as they are, in pieces, if they are in this format already; else `false`.
+    fn stream_rows(
+        &self,
+        _tensor: &TensorSpec,
+        _format: RowFormat,
+        _sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 impl TensorSpec {

@@ -12,6 +12,7 @@ use serde_json::json;
 use slackline_embedding::{Plan, RowFormat, ShardWriter, TableCost, TableSpec};
 
 use super::dense_file;
+use super::rows::{RowChoice, RowEncoder, RowLoss};
 use super::tensors::{TensorSpec, Weights, dense_tensors, table_tensor};
 use super::{CONFIG_FILE, DENSE_FILE, INDEX_FILE};
 use crate::{DlrmError, FORMAT_VERSION, ModelConfig, Result};
@@ -27,15 +28,41 @@ pub struct Progress<'a> {
     pub total: u64,
 }
 
-/// Writes the whole directory and returns its shard files with the bytes of their tables.
+/// How tables are laid out in files.
+pub(super) struct Layout<'a> {
+    pub(super) shards: usize,
+    /// The choices that the formats were made by.
+    pub(super) rows: &'a [RowChoice],
+    /// One a table.
+    pub(super) formats: Vec<RowFormat>,
+}
+
+/// What was written.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Written {
+    /// Shard files with the bytes of their tables.
+    pub files: Vec<(String, u64)>,
+    /// What tables lost whose rows were brought into another format than `f32`.
+    pub losses: Vec<RowLoss>,
+}
+
+impl Written {
+    /// Bytes of all tables.
+    pub fn table_bytes(&self) -> u64 {
+        self.files.iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+/// Writes the whole directory.
 pub(super) fn write(
     config: &ModelConfig,
     weights: &dyn Weights,
     out: &Path,
-    shards: usize,
+    layout: &Layout<'_>,
     progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<Vec<(String, u64)>> {
-    if shards == 0 {
+) -> Result<Written> {
+    if layout.shards == 0 {
         return Err(DlrmError::NoShards);
     }
     let (parent, name) = place(out)?;
@@ -47,13 +74,13 @@ pub(super) fn write(
         .permissions(Permissions::from_mode(0o777))
         .tempdir_in(parent)
         .map_err(DlrmError::io(parent, "creating a directory in it"))?;
-    let files = fill(config, weights, part.path(), shards, progress)?;
+    let written = fill(config, weights, part.path(), layout, progress)?;
     sync(part.path())?;
     rename(part.path(), out)?;
     // Its name is gone: there is nothing left to clean up.
     let _ = part.keep();
     sync(parent)?;
-    Ok(files)
+    Ok(written)
 }
 
 /// The parent directory and the name of a directory to be made.
@@ -96,11 +123,13 @@ fn fill(
     config: &ModelConfig,
     weights: &dyn Weights,
     folder: &Path,
-    shards: usize,
+    layout: &Layout<'_>,
     progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<Vec<(String, u64)>> {
+) -> Result<Written> {
     let tables: Vec<TensorSpec> = (0..config.tables()).map(|table| table_tensor(config, table)).collect();
+    RowChoice::check(layout.rows, &tables)?;
     let dense = dense_tensors(config);
+    let dense_bytes = dense.iter().map(TensorSpec::bytes).sum::<u64>();
     let total = tables.iter().chain(&dense).map(TensorSpec::bytes).sum();
     let mut done = 0;
     let mut report = |tensor: &str, bytes: u64| {
@@ -122,55 +151,72 @@ fn fill(
 
     let mut weight_map: BTreeMap<&str, String> =
         dense.iter().map(|tensor| (tensor.name.as_str(), DENSE_FILE.to_owned())).collect();
-    let groups = spread(&tables, shards)?;
-    let mut files = Vec::with_capacity(groups.len());
+    let groups = spread(&tables, layout)?;
+    let mut written = Written::default();
     for (number, group) in groups.iter().enumerate() {
         let name = format!("tables-{:05}-of-{:05}.safetensors", number + 1, groups.len());
-        let specs: Vec<TableSpec> = group
-            .iter()
-            .map(|&table| {
-                TableSpec::new(&tables[table].name, config.rows()[table] as u64, config.dim(), RowFormat::F32)
-            })
-            .collect();
-        let mut writer = ShardWriter::create(folder.join(&name), &specs)?;
+        let spec = |&table: &usize| {
+            let rows = config.rows()[table] as u64;
+            TableSpec::new(&tables[table].name, rows, config.dim(), layout.formats[table])
+        };
+        let mut writer = ShardWriter::create(folder.join(&name), &group.iter().map(spec).collect::<Vec<_>>())?;
         for (place, &table) in group.iter().enumerate() {
-            weights.stream(&tables[table], &mut |piece| {
-                writer.write_rows(place, bytemuck::cast_slice(piece))?;
-                report(&tables[table].name, size_of_val(piece) as u64);
-                Ok(())
-            })?;
-            weight_map.insert(&tables[table].name, name.clone());
+            let (tensor, format) = (&tables[table], layout.formats[table]);
+            let copied = weights.stream_rows(tensor, format, &mut |rows| Ok(writer.write_rows(place, rows)?))?;
+            if copied {
+                report(&tensor.name, tensor.bytes());
+            } else {
+                let mut encoder = RowEncoder::new(&mut writer, place, &tensor.name, config.dim(), format);
+                weights.stream(tensor, &mut |piece| {
+                    encoder.push(piece)?;
+                    report(&tensor.name, size_of_val(piece) as u64);
+                    Ok(())
+                })?;
+                written.losses.extend(encoder.finish());
+            }
+            weight_map.insert(&tensor.name, name.clone());
         }
         writer.finish()?;
-        files.push((name, group.iter().map(|&table| tables[table].bytes()).sum()));
+        written.files.push((name, group.iter().map(|&table| stored(&tables[table], layout.formats[table])).sum()));
     }
 
-    let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
+    let index = json!({ "metadata": { "total_size": dense_bytes + written.table_bytes() }, "weight_map": weight_map });
     write_json(&folder.join(INDEX_FILE), &index)?;
     let mut description = config.to_json();
     description["model_type"] = "dlrm".into();
     description["format_version"] = FORMAT_VERSION.into();
     description["slackline_version"] = env!("CARGO_PKG_VERSION").into();
     write_json(&folder.join(CONFIG_FILE), &description)?;
-    Ok(files)
+    Ok(written)
+}
+
+/// The bytes of a table as it is kept.
+fn stored(table: &TensorSpec, format: RowFormat) -> u64 {
+    (table.shape[0] * format.row_bytes(table.shape[1])) as u64
 }
 
 /// The tables of each shard file, so that the files are of about one size; at most as many files as tables.
-fn spread(tables: &[TensorSpec], shards: usize) -> Result<Vec<Vec<usize>>> {
-    let costs: Vec<TableCost> = tables
-        .iter()
-        .map(|tensor| TableCost {
-            name: tensor.name.clone(),
-            rows: tensor.shape[0] as u64,
-            dim: tensor.shape[1],
-            row_bytes: tensor.shape[1] as u64 * 4,
-            // Files are to be even in bytes, which is in rows, since all rows are of one width.
-            lookups_per_sample: tensor.shape[0] as f64,
-        })
-        .collect();
-    let plan = Plan::table_wise(&costs, shards.min(tables.len()))?;
-    let groups = (0..plan.ranks()).map(|file| plan.tables_of(file).to_vec());
-    Ok(groups.filter(|group| !group.is_empty()).collect())
+fn spread(tables: &[TensorSpec], layout: &Layout<'_>) -> Result<Vec<Vec<usize>>> {
+    let cost = |(tensor, format): (&TensorSpec, &RowFormat)| TableCost {
+        name: tensor.name.clone(),
+        rows: stored(tensor, *format),
+        dim: tensor.shape[1],
+        row_bytes: 1,
+        // Files are to be even in bytes.
+        lookups_per_sample: stored(tensor, *format) as f64,
+    };
+    let costs: Vec<TableCost> = tables.iter().zip(&layout.formats).map(cost).collect();
+    let plan = Plan::table_wise(&costs, layout.shards.min(tables.len()))?;
+    let mut groups: Vec<_> = (0..plan.ranks()).map(|file| plan.tables_of(file).to_vec()).collect();
+    // Safetensors has no gaps between tensors: rows that are whole cache lines come first, so that they begin on one.
+    for group in &mut groups {
+        group.sort_by_key(|&table| {
+            let row_bytes = layout.formats[table].row_bytes(tables[table].shape[1]);
+            (std::cmp::Reverse(row_bytes.trailing_zeros().min(6)), table)
+        });
+    }
+    groups.retain(|group| !group.is_empty());
+    Ok(groups)
 }
 
 fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {

@@ -1,30 +1,43 @@
 //! The oracle: one element at a time, as the definition reads. It is kept for ever, and never made fast.
 
-use crate::{Bags, Pooling};
+use crate::rows::float;
+use crate::{Bags, Output, Pooling, Rows};
 
-/// Pools `bags` over the rows `data`, `[bags.rows(), dim]`, into `out`, `[bags.len(), dim]`; see
-/// [`EmbeddingTable::pool`](crate::EmbeddingTable::pool) for what is computed.
+/// Pools `bags` over `rows` into `out`, `[bags.len(), dim]`; see
+/// [`EmbeddingTable::pool_to`](crate::EmbeddingTable::pool_to) for what is computed.
 ///
 /// # Panics
 ///
-/// If a length does not fit the others, `dim` is 0, or a mean of weighted bags is asked for.
-pub fn pool(data: &[f32], dim: usize, bags: &Bags<'_>, pooling: Pooling, out: &mut [f32]) {
-    super::check(data, dim, bags, pooling, out);
+/// If a length does not fit the others, or a mean of weighted bags is asked for.
+pub fn pool(rows: Rows<'_>, bags: &Bags<'_>, pooling: Pooling, mut out: Output<'_>) {
+    super::check(rows, bags, pooling, &out);
+    let dim = rows.dim();
     for sample in 0..bags.len() {
         let bag = bags.bag(sample);
         for column in 0..dim {
             let mut sum = 0.0;
             for position in bag.clone() {
-                let value = data[bags.indices().value(position) as usize * dim + column];
-                sum += match bags.weights() {
-                    Some(weights) => weights[position] * value,
-                    None => value,
-                };
+                let row = rows.row(bags.indices().value(position) as u64);
+                let weight = bags.weights().map(|weights| weights[position]);
+                sum = add(sum, rows, row, column, weight);
             }
             if pooling == Pooling::Mean && !bag.is_empty() {
                 sum /= bag.len() as f32;
             }
-            out[sample * dim + column] = sum;
+            out.set(sample * dim + column, sum);
         }
     }
+}
+
+/// One value of one row added to a sum.
+fn add(sum: f32, rows: Rows<'_>, row: &[u8], column: usize, weight: Option<f32>) -> f32 {
+    let Some(parts) = rows.format().quantised(rows.dim()) else {
+        let value = float(rows.format(), row, column);
+        return sum + weight.map_or(value, |weight| weight * value);
+    };
+    let (mut scale, mut bias) = parts.scale_and_bias(row);
+    if let Some(weight) = weight {
+        (scale, bias) = (scale * weight, bias * weight);
+    }
+    f32::from(parts.code(row, column)).mul_add(scale, sum + bias)
 }

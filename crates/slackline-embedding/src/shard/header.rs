@@ -165,6 +165,10 @@ struct Description {
 fn tensor_type(format: RowFormat, rows: u64, dim: u64) -> (&'static str, [u64; 2]) {
     match format {
         RowFormat::F32 => ("F32", [rows, dim]),
+        RowFormat::F16 => ("F16", [rows, dim]),
+        RowFormat::Bf16 => ("BF16", [rows, dim]),
+        // Rows whose parts have no name in safetensors are bytes.
+        quantised => ("U8", [rows, quantised.row_bytes((dim as usize).min(MAX_DIM)) as u64]),
     }
 }
 

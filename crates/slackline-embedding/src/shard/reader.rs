@@ -10,9 +10,10 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::error::{ShardDefect, ShardError};
 use super::header::{self, MAX_HEADER, PREFIX, ShardTable};
+use crate::kernels::{self, Isa};
 use crate::mmap::Mapping;
 use crate::table::check_pool;
-use crate::{Bags, EmbeddingTable, PoolError, Pooling, RowFormat, kernels};
+use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling, RowFormat, Rows};
 
 /// Bytes that are read at a time to verify a table.
 const CHUNK: usize = 1 << 20;
@@ -105,11 +106,7 @@ impl Shard {
     /// [`ShardError::NoTable`].
     pub fn table(&self, name: &str) -> Result<MappedTable, ShardError> {
         let meta = self.find(name)?.clone();
-        let table = MappedTable { map: Arc::clone(&self.0.map), meta };
-        match table.meta.row_format {
-            RowFormat::F32 => assert_eq!(table.f32_rows().len() as u64, table.meta.rows * table.meta.dim as u64),
-        }
-        Ok(table)
+        Ok(MappedTable { map: Arc::clone(&self.0.map), meta })
     }
 
     /// Checks the bytes of one table against its checksum. Reads them once, through the file and not through the mapping:
@@ -176,9 +173,9 @@ impl MappedTable {
         &self.map.bytes()[start..start + self.meta.bytes as usize]
     }
 
-    fn f32_rows(&self) -> &[f32] {
-        let rows = bytemuck::try_cast_slice(self.row_bytes());
-        rows.expect("the data start on a page boundary, and every table before has a multiple of 4 bytes")
+    /// All rows.
+    pub fn stored(&self) -> Rows<'_> {
+        Rows::new(self.meta.row_format, self.meta.dim, self.row_bytes())
     }
 }
 
@@ -203,11 +200,9 @@ impl EmbeddingTable for MappedTable {
         self.meta.bytes
     }
 
-    fn pool(&self, bags: &Bags<'_>, pooling: Pooling, out: &mut [f32]) -> Result<(), PoolError> {
-        check_pool(self, bags, pooling, out)?;
-        match self.meta.row_format {
-            RowFormat::F32 => kernels::blocked::pool(self.f32_rows(), self.meta.dim, bags, pooling, out),
-        }
+    fn pool_to(&self, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) -> Result<(), PoolError> {
+        check_pool(self, bags, pooling, &out)?;
+        kernels::pool(Isa::best(), self.stored(), bags, pooling, out);
         Ok(())
     }
 }

@@ -1,0 +1,292 @@
+//! Pooled lookups of large tables, in every row format, alone or beside PyTorch and FBGEMM on the same indices.
+//!
+//! All tables of a batch are pooled, then the next batch, through so many lookups that no cache holds them. Ours and each
+//! peer take turns in one run, so that what a machine's memory does in one minute and not in the next is in both; what
+//! counts is the ratio of a turn. Before anything is timed, one batch is compared with the naive kernel, bit by bit.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde::Serialize;
+use serde_json::json;
+use slackline_data::{Access, Batch, Synthetic, SyntheticSpec, TableSpec};
+use slackline_embedding::{
+    Bags, EmbeddingTable, HeapTable, Output, PoolJob, Pooling, RowFormat, Rows, kernels, pool_all,
+};
+
+use crate::BenchError;
+use crate::peers::{self, Peer};
+use crate::results::Spread;
+
+/// Rows that differ; a table repeats them. What a row holds costs nothing, where it stands does.
+const TILE: usize = 1 << 12;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct EmbeddingOptions {
+    /// Tables of a batch.
+    pub tables: usize,
+    /// Rows of a table.
+    pub rows: u64,
+    /// Columns of a row.
+    pub dim: usize,
+    /// Row formats, one after the other.
+    pub formats: Vec<RowFormat>,
+    /// Samples of a batch.
+    pub batches: Vec<usize>,
+    /// Rows of a bag.
+    pub pools: Vec<usize>,
+    /// Threads, each on a core of its own.
+    pub threads: Vec<usize>,
+    /// Zipf's exponent of the indices; uniform without.
+    pub zipf: Option<f64>,
+    /// Turns of each setting.
+    pub turns: usize,
+    /// Lookups of a turn, about.
+    pub lookups: usize,
+    /// Of the indices.
+    pub seed: u64,
+    /// Where PyTorch and FBGEMM are set up, if they take part.
+    pub peers: Option<PathBuf>,
+    /// An interpreter that has them already, instead.
+    pub python: Option<PathBuf>,
+}
+
+/// One setting: our rates, and a peer's, turn by turn.
+#[derive(Clone, Debug, Serialize)]
+pub struct EmbeddingLine {
+    /// How rows are stored.
+    pub format: RowFormat,
+    /// Samples of a batch.
+    pub batch: usize,
+    /// Rows of a bag.
+    pub pool: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Millions of rows a second, by turn.
+    pub ours: Vec<f64>,
+    /// Bytes of rows a second, in 10^9, of the median turn.
+    pub gigabytes: f64,
+    /// Whom we took turns with.
+    pub peer: Option<String>,
+    /// Its millions of rows a second, by turn.
+    pub theirs: Vec<f64>,
+}
+
+/// Measures all settings and hands every finished line to `each`.
+///
+/// # Errors
+///
+/// [`BenchError::Settings`] for numbers that make no run, [`BenchError::WrongPooling`] before any timing of such a setting,
+/// [`BenchError::Peer`], [`BenchError::File`].
+pub fn embedding(options: &EmbeddingOptions, mut each: impl FnMut(&EmbeddingLine)) -> Result<(), BenchError> {
+    let some = [options.tables, options.dim, options.turns, options.lookups, options.rows as usize];
+    let lists = [&options.batches, &options.pools, &options.threads];
+    if some.contains(&0) || lists.iter().any(|list| list.contains(&0)) || options.rows > i32::MAX as u64 {
+        return Err(BenchError::Settings("every number must be at least 1, and rows fit into 31 bits".to_owned()));
+    }
+    let cores = cores();
+    let folder = tempfile::tempdir().map_err(BenchError::file("creating a folder in", std::env::temp_dir()))?;
+    let python = match (&options.python, &options.peers) {
+        (Some(python), _) => Some(python.clone()),
+        (None, Some(folder)) => Some(peers::python(folder)?),
+        (None, None) => None,
+    };
+    for &threads in &options.threads {
+        if threads > cores.len() {
+            return Err(BenchError::Settings(format!("{threads} threads, but {} cores", cores.len())));
+        }
+        // This thread works itself where one is enough; the peer starts on the same cores.
+        bind(&cores[..threads]);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let own = cores.clone();
+        let pool = pool.start_handler(move |at| bind(&own[at..=at])).build();
+        let pool = pool.map_err(|error| BenchError::Settings(error.to_string()))?;
+        for &format in &options.formats {
+            let tables = tables(options, format);
+            let mut peer = python.as_deref().map(|python| Peer::start(python, folder.path())).transpose()?;
+            let names = peer_names(&mut peer, format)?;
+            for name in names {
+                if let Some((implementation, _)) = &name {
+                    let build = json!({"do": "build", "impl": implementation, "format": format.to_string(),
+                        "tables": options.tables, "rows": options.rows, "dim": options.dim, "threads": threads,
+                        "split": threads > 1});
+                    peer.as_mut().expect("it has a name").ask(build)?;
+                }
+                for &batch in &options.batches {
+                    for &rows in &options.pools {
+                        let setting = Setting { options, format, batch, rows, threads, tables: &tables, pool: &pool };
+                        let peer = peer.as_mut().zip(name.as_ref().map(|(_, name)| name.as_str()));
+                        each(&setting.measure(peer, folder.path())?);
+                    }
+                }
+            }
+        }
+    }
+    bind(&cores);
+    Ok(())
+}
+
+/// What the peers that have this format are asked for by, and called; one `None` without peers.
+fn peer_names(peer: &mut Option<Peer>, format: RowFormat) -> Result<Vec<Option<(&'static str, String)>>, BenchError> {
+    let Some(peer) = peer else { return Ok(vec![None]) };
+    let (torch, fbgemm) = peer.versions()?;
+    let mut names = Vec::new();
+    if let Some(version) = fbgemm
+        && !matches!(format, RowFormat::Bf16)
+    {
+        names.push(Some(("fbgemm", format!("FBGEMM {version}"))));
+    }
+    if format == RowFormat::F32 {
+        names.push(Some(("embedding_bag", format!("EmbeddingBag of PyTorch {torch}"))));
+    }
+    Ok(if names.is_empty() { vec![None] } else { names })
+}
+
+/// The tables, all rows in memory.
+fn tables(options: &EmbeddingOptions, format: RowFormat) -> Vec<HeapTable> {
+    let tile = (options.rows as usize).min(TILE);
+    let table = |number: usize| {
+        let values = HeapTable::random("tile", tile as u64, options.dim, number as u64);
+        let tile_rows = values.to_format(format).expect("values within -1.0 .. 1.0 fit into every format");
+        let row_bytes = format.row_bytes(options.dim);
+        let mut bytes = tile_rows.stored().bytes().repeat((options.rows as usize).div_ceil(tile));
+        bytes.truncate(options.rows as usize * row_bytes);
+        HeapTable::from_rows(format!("table {number}"), Rows::new(format, options.dim, &bytes))
+    };
+    (0..options.tables).map(table).collect()
+}
+
+struct Setting<'a> {
+    options: &'a EmbeddingOptions,
+    format: RowFormat,
+    batch: usize,
+    rows: usize,
+    threads: usize,
+    tables: &'a [HeapTable],
+    pool: &'a rayon::ThreadPool,
+}
+
+impl Setting<'_> {
+    fn measure(&self, mut peer: Option<(&mut Peer, &str)>, folder: &Path) -> Result<EmbeddingLine, BenchError> {
+        let a_batch = self.options.tables * self.batch * self.rows;
+        let batches = self.draw((self.options.lookups / a_batch).clamp(6, 1200))?;
+        let mut outs = vec![vec![0.0; self.batch * self.options.dim]; self.options.tables];
+        self.check(&batches[0], &mut outs)?;
+        if let Some((peer, _)) = &mut peer {
+            let file = folder.join("indices");
+            let indices = batches.iter().flat_map(|batch| &batch.tables).flat_map(|table| &table.indices);
+            let bytes: Vec<u8> = indices.flat_map(|index| (*index as i32).to_le_bytes()).collect();
+            std::fs::write(&file, bytes).map_err(BenchError::file("writing", &file))?;
+            peer.ask(json!({"do": "load", "file": file, "batch": self.batch, "pool": self.rows}))?;
+        }
+        let narrow = narrow(&batches);
+        let millions = (a_batch * batches.len()) as f64 / 1e6;
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        // The first turn warms up.
+        for turn in 0..=self.options.turns {
+            let begin = Instant::now();
+            for (batch, indices) in batches.iter().zip(&narrow) {
+                self.sweep(batch, indices, &mut outs)?;
+            }
+            let seconds = begin.elapsed().as_secs_f64();
+            let peers_seconds = peer.as_mut().map(|(peer, _)| peer.sweep()).transpose()?;
+            if turn > 0 {
+                ours.push(millions / seconds);
+                theirs.extend(peers_seconds.map(|seconds| millions / seconds));
+            }
+        }
+        let bytes = self.format.row_bytes(self.options.dim) as f64;
+        Ok(EmbeddingLine {
+            format: self.format,
+            batch: self.batch,
+            pool: self.rows,
+            threads: self.threads,
+            gigabytes: Spread::of(ours.clone()).median * bytes / 1e3,
+            ours,
+            peer: peer.map(|(_, name)| name.to_owned()),
+            theirs,
+        })
+    }
+
+    fn draw(&self, batches: usize) -> Result<Vec<Batch>, BenchError> {
+        let access = self.options.zipf.map_or(Access::Uniform, Access::Zipf);
+        let pooling = slackline_data::Pooling::Fixed(self.rows as u32);
+        let table = TableSpec { rows: self.options.rows, pooling, access };
+        let spec = SyntheticSpec {
+            samples_per_batch: self.batch,
+            dense_features: 1,
+            tables: vec![table; self.options.tables],
+            seed: self.options.seed,
+        };
+        let source = Synthetic::new(&spec).map_err(|error| BenchError::Settings(error.to_string()))?;
+        let draw = |number| {
+            let mut batch = Batch::default();
+            source.fill(number, &mut batch);
+            batch
+        };
+        Ok((0..batches as u64).map(draw).collect())
+    }
+
+    /// Pools all tables of a batch, its indices checked as a caller's would be.
+    fn sweep(&self, batch: &Batch, indices: &[Vec<i32>], outs: &mut [Vec<f32>]) -> Result<(), BenchError> {
+        let mut jobs = Vec::with_capacity(self.tables.len());
+        for (((table, input), indices), out) in self.tables.iter().zip(&batch.tables).zip(indices).zip(outs) {
+            let bags = Bags::new(table.name(), table.rows(), indices, &input.offsets, None);
+            let bags = bags.map_err(|error| BenchError::Settings(error.to_string()))?;
+            jobs.push(PoolJob { table, bags, pooling: Pooling::Sum, out: Output::F32(out) });
+        }
+        pool_all(self.pool, jobs).map_err(|error| BenchError::Settings(error.to_string()))
+    }
+
+    fn check(&self, batch: &Batch, outs: &mut [Vec<f32>]) -> Result<(), BenchError> {
+        let indices = narrow(std::slice::from_ref(batch)).remove(0);
+        self.sweep(batch, &indices, outs)?;
+        for ((table, input), out) in self.tables.iter().zip(&batch.tables).zip(outs) {
+            let bags = Bags::new(table.name(), table.rows(), &input.indices, &input.offsets, None);
+            let bags = bags.map_err(|error| BenchError::Settings(error.to_string()))?;
+            let mut expected = vec![f32::NAN; out.len()];
+            kernels::naive::pool(table.stored(), &bags, Pooling::Sum, Output::F32(&mut expected));
+            if out.iter().zip(&expected).any(|(ours, theirs)| ours.to_bits() != theirs.to_bits()) {
+                return Err(BenchError::WrongPooling { table: table.name().to_owned(), format: self.format });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Indices in 32 bits, as FBGEMM takes them.
+fn narrow(batches: &[Batch]) -> Vec<Vec<Vec<i32>>> {
+    let table = |indices: &Vec<i64>| indices.iter().map(|index| *index as i32).collect();
+    batches.iter().map(|batch| batch.tables.iter().map(|input| table(&input.indices)).collect()).collect()
+}
+
+/// A line for people.
+pub fn describe(line: &EmbeddingLine) -> String {
+    let EmbeddingLine { format, batch, pool, threads, ours, gigabytes, peer, theirs } = line;
+    let spread = |numbers: &[f64], digits: usize| {
+        let Spread { median, min, max } = Spread::of(numbers.to_vec());
+        format!("{median:.digits$} ({min:.digits$}-{max:.digits$})")
+    };
+    let setting = format!("{:11} B={batch:<5} L={pool:<3} {threads} thread(s)", format.to_string());
+    let mut text = format!("{setting}  {:<18} M rows/s {gigabytes:5.1} GB/s", spread(ours, 1));
+    if let Some(peer) = peer {
+        let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
+        text += &format!("   {:>18} times {peer}: {}", spread(&ratios, 2), spread(theirs, 1));
+    }
+    text + "\n"
+}
+
+/// The processors that this process may use.
+fn cores() -> Vec<usize> {
+    let Ok(mine) = sched_getaffinity(None) else { return Vec::new() };
+    (0..CpuSet::MAX_CPU).filter(|core| mine.is_set(*core)).collect()
+}
+
+/// Binds this thread, and what it starts, to some cores. A refusal (a container that may not) costs steadiness only.
+fn bind(cores: &[usize]) {
+    let mut set = CpuSet::new();
+    cores.iter().for_each(|core| set.set(*core));
+    let _ = sched_setaffinity(None, &set);
+}

@@ -1,0 +1,75 @@
+//! From a model directory to another one, with rows in other formats or spread over other files.
+
+use std::path::Path;
+
+use slackline_embedding::{EmbeddingTable, RowFormat};
+
+use super::tensors::{TensorSpec, Weights};
+use super::write::{Layout, Progress, Written, write};
+use super::{ModelDirectory, RowChoice};
+use crate::Result;
+
+/// Bytes handed on at a time.
+const PIECE: usize = 1 << 20;
+
+/// Writes the model at `from` once more, at `out`, its tables in `shards` files and their rows as `rows` says; tables that
+/// no choice fits keep their format. Rows that keep theirs are copied as they are.
+///
+/// Atomic and bounded in memory as [`import`](crate::import). Every tensor is compared with its checksum as it is read.
+///
+/// # Errors
+///
+/// Those of [`ModelDirectory::open`] and [`ModelDirectory::verify`]; those of [`import`](crate::import) that concern the
+/// new directory; [`DlrmError::IdleChoice`](crate::DlrmError::IdleChoice) and
+/// [`DlrmError::UnfitRow`](crate::DlrmError::UnfitRow).
+pub fn convert(
+    from: &Path,
+    out: &Path,
+    rows: &[RowChoice],
+    shards: usize,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Written> {
+    let model = ModelDirectory::open(from)?;
+    let formats = model.shard_tables().map(|table| RowChoice::of(rows, &table.tensor).unwrap_or(table.row_format));
+    let layout = Layout { shards, rows, formats: formats.collect() };
+    write(model.config(), &model, out, &layout, progress)
+}
+
+impl Weights for ModelDirectory {
+    fn stream(&self, tensor: &TensorSpec, sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        if let Some((_, file)) = self.dense.iter().find(|(dense, _)| dense.name == tensor.name) {
+            return sink(&self.dense_files[*file].read(tensor)?);
+        }
+        let shard = self.shard_of(tensor);
+        shard.verify(&tensor.name)?;
+        let table = shard.table(&tensor.name)?;
+        let (rows, dim) = (table.stored(), table.dim());
+        let at_once = (PIECE / (4 * dim)).max(1) as u64;
+        let mut values = Vec::new();
+        for first in (0..rows.len()).step_by(at_once as usize) {
+            let last = (first + at_once).min(rows.len());
+            values.resize((last - first) as usize * dim, 0.0);
+            for (row, values) in (first..last).zip(values.chunks_exact_mut(dim)) {
+                rows.decode(row, values);
+            }
+            sink(&values)?;
+        }
+        Ok(())
+    }
+
+    fn stream_rows(
+        &self,
+        tensor: &TensorSpec,
+        format: RowFormat,
+        sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<bool> {
+        let shard = self.shard_of(tensor);
+        let table = shard.table(&tensor.name)?;
+        if table.row_format() != format {
+            return Ok(false);
+        }
+        shard.verify(&tensor.name)?;
+        table.row_bytes().chunks(PIECE).try_for_each(sink)?;
+        Ok(true)
+    }
+}

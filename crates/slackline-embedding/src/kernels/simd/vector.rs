@@ -1,0 +1,206 @@
+//! What a kernel asks of a vector of `f32`, and the vector that every machine has.
+
+use half::{bf16, f16};
+
+/// Some `f32` in a register.
+///
+/// A value of it is the proof that the machine has its instructions: the unsafe functions that make one ask for that, and
+/// so the ones that compute with it need not.
+pub(super) trait Vector: Copy {
+    /// Values in a vector; even.
+    const LANES: usize;
+
+    /// # Safety
+    ///
+    /// The machine has the vector's instructions.
+    unsafe fn splat(value: f32) -> Self;
+
+    fn add(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    fn div(self, other: Self) -> Self;
+
+    /// `self * times + plus`, rounded once.
+    fn fused(self, times: Self, plus: Self) -> Self;
+
+    /// # Safety
+    ///
+    /// The machine has the vector's instructions, and `LANES` little-endian values stand at `at`, on any address.
+    unsafe fn load_f32(at: *const u8) -> Self;
+
+    /// # Safety
+    ///
+    /// As [`load_f32`](Self::load_f32).
+    unsafe fn load_f16(at: *const u8) -> Self;
+
+    /// # Safety
+    ///
+    /// As [`load_f32`](Self::load_f32).
+    unsafe fn load_bf16(at: *const u8) -> Self;
+
+    /// The numbers that `LANES` bytes are.
+    ///
+    /// # Safety
+    ///
+    /// As [`load_f32`](Self::load_f32).
+    unsafe fn load_u8(at: *const u8) -> Self;
+
+    /// The numbers that the halves of `LANES / 2` bytes are, the low half first.
+    ///
+    /// # Safety
+    ///
+    /// As [`load_f32`](Self::load_f32).
+    unsafe fn load_u4(at: *const u8) -> Self;
+
+    /// # Safety
+    ///
+    /// There is room for `LANES` values at `at`, on any address.
+    unsafe fn store_f32(self, at: *mut u8);
+
+    /// Rounded to the nearest, ties to even.
+    ///
+    /// # Safety
+    ///
+    /// As [`store_f32`](Self::store_f32).
+    unsafe fn store_f16(self, at: *mut u8);
+
+    /// Rounded to the nearest, ties to even.
+    ///
+    /// # Safety
+    ///
+    /// As [`store_f32`](Self::store_f32).
+    unsafe fn store_bf16(self, at: *mut u8);
+}
+
+/// Asks for the cache line of an address, which need not be anything's.
+#[inline(always)]
+pub(super) fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which never faults; every x86-64 has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a hint, which never faults and changes nothing.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = at;
+}
+
+/// An array, which the compiler puts into whatever registers there are.
+#[derive(Clone, Copy)]
+pub(super) struct Portable([f32; Portable::LANES]);
+
+impl Portable {
+    /// # Safety
+    ///
+    /// `N` bytes stand at `at`.
+    #[inline(always)]
+    unsafe fn bytes<const N: usize>(at: *const u8) -> [u8; N] {
+        // SAFETY: the caller's; bytes are aligned everywhere.
+        unsafe { at.cast::<[u8; N]>().read() }
+    }
+
+    #[inline(always)]
+    fn zip(self, other: Self, with: impl Fn(f32, f32) -> f32) -> Self {
+        Portable(std::array::from_fn(|lane| with(self.0[lane], other.0[lane])))
+    }
+
+    /// # Safety
+    ///
+    /// There is room for that many bytes at `at`.
+    #[inline(always)]
+    unsafe fn put<const N: usize>(self, at: *mut u8, bytes_of: impl Fn(f32) -> [u8; N]) {
+        for (lane, value) in self.0.into_iter().enumerate() {
+            // SAFETY: the caller's; bytes are aligned everywhere.
+            unsafe { at.wrapping_add(N * lane).cast::<[u8; N]>().write(bytes_of(value)) };
+        }
+    }
+}
+
+impl Vector for Portable {
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Portable([value; Self::LANES])
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        self.zip(other, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    fn fused(self, times: Self, plus: Self) -> Self {
+        Portable(std::array::from_fn(|lane| self.0[lane].mul_add(times.0[lane], plus.0[lane])))
+    }
+
+    #[inline(always)]
+    unsafe fn load_f32(at: *const u8) -> Self {
+        // SAFETY: the caller's.
+        let bytes: [u8; 32] = unsafe { Self::bytes(at) };
+        let values = bytes.as_chunks::<4>().0;
+        Portable(std::array::from_fn(|lane| f32::from_le_bytes(values[lane])))
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(at: *const u8) -> Self {
+        // SAFETY: the caller's.
+        let bytes: [u8; 16] = unsafe { Self::bytes(at) };
+        let values = bytes.as_chunks::<2>().0;
+        Portable(std::array::from_fn(|lane| f16::from_le_bytes(values[lane]).to_f32()))
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(at: *const u8) -> Self {
+        // SAFETY: the caller's.
+        let bytes: [u8; 16] = unsafe { Self::bytes(at) };
+        let values = bytes.as_chunks::<2>().0;
+        Portable(std::array::from_fn(|lane| bf16::from_le_bytes(values[lane]).to_f32()))
+    }
+
+    #[inline(always)]
+    unsafe fn load_u8(at: *const u8) -> Self {
+        // SAFETY: the caller's.
+        let bytes: [u8; Self::LANES] = unsafe { Self::bytes(at) };
+        Portable(bytes.map(f32::from))
+    }
+
+    #[inline(always)]
+    unsafe fn load_u4(at: *const u8) -> Self {
+        // SAFETY: the caller's.
+        let bytes: [u8; Self::LANES / 2] = unsafe { Self::bytes(at) };
+        Portable(std::array::from_fn(|lane| f32::from(bytes[lane / 2] >> (lane % 2 * 4) & 15)))
+    }
+
+    #[inline(always)]
+    unsafe fn store_f32(self, at: *mut u8) {
+        // SAFETY: the caller's.
+        unsafe { self.put(at, f32::to_le_bytes) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, at: *mut u8) {
+        // SAFETY: the caller's.
+        unsafe { self.put(at, |value| f16::from_f32(value).to_le_bytes()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, at: *mut u8) {
+        // SAFETY: the caller's.
+        unsafe { self.put(at, |value| bf16::from_f32(value).to_le_bytes()) }
+    }
+}

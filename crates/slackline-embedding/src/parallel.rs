@@ -1,0 +1,71 @@
+//! Pooling on several threads.
+
+use rayon::prelude::*;
+
+use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling};
+
+/// Lookups below which handing work to another thread costs more than it gains.
+const WORTH_IT: usize = 512;
+
+/// One table's part of a batch.
+#[derive(Debug)]
+pub struct PoolJob<'a> {
+    /// The table.
+    pub table: &'a dyn EmbeddingTable,
+    /// Its lookups.
+    pub bags: Bags<'a>,
+    /// How rows become one vector.
+    pub pooling: Pooling,
+    /// Where the vectors go, `[bags.len(), table.dim()]`.
+    pub out: Output<'a>,
+}
+
+/// Does all jobs on the threads of `threads`, which belong to this rank: each thread takes a whole table at a time, so that
+/// a table's hot rows stay in one core's cache, and a table with many lookups is cut by samples, so that no thread is left
+/// alone at the end. The bits are those of [`EmbeddingTable::pool_to`], however many threads there are.
+///
+/// Cost: a few microseconds to hand out the work; jobs of few lookups are done here and at once.
+///
+/// # Errors
+///
+/// Those of [`EmbeddingTable::pool_to`]: one of them, if several jobs fail. Other jobs may have been done or not.
+///
+/// # Panics
+///
+/// If an output's length is not a multiple of its table's dimension.
+pub fn pool_all(threads: &rayon::ThreadPool, jobs: Vec<PoolJob<'_>>) -> Result<(), PoolError> {
+    let lookups: usize = jobs.iter().map(|job| job.bags.lookups()).sum();
+    let count = threads.current_num_threads();
+    if count < 2 || lookups < WORTH_IT {
+        return jobs.into_iter().try_for_each(PoolJob::run);
+    }
+    // Pieces small enough that the last ones even out, and large enough to be worth a thread's while.
+    let piece = (lookups / (4 * count)).max(WORTH_IT);
+    let pieces: Vec<PoolJob<'_>> = jobs.into_iter().flat_map(|job| job.cut(piece)).collect();
+    threads.install(|| pieces.into_par_iter().with_max_len(1).try_for_each(PoolJob::run))
+}
+
+impl<'a> PoolJob<'a> {
+    fn run(self) -> Result<(), PoolError> {
+        self.table.pool_to(&self.bags, self.pooling, self.out)
+    }
+
+    /// Runs of samples with about `lookups` lookups each.
+    fn cut(self, lookups: usize) -> Vec<PoolJob<'a>> {
+        let (samples, dim) = (self.bags.len(), self.table.dim());
+        let parts = self.bags.lookups().div_ceil(lookups).clamp(1, samples.max(1));
+        // A wrong length is for the table to complain about.
+        if parts == 1 || self.out.len() != samples * dim {
+            return vec![self];
+        }
+        let PoolJob { table, bags, pooling, out } = self;
+        let mut rest = Some(out);
+        let part = |part: usize| {
+            let run = part * samples / parts..(part + 1) * samples / parts;
+            let (out, after) = rest.take().expect("as many parts as there are").split_at(run.len() * dim);
+            rest = Some(after);
+            PoolJob { table, bags: bags.samples(run), pooling, out }
+        };
+        (0..parts).map(part).collect()
+    }
+}
