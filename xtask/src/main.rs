@@ -26,6 +26,7 @@ Examples:
   cargo xtask bench
   cargo xtask bench run --ranks 2 --scenario turn
   cargo xtask bench exchange --mpi
+  cargo xtask bench embedding --peers
   cargo xtask ci format clippy
 ";
 

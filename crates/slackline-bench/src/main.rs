@@ -96,8 +96,8 @@ struct EmbeddingArgs {
     /// Rows of a bag
     #[arg(long, value_delimiter = ',', default_value = "1,20")]
     pool: Vec<usize>,
-    /// Threads, each on a core of its own
-    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    /// Threads, each on a core of its own [default: 1, and 2 if there are as many cores]
+    #[arg(long, value_delimiter = ',')]
     threads: Vec<usize>,
     /// Zipf's exponent of the indices [default: uniform]
     #[arg(long)]
@@ -372,6 +372,8 @@ fn run_exchange(args: &ExchangeArgs, transport: Transport) -> Result<(), BenchEr
 }
 
 fn run_embedding(args: &EmbeddingArgs) -> Result<(), BenchError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if args.threads.is_empty() { (1..=cores.min(2)).collect() } else { args.threads.clone() };
     let options = EmbeddingOptions {
         tables: args.tables,
         rows: args.rows,
@@ -379,7 +381,7 @@ fn run_embedding(args: &EmbeddingArgs) -> Result<(), BenchError> {
         formats: args.formats.clone(),
         batches: args.batch.clone(),
         pools: args.pool.clone(),
-        threads: args.threads.clone(),
+        threads,
         zipf: args.zipf,
         turns: args.turns,
         lookups: args.lookups,

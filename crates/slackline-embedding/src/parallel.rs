@@ -4,8 +4,10 @@ use rayon::prelude::*;
 
 use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling};
 
-/// Lookups below which handing work to another thread costs more than it gains.
-const WORTH_IT: usize = 512;
+/// Lookups below which handing work to another thread costs more than it gains: waking one takes up to 50 µs.
+const WORTH_IT: usize = 8192;
+/// Lookups of the smallest piece.
+const PIECE: usize = 2048;
 
 /// One table's part of a batch.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ pub fn pool_all(threads: &rayon::ThreadPool, jobs: Vec<PoolJob<'_>>) -> Result<(
         return jobs.into_iter().try_for_each(PoolJob::run);
     }
     // Pieces small enough that the last ones even out, and large enough to be worth a thread's while.
-    let piece = (lookups / (4 * count)).max(WORTH_IT);
+    let piece = (lookups / (4 * count)).max(PIECE);
     let pieces: Vec<PoolJob<'_>> = jobs.into_iter().flat_map(|job| job.cut(piece)).collect();
     threads.install(|| pieces.into_par_iter().with_max_len(1).try_for_each(PoolJob::run))
 }

@@ -209,7 +209,7 @@ proptest! {
     #[test]
     fn several_threads_give_the_bits_of_one(
         threads in 1usize..5,
-        shapes in vec((1usize..80, 0usize..200, 0usize..40), 1..6),
+        shapes in vec((1usize..80, 0usize..400, 0usize..80), 1..6),
         seed in any::<u32>(),
     ) {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
