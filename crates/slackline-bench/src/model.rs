@@ -8,7 +8,7 @@ use slackline_data::{Access, Batch, Pooling, Synthetic, SyntheticSpec, TableSpec
 use slackline_dlrm::{
     Arguments, DistributedModel, LocalModel, ModelConfig, ModelDirectory, largest_message, samples_of, write_synthetic,
 };
-use slackline_embedding::{Plan, Verify};
+use slackline_embedding::{Load, Plan, Verify};
 use slackline_transport::Endpoint;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -60,7 +60,7 @@ impl ModelTask {
     pub(crate) fn reference(&self) -> Result<Vec<Vec<u64>>, BenchError> {
         let directory = self.open()?;
         let all: Vec<usize> = (0..directory.config().tables()).collect();
-        let tables = directory.load_tables(&all, Verify::Checksums).map_err(failed)?;
+        let tables = directory.load_tables(&all, Load::Mapped, Verify::Checksums).map_err(failed)?;
         let mut model = LocalModel::new(directory.load_dense().map_err(failed)?, tables).map_err(failed)?;
         let mut predictions = Vec::new();
         let mut digests = |batch: &Batch| -> Result<Vec<u64>, BenchError> {
@@ -110,7 +110,7 @@ impl ModelWork {
         let directory = task.open()?;
         let plan = task.plan(&directory)?;
         // The launcher has compared them with their checksums.
-        let tables = directory.load_tables(plan.tables_of(rank), Verify::HeaderOnly).map_err(failed)?;
+        let tables = directory.load_tables(plan.tables_of(rank), Load::Mapped, Verify::HeaderOnly).map_err(failed)?;
         let dense = directory.load_dense().map_err(failed)?;
         let model = DistributedModel::new(dense, tables, plan, rank).map_err(failed)?;
         Ok(ModelWork { batches: task.batches(directory.config())?, model, predictions: Vec::new() })

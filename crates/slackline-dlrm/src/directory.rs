@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use slackline_embedding::{EmbeddingTable, Shard, ShardTable, TableCost, Verify};
+use slackline_embedding::{EmbeddingTable, Load, Shard, ShardTable, TableCost, Verify};
 
 use crate::{DenseModel, DirectoryDefect, DlrmError, ModelConfig, Result};
 pub use convert::convert;
@@ -175,24 +175,20 @@ impl ModelDirectory {
         DenseModel::new(self.config.clone(), assemble(&self.config, values))
     }
 
-    /// Some of the tables, by number, in the order asked for, mapped into memory.
+    /// Some of the tables, by number, in the order asked for, ready in the way asked for.
     ///
     /// With [`Verify::Checksums`] each of them is read once and compared with its checksum; with [`Verify::HeaderOnly`]
-    /// nothing is read, and rows come from the disk when they are first looked up.
+    /// and [`Load::Mapped`] nothing is read, and rows come from the disk when they are first looked up.
     ///
     /// # Errors
     ///
-    /// [`DlrmError::NoSuchTable`]; [`DlrmError::Shard`] for an altered table or a disk that fails.
-    pub fn load_tables(&self, tables: &[usize], verify: Verify) -> Result<Vec<Arc<dyn EmbeddingTable>>> {
+    /// [`DlrmError::NoSuchTable`]; [`DlrmError::Shard`] for an altered table, a disk that fails, or too little memory.
+    pub fn load_tables(&self, tables: &[usize], how: Load, verify: Verify) -> Result<Vec<Arc<dyn EmbeddingTable>>> {
         let load = |&table: &usize| {
             let Some(shard) = self.tables.get(table) else {
                 return Err(DlrmError::NoSuchTable { table, tables: self.tables.len() });
             };
-            let name = table_tensor(&self.config, table).name;
-            if verify == Verify::Checksums {
-                shard.verify(&name)?;
-            }
-            Ok(Arc::new(shard.table(&name)?) as Arc<dyn EmbeddingTable>)
+            Ok(shard.load(&table_tensor(&self.config, table).name, how, verify)?)
         };
         tables.iter().map(load).collect()
     }

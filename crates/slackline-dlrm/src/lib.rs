@@ -17,7 +17,7 @@
 //! ```
 //! use slackline_data::{Batch, TableInput};
 //! use slackline_dlrm::{LocalModel, ModelConfig, ModelDirectory, write_synthetic};
-//! use slackline_embedding::Verify;
+//! use slackline_embedding::{Load, Load, Verify};
 //!
 //! let config = ModelConfig::from_json(
 //!     r#"{"arch_sparse_feature_size": 4, "arch_embedding_size": "10-20", "arch_mlp_bot": "3-8-4", "arch_mlp_top": "8-1"}"#,
@@ -27,7 +27,7 @@
 //! write_synthetic(&config, 7, &path, 2, &mut |_| ())?;
 //!
 //! let directory = ModelDirectory::open(&path)?;
-//! let tables = directory.load_tables(&[0, 1], Verify::Checksums)?;
+//! let tables = directory.load_tables(&[0, 1], Load::Mapped, Verify::Checksums)?;
 //! let mut model = LocalModel::new(directory.load_dense()?, tables)?;
 //!
 //! // Two samples: rows 3 and 3 of the first table and none; rows 19 and 0 of the second.

@@ -11,7 +11,7 @@ use slackline_dlrm::{
     Arguments, DirectoryDefect, DlrmError, FORMAT_VERSION, ImportOptions, ModelConfig, ModelDirectory, RowChoice,
     import, write_synthetic,
 };
-use slackline_embedding::{RowFormat, ShardError, Verify};
+use slackline_embedding::{Load, RowFormat, ShardError, Verify};
 
 use common::golden;
 
@@ -216,10 +216,10 @@ fn planner_costs_tables_and_summary_are_those_of_the_model() {
     let costs = directory.tables();
     assert_eq!(costs.iter().map(|cost| cost.rows).collect::<Vec<_>>(), [7, 3, 1, 11, 29]);
     assert!(costs.iter().all(|cost| cost.row_bytes == 16 && cost.dim == 4 && cost.lookups_per_sample == 1.0));
-    let tables = directory.load_tables(&[4, 1], Verify::HeaderOnly).unwrap();
+    let tables = directory.load_tables(&[4, 1], Load::Mapped, Verify::HeaderOnly).unwrap();
     assert_eq!(tables.iter().map(|table| table.rows()).collect::<Vec<_>>(), [29, 3]);
     assert_eq!(tables[0].name(), "emb_l.4.weight");
-    let error = directory.load_tables(&[5], Verify::HeaderOnly).unwrap_err().to_string();
+    let error = directory.load_tables(&[5], Load::Mapped, Verify::HeaderOnly).unwrap_err().to_string();
     assert_eq!(error, "table 5 of a model with 5 tables");
     let text = directory.summary().to_string();
     for part in ["[5, 8, 4]", "[19, 6, 1]", "51 rows", "816 bytes", "emb_l.3.weight", "dense.safetensors", "0.1.0"] {
@@ -325,8 +325,8 @@ fn every_altered_weight_is_found() {
     let error = directory.verify(&mut |_| ()).unwrap_err();
     assert!(matches!(error, DlrmError::Shard(ShardError::Corrupt { .. })), "{error}");
     let all = [0, 1, 2, 3, 4];
-    assert!(directory.load_tables(&all, Verify::Checksums).is_err());
-    assert!(directory.load_tables(&all, Verify::HeaderOnly).is_ok(), "nothing was asked for");
+    assert!(directory.load_tables(&all, Load::Mapped, Verify::Checksums).is_err());
+    assert!(directory.load_tables(&all, Load::Mapped, Verify::HeaderOnly).is_ok(), "nothing was asked for");
 }
 
 #[test]

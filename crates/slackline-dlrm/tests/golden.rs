@@ -8,7 +8,7 @@ use slackline_data::{Batch, NpzFile};
 use slackline_dlrm::{
     DenseScratch, ImportOptions, InteractionScratch, LocalModel, ModelConfig, ModelDirectory, import, write_synthetic,
 };
-use slackline_embedding::{Bags, Pooling, Verify};
+use slackline_embedding::{Bags, Load, Pooling, Verify};
 
 use common::{bits, golden, input, load_all, shared_data, whole};
 
@@ -40,7 +40,7 @@ fn every_stage_agrees(directory: &ModelDirectory, io: &Path) {
     close("bottom", &bottom, &expected("bottom"), 1e-5);
 
     let all: Vec<usize> = (0..config.tables()).collect();
-    let tables = directory.load_tables(&all, Verify::Checksums).unwrap();
+    let tables = directory.load_tables(&all, Load::Mapped, Verify::Checksums).unwrap();
     let mut pooled = vec![vec![0f32; n * config.dim()]; tables.len()];
     for ((table, input), out) in tables.iter().zip(&batch.tables).zip(&mut pooled) {
         let weights = (!input.weights.is_empty()).then_some(&input.weights[..]);
@@ -152,7 +152,7 @@ fn a_synthetic_model_predicts_the_same_from_memory_and_from_its_directory() {
     let batch = whole(&golden("dot.npz"), &config);
     let (mut loaded, mut random) = (Vec::new(), Vec::new());
     load_all(&directory).predict(&batch, &mut loaded).unwrap();
-    let tables = directory.load_tables(&[0, 1, 2, 3, 4], Verify::HeaderOnly).unwrap();
+    let tables = directory.load_tables(&[0, 1, 2, 3, 4], Load::Mapped, Verify::HeaderOnly).unwrap();
     let dense = slackline_dlrm::DenseModel::random(config, 9);
     LocalModel::new(dense, tables).unwrap().predict(&batch, &mut random).unwrap();
     assert_eq!(bits(&loaded), bits(&random));

@@ -1,5 +1,6 @@
 //! A table in memory of the process.
 
+use std::io;
 use std::sync::Arc;
 
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -130,11 +131,26 @@ impl HeapTable {
     }
 
     fn filled(name: String, dim: usize, format: RowFormat, rows: usize, fill: impl FnOnce(&mut [u8])) -> Self {
-        let length = rows.checked_mul(format.row_bytes(dim));
-        let memory = length.ok_or_else(|| std::io::ErrorKind::OutOfMemory.into()).and_then(Memory::zeroed);
-        let mut memory = memory.unwrap_or_else(|error| panic!("table {name}: {rows} rows: {error}"));
-        fill(memory.bytes_mut());
-        HeapTable { name, dim, format, memory: Arc::new(memory) }
+        let fill = |bytes: &mut [u8]| {
+            fill(bytes);
+            Ok(())
+        };
+        let table = Self::read(name.clone(), dim, format, rows, fill);
+        table.unwrap_or_else(|error| panic!("table {name}: {rows} rows: {error}"))
+    }
+
+    /// A table of rows that `fill` supplies as bytes.
+    pub(crate) fn read(
+        name: String,
+        dim: usize,
+        format: RowFormat,
+        rows: usize,
+        fill: impl FnOnce(&mut [u8]) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let length = rows.checked_mul(format.row_bytes(dim)).ok_or(io::ErrorKind::OutOfMemory)?;
+        let mut memory = Memory::zeroed(length)?;
+        fill(memory.bytes_mut())?;
+        Ok(HeapTable { name, dim, format, memory: Arc::new(memory) })
     }
 }
 

@@ -36,5 +36,5 @@ pub use heap::{HeapTable, UnfitRow};
 pub use parallel::{PoolJob, pool_all};
 pub use plan::{Plan, PlanError, TableCost};
 pub use rows::{Rows, UnfitValue};
-pub use shard::{MappedTable, Shard, ShardDefect, ShardError, ShardTable, ShardWriter, TableSpec, Verify};
+pub use shard::{Load, MappedTable, Shard, ShardDefect, ShardError, ShardTable, ShardWriter, TableSpec, Verify};
 pub use table::{EmbeddingTable, Output, PoolError, Pooling};

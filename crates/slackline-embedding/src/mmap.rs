@@ -5,6 +5,9 @@ use std::io;
 
 use memmap2::Mmap;
 
+/// The smallest page there is.
+const PAGE: usize = 4096;
+
 /// A whole file, mapped read-only.
 #[derive(Debug)]
 pub(crate) struct Mapping(Mmap);
@@ -23,5 +26,31 @@ impl Mapping {
     /// The bytes of the file; the first stands on a page boundary.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// Brings some of the bytes into memory.
+    ///
+    /// # Errors
+    ///
+    /// Where the disk fails, or the file was cut short.
+    pub(crate) fn populate(&self, from: usize, length: usize) -> io::Result<()> {
+        if length == 0 {
+            return Ok(());
+        }
+        #[cfg(target_os = "linux")]
+        {
+            // Whole pages: the advice wants to begin on one.
+            let first = from / PAGE * PAGE;
+            match self.0.advise_range(memmap2::Advice::PopulateRead, first, from + length - first) {
+                // Before Linux 5.14.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                done => return done,
+            }
+        }
+        let begin = &self.bytes()[from..from + length];
+        begin.iter().step_by(PAGE).for_each(|byte| {
+            std::hint::black_box(*byte);
+        });
+        Ok(())
     }
 }

@@ -6,7 +6,8 @@
 //! the bytes of all tensors without holes. On top of that:
 //!
 //! * the header is padded with spaces so that the data section, at byte `8 + N`, starts on a multiple of 4096;
-//! * each tensor is a table, or part of one: `f32` rows are an `F32` tensor `[rows, dim]`;
+//! * each tensor is a table, or part of one: rows of `f32`, `f16` and `bf16` are an `F32`, `F16` or `BF16` tensor
+//!   `[rows, dim]`, quantised ones a `U8` tensor `[rows, row_bytes]` (see [`RowFormat`](crate::RowFormat));
 //! * `__metadata__` holds, beside `"format": "slackline.shard"` and `"version": "1"`,
 //!   * for each tensor, under `table:<tensor name>`, a JSON object as a string: `row_format`, `table` (the table that the
 //!     rows belong to), `first_row` (the number of the tensor's first row in that table), `rows`, `dim`, and `xxh3`, the
@@ -15,10 +16,12 @@
 
 mod error;
 mod header;
+mod load;
 mod reader;
 mod writer;
 
 pub use error::{ShardDefect, ShardError};
 pub use header::ShardTable;
+pub use load::Load;
 pub use reader::{MappedTable, Shard, Verify};
 pub use writer::{ShardWriter, TableSpec};

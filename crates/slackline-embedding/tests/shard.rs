@@ -8,7 +8,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 use slackline_embedding::{
-    Bags, EmbeddingTable, HeapTable, Pooling, RowFormat, Shard, ShardError, ShardWriter, TableSpec, Verify,
+    Bags, EmbeddingTable, HeapTable, Load, Pooling, RowFormat, Shard, ShardDefect, ShardError, ShardWriter, TableSpec,
+    Verify,
 };
 use tempfile::TempDir;
 use xxhash_rust::xxh3::xxh3_64;
@@ -333,4 +334,61 @@ fn a_disk_that_fills_up_is_an_error_that_names_the_file() {
     let error = writer.finish().unwrap_err().to_string();
     assert!(error.starts_with(&format!("{}: writing rows failed: ", path.display())), "{error}");
     assert_eq!(left(), 0);
+}
+
+#[test]
+fn every_way_of_loading_gives_the_same_rows() {
+    let (_folder, path) = folder();
+    let tables = three_tables();
+    write(&path, &tables);
+    let shard = Shard::open(&path, Verify::HeaderOnly).unwrap();
+    for how in Load::ALL {
+        assert_eq!(how.to_string().parse(), Ok(how));
+        for (table, verify) in tables.iter().flat_map(|table| [(table, Verify::Checksums), (table, Verify::HeaderOnly)])
+        {
+            let loaded = shard.load(table.name(), how, verify).unwrap();
+            assert_eq!((loaded.name(), loaded.rows(), loaded.bytes()), (table.name(), table.rows(), table.bytes()));
+            let indices: Vec<i64> = (0..table.rows() as i64).collect();
+            let offsets = [0, indices.len() as i64];
+            let pool = |table: &dyn EmbeddingTable| {
+                let mut out = vec![f32::NAN; table.dim()];
+                let bags = Bags::new("t", table.rows(), &indices, &offsets, None).unwrap();
+                table.pool(&bags, Pooling::Sum, &mut out).unwrap();
+                out
+            };
+            assert_eq!(pool(&*loaded), pool(table), "{how}");
+        }
+    }
+}
+
+#[test]
+fn a_copy_outlives_a_file_that_is_cut_short_and_one_that_comes_too_late_is_an_error() {
+    let (_folder, path) = folder();
+    // Larger than what is read at once, so that the cut falls between two reads as well.
+    write(&path, &[HeapTable::random("t", 100_000, 4, 1)]);
+    let shard = Shard::open(&path, Verify::HeaderOnly).unwrap();
+    let copy = shard.load("t", Load::Copied, Verify::Checksums).unwrap();
+    let length = fs::metadata(&path).unwrap().len();
+    for kept in [length - 1, 4096 + (1 << 20), 5000, 0] {
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(kept).unwrap();
+        let mut out = [f32::NAN; 4];
+        let bags = Bags::new("t", 100_000, &[99_999i64], &[0i64, 1], None).unwrap();
+        copy.pool(&bags, Pooling::Sum, &mut out).unwrap();
+        assert_eq!(out[..], HeapTable::random("t", 100_000, 4, 1).data()[4 * 99_999..]);
+        let late = shard.load("t", Load::Copied, Verify::HeaderOnly).unwrap_err();
+        let defect = ShardDefect::Short { expected: length, found: kept };
+        assert!(matches!(&late, ShardError::Corrupt { defect: found, .. } if **found == defect), "{late}");
+    }
+}
+
+#[test]
+fn a_copy_of_altered_rows_is_refused() {
+    let (_folder, path) = folder();
+    write(&path, &[HeapTable::random("t", 10, 4, 1)]);
+    let mut file = fs::read(&path).unwrap();
+    *file.last_mut().unwrap() ^= 1;
+    fs::write(&path, file).unwrap();
+    let shard = Shard::open(&path, Verify::HeaderOnly).unwrap();
+    assert!(matches!(shard.load("t", Load::Copied, Verify::Checksums), Err(ShardError::Corrupt { .. })));
+    assert!(shard.load("t", Load::Copied, Verify::HeaderOnly).is_ok(), "nothing was asked for");
 }

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use slackline_collective::Delivery;
 use slackline_data::Format;
 use slackline_dlrm::RowChoice;
+use slackline_embedding::Load;
 use slackline_transport::delay::DelayProfile;
 
 const EXIT_CODES: &str = "\
@@ -190,6 +191,10 @@ pub(crate) struct Infer {
     /// How long a rank may be waited for before the run fails and names it
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) deadline: Duration,
+    /// Where tables are kept: mapped, in their files, read when first looked up; prefaulted, in their files, read whole before
+    /// the start; copied, in memory of the rank's own (huge pages), so that nothing that happens to the files does harm
+    #[arg(long, value_name = "WAY", default_value_t = Load::Mapped)]
+    pub(crate) load: Load,
     /// Trust the checksums of the tables instead of reading them whole before the start
     #[arg(long)]
     pub(crate) skip_verify: bool,
@@ -211,6 +216,7 @@ Examples:
   slackline infer model --input clicks.csv.gz --output predictions.csv
   slackline infer model --input clicks.tsv --ranks 4 --transport shm --lag 4 --json
   slackline infer model --input clicks.tsv --ranks 4 --delay turn:0..2 --delay-unit 5
+  slackline infer model --input clicks.tsv --load copied
   mpirun -n 4 slackline infer model --input clicks.tsv --transport mpi --lag 4
 
 With --transport mpi every process reads DIR and FILE by these names; rank 0 writes and reports. That transport is in \

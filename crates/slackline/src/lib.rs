@@ -21,7 +21,7 @@
 //! ```
 //! use slackline::data::{Batch, Input, InputShape, generate_criteo};
 //! use slackline::dlrm::{LocalModel, ModelConfig, ModelDirectory, write_synthetic};
-//! use slackline::embedding::Verify;
+//! use slackline::embedding::{Load, Verify};
 //!
 //! let config = ModelConfig::from_json(
 //!     r#"{"arch_sparse_feature_size": 4, "arch_embedding_size": "100-20", "arch_mlp_bot": "3-8-4", "arch_mlp_top": "8-1"}"#,
@@ -32,7 +32,7 @@
 //! generate_criteo(&shape, 10, 1, folder.path().join("clicks.tsv"), |_| ())?;
 //!
 //! let directory = ModelDirectory::open(folder.path().join("model"))?;
-//! let tables = directory.load_tables(&[0, 1], Verify::Checksums)?;
+//! let tables = directory.load_tables(&[0, 1], Load::Mapped, Verify::Checksums)?;
 //! let mut model = LocalModel::new(directory.load_dense()?, tables)?;
 //! let mut input = Input::open(folder.path().join("clicks.tsv"), None, &shape)?;
 //! let (mut batch, mut predictions) = (Batch::default(), Vec::new());

@@ -8,7 +8,7 @@ use common::Place;
 use serde_json::Value;
 use slackline::data::{Batch, Input, InputShape};
 use slackline::dlrm::{LocalModel, ModelDirectory};
-use slackline::embedding::Verify;
+use slackline::embedding::{Load, Verify};
 
 fn infer(place: &Place, words: &str) -> String {
     let words: Vec<&str> =
@@ -31,7 +31,7 @@ fn local_predictions(place: &Place) -> Vec<f32> {
         dense_features: directory.config().dense_features(),
         table_rows: rows.iter().map(|&rows| rows as u64).collect(),
     };
-    let tables = directory.load_tables(&all, Verify::Checksums).unwrap();
+    let tables = directory.load_tables(&all, Load::Mapped, Verify::Checksums).unwrap();
     let mut model = LocalModel::new(directory.load_dense().unwrap(), tables).unwrap();
     let mut input = Input::open(place.path("rows.csv"), None, &shape).unwrap();
     let (mut batch, mut fresh, mut predictions) = (Batch::default(), Vec::new(), Vec::new());

@@ -9,7 +9,7 @@ use slackline_data::{Batch, Input, InputShape, TableInput};
 use slackline_dlrm::{
     Arguments, DenseModel, DenseWeights, InteractionOp, LayerWeights, LocalModel, ModelConfig, ModelDirectory,
 };
-use slackline_embedding::{EmbeddingTable, HeapTable, Verify};
+use slackline_embedding::{EmbeddingTable, HeapTable, Load, Verify};
 
 /// A model small enough to be written down, with its weights as plain numbers.
 #[derive(Clone, Debug)]
@@ -175,7 +175,11 @@ pub fn bits(values: &[f32]) -> Vec<u32> {
 
 pub fn load_all(directory: &ModelDirectory) -> LocalModel {
     let all: Vec<usize> = (0..directory.config().tables()).collect();
-    LocalModel::new(directory.load_dense().unwrap(), directory.load_tables(&all, Verify::Checksums).unwrap()).unwrap()
+    LocalModel::new(
+        directory.load_dense().unwrap(),
+        directory.load_tables(&all, Load::Mapped, Verify::Checksums).unwrap(),
+    )
+    .unwrap()
 }
 
 pub fn input(path: &Path, config: &ModelConfig) -> Input {

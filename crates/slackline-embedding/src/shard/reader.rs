@@ -16,7 +16,7 @@ use crate::table::check_pool;
 use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling, RowFormat, Rows};
 
 /// Bytes that are read at a time to verify a table.
-const CHUNK: usize = 1 << 20;
+pub(super) const CHUNK: usize = 1 << 20;
 
 /// How much of a shard is checked when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,10 +132,7 @@ impl Shard {
         while done < table.bytes {
             let length = (table.bytes - done).min(CHUNK as u64) as usize;
             let chunk = &mut chunk[..length];
-            self.0
-                .file
-                .read_exact_at(chunk, table.offset + done)
-                .map_err(ShardError::io(&self.0.path, "reading rows"))?;
+            self.read_at(chunk, table.offset + done).map_err(|error| self.unreadable(table, error))?;
             hash.update(chunk);
             done += length as u64;
             progress(done);
@@ -148,7 +145,27 @@ impl Shard {
         Ok(())
     }
 
-    fn find(&self, name: &str) -> Result<&ShardTable, ShardError> {
+    pub(super) fn mapping(&self) -> &Mapping {
+        &self.0.map
+    }
+
+    /// Bytes of the file, from an offset on.
+    pub(super) fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        self.0.file.read_exact_at(bytes, at)
+    }
+
+    /// Why the rows of a table cannot be read: the file was cut short since it was opened, or the system's reason.
+    pub(super) fn unreadable(&self, table: &ShardTable, error: io::Error) -> ShardError {
+        let expected = table.offset + table.bytes;
+        match self.0.file.metadata() {
+            Ok(now) if error.kind() == io::ErrorKind::UnexpectedEof && now.len() < expected => {
+                ShardError::corrupt(&self.0.path)(ShardDefect::Short { expected, found: now.len() })
+            }
+            _ => ShardError::io(&self.0.path, "reading rows")(error),
+        }
+    }
+
+    pub(super) fn find(&self, name: &str) -> Result<&ShardTable, ShardError> {
         let table = self.0.tables.iter().find(|table| table.tensor == name);
         table.ok_or_else(|| ShardError::NoTable { file: self.0.path.clone(), table: name.to_owned() })
     }
