@@ -17,8 +17,8 @@ use slackline_collective::{Complete, Endpoint, Exchange};
 use slackline_data::Batch;
 use slackline_embedding::{EmbeddingTable, Plan, Pooling};
 
-use crate::pooled::{bags, check_batch, check_table, floats, write_floats};
-use crate::{DenseModel, DenseScratch, DlrmError, ModelConfig, Result};
+use crate::pooled::{bags, check_batch, check_table, read_pooled, write_pooled};
+use crate::{DenseModel, DenseScratch, DlrmError, ModelConfig, Result, Wire};
 
 /// One rank's part of a model that is spread over many ranks.
 ///
@@ -62,6 +62,7 @@ pub struct DistributedModel {
     tables: Vec<(usize, Arc<dyn EmbeddingTable>)>,
     plan: Plan,
     rank: usize,
+    wire: Wire,
     /// Batches that are pooled and not answered, oldest first.
     pending: VecDeque<Pending>,
     /// Entries that are answered, for their buffers.
@@ -123,12 +124,20 @@ impl DistributedModel {
             tables,
             plan,
             rank,
+            wire: Wire::F32,
             pending: VecDeque::new(),
             spare: Vec::new(),
             scratch: DenseScratch::default(),
             send_sizes: Vec::new(),
             receive_sizes: Vec::new(),
         })
+    }
+
+    /// The same with pooled vectors sent in this precision, which has to be the same on every rank. Other than single
+    /// precision is not exact, but gives the same bits for any number of ranks, lag and transport.
+    #[must_use]
+    pub fn with_wire(self, wire: Wire) -> Self {
+        Self { wire, ..self }
     }
 
     /// The model's shape.
@@ -179,8 +188,8 @@ impl DistributedModel {
         self.receive_sizes.clear();
         for peer in 0..ranks {
             let samples = samples_of(batch.samples, peer, ranks).len();
-            self.send_sizes.push(message_bytes(self.tables.len(), samples, dim));
-            self.receive_sizes.push(message_bytes(self.plan.tables_of(peer).len(), own.len(), dim));
+            self.send_sizes.push(message_bytes(self.tables.len(), samples, dim, self.wire));
+            self.receive_sizes.push(message_bytes(self.plan.tables_of(peer).len(), own.len(), dim, self.wire));
         }
         let mut round = exchange.begin(&self.send_sizes)?;
         round.expect(&self.receive_sizes)?;
@@ -190,9 +199,9 @@ impl DistributedModel {
         for (place, ((_, table), bags)) in self.tables.iter().zip(&bags).enumerate() {
             for (peer, message) in messages.iter_mut().enumerate() {
                 let samples = samples_of(batch.samples, peer, ranks);
-                let bytes = message_bytes(1, samples.len(), dim);
-                write_floats(&mut message[place * bytes..(place + 1) * bytes], |room| {
-                    Ok(table.pool(&bags.samples(samples), Pooling::Sum, room)?)
+                let bytes = message_bytes(1, samples.len(), dim, self.wire);
+                write_pooled(&mut message[place * bytes..(place + 1) * bytes], self.wire, |room| {
+                    Ok(table.pool_to(&bags.samples(samples), Pooling::Sum, room)?)
                 })?;
             }
             if polls {
@@ -247,7 +256,7 @@ impl DistributedModel {
         for (from, copy) in copies.iter_mut().enumerate() {
             let message = complete.message(from);
             let tables = self.plan.tables_of(from);
-            let expected = message_bytes(tables.len(), samples, dim);
+            let expected = message_bytes(tables.len(), samples, dim, self.wire);
             if message.len() != expected {
                 let (rank, found) = (self.rank, message.len());
                 return Err(DlrmError::MessageSize { round, rank, from, expected, found });
@@ -255,7 +264,8 @@ impl DistributedModel {
             if expected == 0 {
                 continue;
             }
-            for (&table, block) in tables.iter().zip(floats(message, copy).chunks_exact(samples * dim)) {
+            for (&table, block) in tables.iter().zip(read_pooled(message, self.wire, copy).chunks_exact(samples * dim))
+            {
                 blocks[table] = block;
             }
         }
@@ -274,14 +284,14 @@ pub fn samples_of(samples: usize, rank: usize, ranks: usize) -> Range<usize> {
 }
 
 /// The bytes of the largest message between two ranks of this plan for batches of up to `samples` samples: what a lane's
-/// slots should have room for.
+/// slots should have room for, in single precision.
 pub fn largest_message(config: &ModelConfig, plan: &Plan, samples: usize) -> usize {
     let tables = (0..plan.ranks()).map(|rank| plan.tables_of(rank).len()).max().unwrap_or(0);
-    message_bytes(tables, samples.div_ceil(plan.ranks()), config.dim())
+    message_bytes(tables, samples.div_ceil(plan.ranks()), config.dim(), Wire::F32)
 }
 
-fn message_bytes(tables: usize, samples: usize, dim: usize) -> usize {
-    tables * samples * dim * size_of::<f32>()
+fn message_bytes(tables: usize, samples: usize, dim: usize, wire: Wire) -> usize {
+    tables * samples * dim * wire.bytes()
 }
 
 impl Pending {

@@ -17,7 +17,7 @@
 //! ```
 //! use slackline_data::{Batch, TableInput};
 //! use slackline_dlrm::{LocalModel, ModelConfig, ModelDirectory, write_synthetic};
-//! use slackline_embedding::{Load, Load, Verify};
+//! use slackline_embedding::{Load, Verify};
 //!
 //! let config = ModelConfig::from_json(
 //!     r#"{"arch_sparse_feature_size": 4, "arch_embedding_size": "10-20", "arch_mlp_bot": "3-8-4", "arch_mlp_top": "8-1"}"#,
@@ -67,3 +67,4 @@ pub use distributed::{Answered, DistributedModel, largest_message, samples_of};
 pub use error::{DirectoryDefect, DlrmError, Result};
 pub use forward::{DenseModel, DenseScratch, DenseWeights, LayerWeights, LocalModel};
 pub use interaction::{Interaction, InteractionScratch};
+pub use pooled::Wire;

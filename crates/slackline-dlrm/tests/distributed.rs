@@ -10,7 +10,7 @@ use slackline_collective::{
     CollectiveError, Delivery, Endpoint, Exchange, Group, GroupOptions, GroupShape, Lane, LaneOptions,
 };
 use slackline_data::Batch;
-use slackline_dlrm::{DistributedModel, DlrmError, largest_message, samples_of};
+use slackline_dlrm::{DistributedModel, DlrmError, Wire, largest_message, samples_of};
 use slackline_embedding::{Plan, TableCost};
 use slackline_transport::threads;
 
@@ -93,8 +93,19 @@ fn on_threads<T: Send>(
 
 /// All predictions of all ranks, in the order of the samples.
 fn predict(small: &Small, plan: &Plan, lane: LaneOptions, slot: usize, batches: &[Batch]) -> Vec<(u64, u32)> {
+    predict_over(Wire::F32, small, plan, lane, slot, batches)
+}
+
+fn predict_over(
+    wire: Wire,
+    small: &Small,
+    plan: &Plan,
+    lane: LaneOptions,
+    slot: usize,
+    batches: &[Batch],
+) -> Vec<(u64, u32)> {
     let of_rank = on_threads(lane, slot, plan.ranks(), |rank, group| {
-        run(&mut member(small, plan, rank), &mut group.lane(LANE), batches).unwrap()
+        run(&mut member(small, plan, rank).with_wire(wire), &mut group.lane(LANE), batches).unwrap()
     });
     let mut all = of_rank.concat();
     all.sort_unstable();
@@ -162,6 +173,27 @@ fn every_combination_of_ranks_lag_and_delivery_on_one_model() {
                 assert_eq!(found, expected, "{ranks} ranks, lag {lag}, {delivery} delivery");
             }
         }
+    }
+}
+
+#[test]
+fn a_narrow_wire_gives_the_same_bits_for_any_number_of_ranks_and_comes_close() {
+    let small = five();
+    let batches = batches(&small, &[9, 1, 0, 17], 11);
+    let exact = expected(&small, &batches);
+    for (wire, bound) in [(Wire::F16, 2e-3), (Wire::Bf16, 2e-2)] {
+        let over = |ranks, slot| {
+            let plan = Plan::table_wise(&costs(&small), ranks).unwrap();
+            predict_over(wire, &small, &plan, LaneOptions::lag(2), slot, &batches)
+        };
+        let one = over(1, 4096);
+        // Fragments of 41 bytes: values that lie on odd addresses.
+        assert!([(2, 4096), (3, 41), (8, 4096)].into_iter().all(|(ranks, slot)| over(ranks, slot) == one), "{wire}");
+        assert_ne!(one, exact, "{wire} rounds");
+        let far = |((_, one), (_, exact)): (&(u64, u32), &(u64, u32))| {
+            (f32::from_bits(*one) - f32::from_bits(*exact)).abs() > bound
+        };
+        assert!(!one.iter().zip(&exact).any(far), "{wire}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use slackline_collective::Delivery;
 use slackline_data::Format;
-use slackline_dlrm::RowChoice;
+use slackline_dlrm::{RowChoice, Wire};
 use slackline_embedding::Load;
 use slackline_transport::delay::DelayProfile;
 
@@ -149,7 +149,7 @@ command line that was not understood.";
 
 /// Predict every row of a file, on one rank or on many
 ///
-/// Predictions don't depend on ranks, transport, lag or delivery: the bits are the same. Where the input has labels, AUC
+/// Predictions don't depend on ranks, transport, lag or delivery: the bits are the same (for each --wire). Where the input has labels, AUC
 /// and log loss are computed as well.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = INFER_HELP)]
@@ -182,6 +182,9 @@ pub(crate) struct Infer {
     /// When a round is handed out: elastic, as soon as it is complete; fixed, always K rounds later
     #[arg(long, value_name = "MODE", default_value = "elastic")]
     pub(crate) delivery: Delivery,
+    /// The precision of pooled vectors between ranks: f32, which is exact, or f16 or bf16, which are half the bytes
+    #[arg(long, value_name = "PRECISION", default_value_t = Wire::F32)]
+    pub(crate) wire: Wire,
     /// Write `id,prediction` in input order; row numbers from 0 where the input has no ids
     #[arg(long, value_name = "FILE.csv")]
     pub(crate) output: Option<PathBuf>,

@@ -56,7 +56,7 @@ fn work<E: Endpoint>(group: &mut Group<E>, job: &Job<'_>) -> Result<Option<Answe
     let rank = group.rank();
     // The tables have been verified before the ranks started, or the user trusts them.
     let tables = job.directory.load_tables(job.plan.tables_of(rank), job.args.load, Verify::HeaderOnly)?;
-    let mut model = DistributedModel::new(job.dense.clone(), tables, job.plan.clone(), rank)?;
+    let mut model = DistributedModel::new(job.dense.clone(), tables, job.plan.clone(), rank)?.with_wire(job.args.wire);
     let mut input = Input::open(&job.args.input, Some(job.format), &job.input_shape)?;
     group.lane(CONTROL).barrier()?;
 
