@@ -115,3 +115,32 @@ fn quantised_rows_predict_what_pytorch_predicted_with_them() {
         assert!(largest <= 1e-5, "{rows}: {largest}");
     }
 }
+
+#[test]
+fn quantised_rows_in_bags_of_many_predict_what_pytorch_predicted_with_them() {
+    let Some(folder) = shared("golden") else { return };
+    let file = |name: &str| format!("{folder}/{name}");
+    let mut golden = NpzFile::open(file("dlrm_tiny_io.npz")).unwrap();
+    let shape: Value = serde_json::from_str(&fs::read_to_string(file("dlrm_tiny.json")).unwrap()).unwrap();
+    let config = json!({
+        "arch_sparse_feature_size": shape["dim"],
+        "arch_embedding_size": shape["ln_emb"],
+        "arch_mlp_bot": shape["ln_bot"],
+        "arch_mlp_top": shape["ln_top"],
+    });
+    for rows in ["int8", "int4"] {
+        let (_, expected): (_, Vec<f32>) = golden.f32(&format!("prob_{rows}")).unwrap();
+        let place = Place::empty();
+        fs::write(place.path("config.json"), config.to_string()).unwrap();
+        place.succeed(&["import", &file("dlrm_tiny.pt"), "--config", "config.json", "--out", "full"]);
+        place.succeed(&["convert", "full", "--out", "model", "--rows", rows]);
+        let input = file("dlrm_tiny_io.npz");
+        place.succeed(&["infer", "model", "--input", &input, "--ranks", "4", "--batch", "5", "--output", "out.csv"]);
+        let text = place.read("out.csv");
+        let found: Vec<f32> = text.lines().skip(1).map(|row| row.split_once(',').unwrap().1.parse().unwrap()).collect();
+        assert_eq!(found.len(), expected.len());
+        let largest = found.iter().zip(&expected).map(|(found, expected)| (found - expected).abs()).fold(0.0, f32::max);
+        eprintln!("{rows}: largest difference {largest:.2e}");
+        assert!(largest <= 1e-6, "{rows}: {largest}");
+    }
+}
