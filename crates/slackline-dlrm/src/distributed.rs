@@ -15,9 +15,9 @@ use std::sync::Arc;
 
 use slackline_collective::{Complete, Endpoint, Exchange};
 use slackline_data::Batch;
-use slackline_embedding::{EmbeddingTable, Plan, Pooling};
+use slackline_embedding::{Bags, EmbeddingTable, Plan, PoolJob, Pooling, pool_all};
 
-use crate::pooled::{bags, check_batch, check_table, read_pooled, write_pooled};
+use crate::pooled::{bags, check_batch, check_table, output_in, read_pooled, write_pooled};
 use crate::{DenseModel, DenseScratch, DlrmError, ModelConfig, Result, Wire};
 
 /// One rank's part of a model that is spread over many ranks.
@@ -63,6 +63,8 @@ pub struct DistributedModel {
     plan: Plan,
     rank: usize,
     wire: Wire,
+    /// What pools the tables beside this thread.
+    threads: Option<Arc<rayon::ThreadPool>>,
     /// Batches that are pooled and not answered, oldest first.
     pending: VecDeque<Pending>,
     /// Entries that are answered, for their buffers.
@@ -125,6 +127,7 @@ impl DistributedModel {
             plan,
             rank,
             wire: Wire::F32,
+            threads: None,
             pending: VecDeque::new(),
             spare: Vec::new(),
             scratch: DenseScratch::default(),
@@ -138,6 +141,12 @@ impl DistributedModel {
     #[must_use]
     pub fn with_wire(self, wire: Wire) -> Self {
         Self { wire, ..self }
+    }
+
+    /// The same with its tables pooled on these threads, which are this rank's own. The bits stay the same.
+    #[must_use]
+    pub fn with_threads(self, threads: Arc<rayon::ThreadPool>) -> Self {
+        Self { threads: Some(threads), ..self }
     }
 
     /// The model's shape.
@@ -195,8 +204,15 @@ impl DistributedModel {
         round.expect(&self.receive_sizes)?;
         let polls = round.needs_progress();
         let mut messages = round.messages_mut();
+        let pooled = match &self.threads {
+            Some(threads) => {
+                let jobs = self.jobs(&bags, batch.samples, messages.iter_mut().map(|message| &mut **message));
+                jobs.map(|jobs| pool_all(threads, jobs)).transpose()?.is_some()
+            }
+            None => false,
+        };
         // Table after table, so that the rows of one stay in the cache while it serves all ranks.
-        for (place, ((_, table), bags)) in self.tables.iter().zip(&bags).enumerate() {
+        for (place, ((_, table), bags)) in self.tables.iter().zip(&bags).enumerate().filter(|_| !pooled) {
             for (peer, message) in messages.iter_mut().enumerate() {
                 let samples = samples_of(batch.samples, peer, ranks);
                 let bytes = message_bytes(1, samples.len(), dim, self.wire);
@@ -224,6 +240,29 @@ impl DistributedModel {
         pending.has_bottom = false;
         self.pending.push_back(pending);
         Ok(())
+    }
+
+    /// What is to be pooled into the messages, table after table; `None` if some room lies where values cannot.
+    fn jobs<'a>(
+        &'a self,
+        bags: &[Bags<'a>],
+        samples: usize,
+        messages: impl Iterator<Item = &'a mut [u8]>,
+    ) -> Option<Vec<PoolJob<'a>>> {
+        let (ranks, dim) = (self.plan.ranks(), self.dense.config().dim());
+        let mut jobs = Vec::new();
+        for (peer, message) in messages.enumerate() {
+            let samples = samples_of(samples, peer, ranks);
+            // Rooms of no bytes are no rooms.
+            let bytes = message_bytes(1, samples.len(), dim, self.wire).max(1);
+            for (place, room) in message.chunks_exact_mut(bytes).enumerate() {
+                let (table, bags) = (self.tables[place].1.as_ref(), bags[place].samples(samples.clone()));
+                let out = output_in(room, self.wire)?;
+                jobs.push((place, PoolJob { table, bags, pooling: Pooling::Sum, out }));
+            }
+        }
+        jobs.sort_by_key(|(place, _)| *place);
+        Some(jobs.into_iter().map(|(_, job)| job).collect())
     }
 
     /// Runs the bottom MLP for this rank's samples of every batch that was pooled and has not been through it. A round

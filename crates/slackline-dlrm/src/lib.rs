@@ -9,8 +9,8 @@
 //! A sample's prediction has the same bits whatever batch it is in, and whether one process computes it or many: every
 //! sum is made in one order, and the distributed pass is made of the parts of the local one.
 //!
-//! This crate does not know which transport carries the exchange or in which format a table's rows are stored, and it does
-//! no threading of its own.
+//! This crate does not know which transport carries the exchange or in which format a table's rows are stored, and it
+//! starts no threads: it pools on those that it is given.
 //!
 //! # Examples
 //!

@@ -134,6 +134,15 @@ fn widen<T: AnyBitPattern + Into<f32>>(
     }
 }
 
+/// A room of a message as values, if it lies on a multiple of a value's size.
+pub(crate) fn output_in(bytes: &mut [u8], wire: Wire) -> Option<Output<'_>> {
+    Some(match wire {
+        Wire::F32 => Output::F32(bytemuck::try_cast_slice_mut(bytes).ok()?),
+        Wire::F16 => Output::F16(bytemuck::try_cast_slice_mut(bytes).ok()?),
+        Wire::Bf16 => Output::Bf16(bytemuck::try_cast_slice_mut(bytes).ok()?),
+    })
+}
+
 /// Lets `write` fill a room of a message with as many values as it has bytes for, in place wherever the room lies on a
 /// multiple of a value's size.
 pub(crate) fn write_pooled(bytes: &mut [u8], wire: Wire, write: impl FnOnce(Output<'_>) -> Result<()>) -> Result<()> {

@@ -198,6 +198,32 @@ fn a_narrow_wire_gives_the_same_bits_for_any_number_of_ranks_and_comes_close() {
 }
 
 #[test]
+fn threads_of_a_rank_give_the_same_bits_in_slots_of_any_address() {
+    let small = five();
+    let batches = batches(&small, &[4000, 3999], 21);
+    let threads = |rank| {
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(2 + rank % 2).build().unwrap();
+        std::sync::Arc::new(threads)
+    };
+    for wire in [Wire::F32, Wire::F16] {
+        let plan = Plan::table_wise(&costs(&small), 2).unwrap();
+        // Whole messages, and fragments that lie where values cannot.
+        let lookups: usize = batches[0].tables.iter().map(|table| table.indices.len()).sum();
+        assert!(lookups > 2 * 8192, "{lookups} lookups are too few to be handed out");
+        let alone = predict_over(wire, &small, &plan, LaneOptions::lag(1), 4096, &batches);
+        for slot in [largest_message(&small.config, &plan, 4000), 4095] {
+            let together = on_threads(LaneOptions::lag(1), slot, 2, |rank, group| {
+                let mut model = member(&small, &plan, rank).with_wire(wire).with_threads(threads(rank));
+                run(&mut model, &mut group.lane(LANE), &batches).unwrap()
+            });
+            let mut together = together.concat();
+            together.sort_unstable();
+            assert!(together == alone, "{wire}, slots of {slot} bytes");
+        }
+    }
+}
+
+#[test]
 fn any_placement_gives_the_same_bits() {
     let small = five();
     let batches = batches(&small, &[7, 12, 1, 4], 3);

@@ -176,6 +176,9 @@ pub(crate) struct Infer {
     /// mpi, or nodes:N (as if every N ranks were a node, to try things out)
     #[arg(long, value_name = "PEERS", default_value = "auto")]
     pub(crate) peers: String,
+    /// How many threads of each rank pool its tables; worth it from some thousands of lookups a batch
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = threads())]
+    pub(crate) threads: usize,
     /// How many rounds (batches) a slow rank may fall behind before the others wait for it; 0 is fully synchronous
     #[arg(long, value_name = "K", default_value_t = 2, value_parser = lag(), allow_negative_numbers = true)]
     pub(crate) lag: usize,
@@ -291,6 +294,10 @@ fn ranks() -> impl Fn(&str) -> Result<usize, String> + Clone {
     number_in("the number of ranks", 1, 1024)
 }
 
+fn threads() -> impl Fn(&str) -> Result<usize, String> + Clone {
+    number_in("the number of threads", 1, 1024)
+}
+
 fn batch() -> impl Fn(&str) -> Result<usize, String> + Clone {
     number_in("the size of a batch", 1, 1 << 24)
 }
@@ -348,6 +355,7 @@ mod tests {
         for (words, said) in [
             (["--ranks", "0"], "from 1 to 1024"),
             (["--batch", "0"], "from 1 to 16777216"),
+            (["--threads", "0"], "from 1 to 1024"),
             (["--lag", "-1"], "lag"),
             (["--deadline", "0"], "above 0"),
             (["--deadline", "soon"], "number of seconds"),

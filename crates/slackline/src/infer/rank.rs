@@ -57,6 +57,11 @@ fn work<E: Endpoint>(group: &mut Group<E>, job: &Job<'_>) -> Result<Option<Answe
     // The tables have been verified before the ranks started, or the user trusts them.
     let tables = job.directory.load_tables(job.plan.tables_of(rank), job.args.load, Verify::HeaderOnly)?;
     let mut model = DistributedModel::new(job.dense.clone(), tables, job.plan.clone(), rank)?.with_wire(job.args.wire);
+    if job.args.threads > 1 {
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(job.args.threads);
+        let threads = threads.thread_name(move |number| format!("rank {rank} pools {number}")).build();
+        model = model.with_threads(threads.context("starting this rank's threads")?.into());
+    }
     let mut input = Input::open(&job.args.input, Some(job.format), &job.input_shape)?;
     group.lane(CONTROL).barrier()?;
 
