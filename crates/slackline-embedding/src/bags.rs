@@ -175,6 +175,56 @@ impl<'a> Bags<'a> {
     }
 }
 
+/// Bags made from other bags: of some samples, with some of the lookups, or with other row numbers. Reused from call to
+/// call, so that nothing is allocated once it has grown.
+#[derive(Clone, Debug, Default)]
+pub struct BagBuffer {
+    indices: Vec<i64>,
+    offsets: Vec<i64>,
+    weights: Vec<f32>,
+}
+
+impl BagBuffer {
+    /// The lookups of `bags` for which `row` gives another row number, below `rows`; the others are left out. As many
+    /// samples as before.
+    ///
+    /// # Panics
+    ///
+    /// If `row` gives a number of `rows` or more.
+    pub fn map<'a>(&'a mut self, bags: &Bags<'_>, rows: u64, row: impl Fn(u64) -> Option<u64>) -> Bags<'a> {
+        self.select(bags, rows, |_| true, row)
+    }
+
+    /// The same for the samples that `wanted` says, which follow each other in the result.
+    ///
+    /// # Panics
+    ///
+    /// If `row` gives a number of `rows` or more.
+    pub fn select<'a>(
+        &'a mut self,
+        bags: &Bags<'_>,
+        rows: u64,
+        wanted: impl Fn(usize) -> bool,
+        row: impl Fn(u64) -> Option<u64>,
+    ) -> Bags<'a> {
+        self.indices.clear();
+        self.weights.clear();
+        self.offsets.clear();
+        self.offsets.push(0);
+        for sample in (0..bags.len()).filter(|sample| wanted(*sample)) {
+            for position in bags.bag(sample) {
+                let Some(row) = row(bags.indices.at(position) as u64) else { continue };
+                assert!(row < rows, "row {row} of {rows}");
+                self.indices.push(row as i64);
+                self.weights.extend(bags.weights.map(|weights| weights[position]));
+            }
+            self.offsets.push(self.indices.len() as i64);
+        }
+        let weights = bags.weights.map(|_| &self.weights[..]);
+        Bags { rows, indices: Indices::I64(&self.indices), offsets: Indices::I64(&self.offsets), weights }
+    }
+}
+
 /// Lookups that do not fit their table, or are not well formed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

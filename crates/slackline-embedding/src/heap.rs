@@ -1,6 +1,7 @@
 //! A table in memory of the process.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -112,6 +113,17 @@ impl HeapTable {
             }
         });
         outcome.map(|()| table)
+    }
+
+    /// Some rows and columns, copied: a table of its own, whose rows count from 0.
+    ///
+    /// # Panics
+    ///
+    /// If there are no such rows or columns, a row of half bytes would be cut within a byte, or memory is short.
+    pub fn part(&self, rows: Range<u64>, columns: Range<usize>) -> Self {
+        let mut bytes = Vec::new();
+        self.stored().run(rows).write_columns(columns.clone(), &mut bytes);
+        Self::from_rows(self.name.clone(), Rows::new(self.format, columns.len(), &bytes))
     }
 
     /// All rows, as they are stored.

@@ -3,10 +3,11 @@
 //! * [`Bags`] are the lookups of one table, checked once against its rows; after that every layer trusts them.
 //! * [`EmbeddingTable`] is what callers hold: a name, a shape, and [`pool`](EmbeddingTable::pool). [`MappedTable`] lies
 //!   in a [`Shard`] file mapped into memory, [`HeapTable`] in memory of the process.
+//! * [`compressed`] tables stand for more rows, or wider ones, than they hold.
 //! * [`RowFormat`] names how rows are stored, [`Rows`] are such rows: made from values, and read back.
 //! * [`kernels`] reduce rows to pooled vectors. They all sum in index order, so all give the same bits.
 //! * [`ShardWriter`] and [`Shard`] write and read shard files: safetensors with checksums and a page-aligned data section.
-//! * [`Plan`] says which rank holds which table.
+//! * [`Plan`] says which rank holds which tables, or which parts of them.
 //!
 //! This crate knows no running ranks and no transports: the planner is given a number of ranks and nothing more. It starts
 //! no threads either: [`pool_all`] works on those that it is given. Shards are for Unix, where a renamed file leaves the mapping of the old one alone.
@@ -17,6 +18,7 @@
 compile_error!("shard files hold little-endian rows and are used in place");
 
 mod bags;
+pub mod compressed;
 mod format;
 mod heap;
 pub mod kernels;
@@ -30,11 +32,11 @@ mod rows;
 mod shard;
 mod table;
 
-pub use bags::{BagError, Bags, Indices};
+pub use bags::{BagBuffer, BagError, Bags, Indices};
 pub use format::{MAX_DIM, RowFormat, UnknownRowFormat};
 pub use heap::{HeapTable, UnfitRow};
 pub use parallel::{PoolJob, pool_all};
-pub use plan::{Plan, PlanError, TableCost};
+pub use plan::{CostModel, Cuts, Forced, Level, Part, Plan, PlanError, PlanOptions, Split, TableCost};
 pub use rows::{Rows, UnfitValue};
 pub use shard::{Load, MappedTable, Shard, ShardDefect, ShardError, ShardTable, ShardWriter, TableSpec, Verify};
 pub use table::{EmbeddingTable, Output, PoolError, Pooling};

@@ -1,110 +1,61 @@
-//! Which rank holds which table.
+//! Which rank holds which tables, or which parts of them.
 
-use std::cmp::Reverse;
+mod cost;
+mod error;
+mod planner;
+
+use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-/// What one row costs beside its bytes, in nanoseconds: its address, and the share of a cache miss that the rows fetched
-/// at the same time do not hide (about 100 ns, with several under way).
-const LOOKUP_NS: f64 = 25.0;
+pub use cost::{CostModel, Cuts, Level, TableCost};
+pub use error::PlanError;
+pub use planner::{Forced, PlanOptions, Split};
 
-/// What one byte of a row costs, in nanoseconds: one core of a server reads and adds about 10 GB/s of scattered rows.
-const BYTE_NS: f64 = 0.1;
-
-/// What the planner knows of one table.
+/// A run of rows and a run of columns of one table, on one rank.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TableCost {
-    /// Its name, for people.
-    pub name: String,
+pub struct Part {
+    /// The number of the table.
+    pub table: usize,
+    /// Which rank holds it.
+    pub rank: usize,
     /// Its rows.
-    pub rows: u64,
-    /// The columns of a row.
-    pub dim: usize,
-    /// The bytes of a row as it is stored, scales and padding included.
-    pub row_bytes: u64,
-    /// How many rows are looked up for one sample on average, 0 or more: 1 for one-hot features, the mean length of the
-    /// bags for others, measured on a trace where there is one.
+    pub rows: Range<u64>,
+    /// Its columns.
+    pub columns: Range<usize>,
+    /// How many of its rows are looked up for one sample on average.
     pub lookups_per_sample: f64,
 }
 
-impl TableCost {
-    /// The estimated time to pool this table for one sample, in nanoseconds: `lookups * (25 + 0.1 * row_bytes)`.
-    ///
-    /// The constants are those of one core of a current server with rows in memory. Placement needs only the ratios of the
-    /// tables' costs; so what matters of the constants is that a row costs as much as another 250 bytes.
-    pub fn nanoseconds(&self) -> f64 {
-        self.lookups_per_sample * (LOOKUP_NS + BYTE_NS * self.row_bytes as f64)
-    }
-
-    /// The memory that the table takes, in bytes; the largest number if it overflows, which no plan accepts.
-    pub fn bytes(&self) -> u64 {
-        self.rows.saturating_mul(self.row_bytes)
-    }
-}
-
-/// A table-wise placement: every table lies, whole, on exactly one rank.
+/// A placement: every value of every table lies on exactly one rank, but for tables that lie, whole, on all of them, and
+/// for hot rows, of which every rank has a copy as well.
 ///
-/// Equal inputs give equal plans, so every rank can compute it on its own. Written by serde as the tables and their ranks;
-/// reading it back checks it as [`Plan::placed`] does. [`Display`](fmt::Display) shows a table for people.
+/// A table may be whole on one rank (*table-wise*), cut into runs of columns (*column-wise*) or of rows (*row-wise*) or of
+/// both, or *replicated*; different tables in different ways.
+///
+/// Equal inputs give equal plans, so every rank can compute it on its own. Written by serde as the tables and their parts;
+/// reading it back checks it as [`Plan::with_parts`] does. [`Display`](fmt::Display) shows a table for people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "PlanFile", into = "PlanFile")]
 pub struct Plan {
+    model: CostModel,
     tables: Vec<TableCost>,
-    placement: Vec<usize>,
+    /// Ordered by table, columns, rows.
+    parts: Vec<Part>,
+    /// Ascending.
+    replicated: Vec<usize>,
+    hot: BTreeMap<usize, Vec<u64>>,
     ranks: Vec<RankLoad>,
 }
 
-/// A placement that cannot be made.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PlanError {
-    /// There is no rank to place tables on.
-    #[error("a plan for 0 ranks")]
-    NoRanks,
-    /// A number of lookups that is negative, not a number, or too large to add up.
-    #[error("table {table}: {lookups} lookups per sample")]
-    Lookups {
-        /// The table.
-        table: String,
-        /// The number given.
-        lookups: f64,
-    },
-    /// The tables are larger than any memory.
-    #[error("table {table}: {rows} rows of {row_bytes} bytes, with the tables before it, are more than can be counted")]
-    TooLarge {
-        /// The table at which the sum overflows.
-        table: String,
-        /// Its rows.
-        rows: u64,
-        /// The bytes of each.
-        row_bytes: u64,
-    },
-    /// A table was placed on a rank that does not exist.
-    #[error("table {table} is placed on rank {rank} of {ranks} ranks")]
-    NoSuchRank {
-        /// The table.
-        table: String,
-        /// The rank given.
-        rank: usize,
-        /// The number of ranks.
-        ranks: usize,
-    },
-    /// There is not one rank for each table.
-    #[error("{placed} placements for {tables} tables")]
-    Placements {
-        /// The tables.
-        tables: usize,
-        /// The placements.
-        placed: usize,
-    },
-}
-
 impl Plan {
-    /// Places tables so that no rank has much more work than another, and then so that none has much more memory.
+    /// Places whole tables so that no rank has much more work than another, and then so that none has much more memory.
     ///
-    /// First by cost ([`TableCost::nanoseconds`]): the most expensive table that is left goes to the rank with the least
+    /// First by cost ([`CostModel::nanoseconds`], with the constants of [`CostModel::default`]): the most expensive table
+    /// that is left goes to the rank with the least
     /// cost so far (longest processing time first), so the largest cost of a rank is at most 4/3 of the best possible
     /// (R. L. Graham, Bounds on multiprocessing timing anomalies, 1969). Ties go by bytes, then by number. Then tables are
     /// moved and swapped from the rank with the most bytes, as long as that lowers its bytes by a thousandth and leaves the
@@ -121,58 +72,87 @@ impl Plan {
     /// ```
     /// use slackline_embedding::{Plan, TableCost};
     ///
-    /// let table = |name: &str, rows, lookups_per_sample| {
-    ///     TableCost { name: name.to_owned(), rows, dim: 16, row_bytes: 64, lookups_per_sample }
-    /// };
+    /// let table = |name: &str, rows, lookups| TableCost::new(name, rows, 16, 64).lookups(lookups);
     /// let plan = Plan::table_wise(&[table("user", 1_000_000, 1.0), table("genres", 30, 4.0), table("item", 9000, 3.0)], 2)?;
-    /// assert_eq!(plan.rank_of(1), 0);
+    /// assert_eq!(plan.rank_of(1), Some(0));
     /// assert_eq!(plan.tables_of(1), [0, 2]);
     /// assert_eq!(plan.cost_imbalance(), 1.0);
     /// # Ok::<(), slackline_embedding::PlanError>(())
     /// ```
     pub fn table_wise(tables: &[TableCost], ranks: usize) -> Result<Self, PlanError> {
-        check(tables, ranks)?;
-        let mut order: Vec<usize> = (0..tables.len()).collect();
-        order.sort_by(|&a, &b| {
-            let cost = tables[b].nanoseconds().total_cmp(&tables[a].nanoseconds());
-            cost.then(tables[b].bytes().cmp(&tables[a].bytes())).then(a.cmp(&b))
-        });
-        let mut loads = vec![RankLoad::default(); ranks];
-        let mut placement = vec![0; tables.len()];
-        for table in order {
-            let lighter = |a: &usize, b: &usize| {
-                let (a, b) = (&loads[*a], &loads[*b]);
-                a.cost.total_cmp(&b.cost).then(a.bytes.cmp(&b.bytes))
-            };
-            let rank = (0..ranks).min_by(lighter).expect("there is a rank");
-            placement[table] = rank;
-            loads[rank].bytes += tables[table].bytes();
-            loads[rank].cost += tables[table].nanoseconds();
-        }
-        even_out_bytes(tables, &mut placement, loads);
-        Self::placed(tables, ranks, placement)
+        Self::make(tables, ranks, &PlanOptions { split: Split::Never, ..PlanOptions::default() })
     }
 
-    /// A placement that somebody else made: table `i` lies on rank `placement[i]`.
+    /// A placement of whole tables that somebody else made: table `i` lies on rank `placement[i]`.
     ///
     /// # Errors
     ///
     /// [`PlanError`] if there are no ranks, a rank does not exist, the lengths differ, or a table's numbers are impossible.
     pub fn placed(tables: &[TableCost], ranks: usize, placement: Vec<usize>) -> Result<Self, PlanError> {
-        check(tables, ranks)?;
         if placement.len() != tables.len() {
             return Err(PlanError::Placements { tables: tables.len(), placed: placement.len() });
         }
-        let mut loads = vec![RankLoad::default(); ranks];
-        for (index, (table, &rank)) in tables.iter().zip(&placement).enumerate() {
-            let Some(load) = loads.get_mut(rank) else {
-                return Err(PlanError::NoSuchRank { table: table.name.clone(), rank, ranks });
-            };
-            load.tables.push(index);
-            load.bytes += table.bytes();
-            load.cost += table.nanoseconds();
+        let whole = |(table, rank): (usize, usize)| Part {
+            table,
+            rank,
+            rows: 0..tables[table].rows,
+            columns: 0..tables[table].dim,
+            lookups_per_sample: tables[table].lookups_per_sample,
+        };
+        let parts = placement.into_iter().enumerate().map(whole).collect();
+        Self::with_parts(CostModel::default(), tables, ranks, parts, Vec::new(), BTreeMap::new())
+    }
+
+    /// A placement that somebody else made: the parts of all tables that are not `replicated`, and for some tables, which
+    /// are whole on one rank, rows that every rank is to have a copy of.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`] if there are no ranks, a rank or table does not exist, the parts of a table leave values out or hold
+    /// some twice, or a table's numbers are impossible.
+    pub fn with_parts(
+        model: CostModel,
+        tables: &[TableCost],
+        ranks: usize,
+        mut parts: Vec<Part>,
+        mut replicated: Vec<usize>,
+        mut hot: BTreeMap<usize, Vec<u64>>,
+    ) -> Result<Self, PlanError> {
+        check(&model, tables, ranks)?;
+        parts.sort_by_key(|part| (part.table, part.columns.start, part.rows.start));
+        replicated.sort_unstable();
+        replicated.dedup();
+        let placed = parts.iter().map(|part| part.table).chain(replicated.iter().copied()).chain(hot.keys().copied());
+        if let Some(table) = placed.max().filter(|table| *table >= tables.len()) {
+            return Err(PlanError::NoSuchTable { table, tables: tables.len() });
         }
-        Ok(Plan { tables: tables.to_vec(), placement, ranks: loads })
+        let mut loads = vec![RankLoad::default(); ranks];
+        for (number, table) in tables.iter().enumerate() {
+            let parts: Vec<&Part> = parts.iter().filter(|part| part.table == number).collect();
+            let is_replicated = replicated.binary_search(&number).is_ok();
+            check_parts(table, &parts, is_replicated, ranks)?;
+            if let Some(rows) = hot.get_mut(&number) {
+                rows.sort_unstable();
+                rows.dedup();
+                check_hot(table, rows, parts.len())?;
+            }
+            for part in parts {
+                let load = &mut loads[part.rank];
+                load.bytes += part.bytes(table);
+                load.cost += model.part(table, part.lookups_per_sample, part.columns.len());
+                load.parts.push(part.clone());
+            }
+            let copied = hot.get(&number).map_or(0, |rows| rows.len() as u64 * table.row_bytes);
+            for load in &mut loads {
+                load.bytes += copied;
+                if is_replicated {
+                    load.bytes += table.bytes();
+                    load.cost += model.nanoseconds(table) / ranks as f64;
+                }
+            }
+        }
+        hot.retain(|_, rows| !rows.is_empty());
+        Ok(Plan { model, tables: tables.to_vec(), parts, replicated, hot, ranks: loads })
     }
 
     /// The number of ranks.
@@ -185,25 +165,63 @@ impl Plan {
         &self.tables
     }
 
-    /// The rank that holds table number `table`.
-    ///
-    /// # Panics
-    ///
-    /// If there is no such table.
-    pub fn rank_of(&self, table: usize) -> usize {
-        self.placement[table]
+    /// What the costs were reckoned with.
+    pub fn model(&self) -> &CostModel {
+        &self.model
     }
 
-    /// The numbers of the tables that `rank` holds, ascending.
+    /// All parts, ordered by table, then columns, then rows.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The parts that `rank` holds, in the same order.
     ///
     /// # Panics
     ///
     /// If there is no such rank.
-    pub fn tables_of(&self, rank: usize) -> &[usize] {
-        &self.ranks[rank].tables
+    pub fn parts_of(&self, rank: usize) -> &[Part] {
+        &self.ranks[rank].parts
     }
 
-    /// The bytes of all rows that `rank` holds.
+    /// The numbers of the tables that all ranks hold, ascending.
+    pub fn replicated(&self) -> &[usize] {
+        &self.replicated
+    }
+
+    /// The rows of a table that every rank has a copy of, ascending.
+    pub fn hot_rows(&self, table: usize) -> &[u64] {
+        self.hot.get(&table).map_or(&[], Vec::as_slice)
+    }
+
+    /// The rank that holds table number `table` whole; none if it is cut or replicated.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such table.
+    pub fn rank_of(&self, table: usize) -> Option<usize> {
+        assert!(table < self.tables.len(), "table {table} of {}", self.tables.len());
+        let first = self.parts.partition_point(|part| part.table < table);
+        match &self.parts[first..] {
+            [one, rest @ ..] if one.table == table && rest.first().is_none_or(|next| next.table != table) => {
+                Some(one.rank)
+            }
+            _ => None,
+        }
+    }
+
+    /// The numbers of the tables that `rank` holds parts of, ascending; replicated ones are not among them.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such rank.
+    pub fn tables_of(&self, rank: usize) -> Vec<usize> {
+        let mut tables: Vec<usize> = self.ranks[rank].parts.iter().map(|part| part.table).collect();
+        tables.dedup();
+        tables
+    }
+
+    /// The bytes of all rows that `rank` holds, copies included.
     ///
     /// # Panics
     ///
@@ -212,7 +230,8 @@ impl Plan {
         self.ranks[rank].bytes
     }
 
-    /// The estimated time that `rank` needs to pool its tables for one sample, in nanoseconds.
+    /// The estimated time that `rank` needs to pool its parts for one sample of the batch that the ranks share, in
+    /// nanoseconds. What hot rows take off is not counted.
     ///
     /// # Panics
     ///
@@ -231,24 +250,79 @@ impl Plan {
     pub fn bytes_imbalance(&self) -> f64 {
         imbalance(self.ranks.iter().map(|rank| rank.bytes as f64))
     }
+
+    /// How the tables are placed, in a few words.
+    fn kinds(&self) -> String {
+        let cut = |table: usize| {
+            let parts = || self.parts.iter().filter(move |part| part.table == table);
+            let rows = parts().any(|part| part.rows != (0..self.tables[table].rows));
+            (rows, parts().any(|part| part.columns != (0..self.tables[table].dim)))
+        };
+        let count = |kind| (0..self.tables.len()).filter(|table| cut(*table) == kind).count();
+        let whole = count((false, false)) - self.replicated.len();
+        if whole == self.tables.len() && self.hot.is_empty() {
+            return "table-wise".to_owned();
+        }
+        let kinds = [
+            (whole, "table-wise"),
+            (count((true, false)), "row-wise"),
+            (count((false, true)), "column-wise"),
+            (count((true, true)), "by rows and columns"),
+            (self.replicated.len(), "replicated"),
+            (self.hot.len(), "with hot rows"),
+        ];
+        let kinds = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}"));
+        kinds.collect::<Vec<_>>().join(", ")
+    }
+
+    fn part_name(&self, part: &Part) -> String {
+        let table = &self.tables[part.table];
+        let mut name = table.name.clone();
+        if part.rows != (0..table.rows) {
+            name += &format!(" rows {}..{}", part.rows.start, part.rows.end);
+        }
+        if part.columns != (0..table.dim) {
+            name += &format!(" columns {}..{}", part.columns.start, part.columns.end);
+        }
+        name
+    }
+}
+
+impl Part {
+    /// The bytes that it takes.
+    pub fn bytes(&self, table: &TableCost) -> u64 {
+        let all = u128::from(table.rows.max(1)) * table.dim.max(1) as u128;
+        let here = u128::from(self.rows.end - self.rows.start) * self.columns.len() as u128;
+        if table.rows == 0 { 0 } else { (u128::from(table.bytes()) * here / all) as u64 }
+    }
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (tables, ranks) = (self.tables.len(), self.ranks.len());
-        writeln!(f, "{tables} tables on {ranks} ranks, table-wise")?;
+        writeln!(f, "{tables} tables on {ranks} ranks, {}", self.kinds())?;
         let (cost, bytes) = (self.cost_imbalance(), self.bytes_imbalance());
         writeln!(f, "largest / mean: {cost:.3} of the cost, {bytes:.3} of the memory")?;
+        let names = |names: &mut dyn Iterator<Item = String>, f: &mut fmt::Formatter<'_>, count: usize| {
+            for (at, name) in names.take(NAMES).enumerate() {
+                write!(f, "{}{name}", if at == 0 { "  " } else { ", " })?;
+            }
+            if count > NAMES { write!(f, " and {} more", count - NAMES) } else { Ok(()) }
+        };
         write!(f, "rank  tables      memory  ns/sample  names")?;
         for (number, rank) in self.ranks.iter().enumerate() {
-            let (count, memory, cost) = (rank.tables.len(), readable(rank.bytes), rank.cost);
+            let (count, memory, cost) = (rank.parts.len(), readable(rank.bytes), rank.cost);
             write!(f, "\n{number:>4}  {count:>6}  {memory:>10}  {cost:>9.1}")?;
-            for (at, &table) in rank.tables.iter().take(NAMES).enumerate() {
-                write!(f, "{}{}", if at == 0 { "  " } else { ", " }, self.tables[table].name)?;
-            }
-            if count > NAMES {
-                write!(f, " and {} more", count - NAMES)?;
-            }
+            names(&mut rank.parts.iter().map(|part| self.part_name(part)), f, count)?;
+        }
+        if !self.replicated.is_empty() {
+            let bytes: u64 = self.replicated.iter().map(|table| self.tables[*table].bytes()).sum();
+            write!(f, "\n all  {:>6}  {:>10}           ", self.replicated.len(), readable(bytes))?;
+            names(&mut self.replicated.iter().map(|table| self.tables[*table].name.clone()), f, self.replicated.len())?;
+        }
+        if !self.hot.is_empty() {
+            let rows: usize = self.hot.values().map(Vec::len).sum();
+            write!(f, "\n all  {rows} hot rows of {} tables", self.hot.len())?;
         }
         Ok(())
     }
@@ -259,7 +333,7 @@ const NAMES: usize = 8;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 struct RankLoad {
-    tables: Vec<usize>,
+    parts: Vec<Part>,
     bytes: u64,
     cost: f64,
 }
@@ -269,25 +343,29 @@ struct RankLoad {
 #[serde(deny_unknown_fields)]
 struct PlanFile {
     ranks: usize,
+    model: CostModel,
     tables: Vec<TableCost>,
-    placement: Vec<usize>,
+    parts: Vec<Part>,
+    replicated: Vec<usize>,
+    hot: BTreeMap<usize, Vec<u64>>,
 }
 
 impl TryFrom<PlanFile> for Plan {
     type Error = PlanError;
 
     fn try_from(file: PlanFile) -> Result<Self, Self::Error> {
-        Plan::placed(&file.tables, file.ranks, file.placement)
+        Plan::with_parts(file.model, &file.tables, file.ranks, file.parts, file.replicated, file.hot)
     }
 }
 
 impl From<Plan> for PlanFile {
     fn from(plan: Plan) -> Self {
-        PlanFile { ranks: plan.ranks(), tables: plan.tables, placement: plan.placement }
+        let (ranks, Plan { model, tables, parts, replicated, hot, .. }) = (plan.ranks(), plan);
+        PlanFile { ranks, model, tables, parts, replicated, hot }
     }
 }
 
-fn check(tables: &[TableCost], ranks: usize) -> Result<(), PlanError> {
+fn check(model: &CostModel, tables: &[TableCost], ranks: usize) -> Result<(), PlanError> {
     if ranks == 0 {
         return Err(PlanError::NoRanks);
     }
@@ -295,54 +373,71 @@ fn check(tables: &[TableCost], ranks: usize) -> Result<(), PlanError> {
     let mut cost = 0.0;
     for table in tables {
         let TableCost { rows, row_bytes, lookups_per_sample: lookups, .. } = *table;
-        cost += table.nanoseconds();
-        if lookups < 0.0 || !cost.is_finite() {
+        cost += model.nanoseconds(table);
+        let measured = table.measured_ns.is_none_or(|measured| measured >= 0.0);
+        let counted = table.row_load.iter().all(|share| (0.0..=1.0).contains(share));
+        if lookups.is_nan() || lookups < 0.0 || !cost.is_finite() || !measured || !counted {
             return Err(PlanError::Lookups { table: table.name.clone(), lookups });
         }
-        let sum = rows.checked_mul(row_bytes).and_then(|bytes| total.checked_add(bytes));
+        let whole = rows.checked_mul(row_bytes).map(|_| table.bytes());
+        let sum =
+            whole.and_then(|bytes| total.checked_add(bytes)).filter(|sum| sum.checked_mul(ranks as u64).is_some());
         total = sum.ok_or_else(|| PlanError::TooLarge { table: table.name.clone(), rows, row_bytes })?;
     }
     Ok(())
 }
 
-/// Moves or swaps tables away from the rank with the most bytes while that lowers the larger bytes of the two ranks and
-/// no rank's cost goes above what is the largest cost now.
-fn even_out_bytes(tables: &[TableCost], placement: &mut [usize], mut loads: Vec<RankLoad>) {
-    let limit = loads.iter().map(|load| load.cost).fold(0.0, f64::max);
-    // Every step makes the ranks' bytes, sorted, lexicographically smaller, so the steps end by themselves; the count
-    // bounds the time.
-    for _ in 0..4 * tables.len() {
-        let heavy = (0..loads.len()).max_by_key(|&rank| (loads[rank].bytes, Reverse(rank))).expect("there is a rank");
-        let mut best = None;
-        // A step that gains less than a thousandth is not worth its time, nor a plan that people cannot follow.
-        let mut lowest = loads[heavy].bytes - loads[heavy].bytes / 1024;
-        for out in (0..tables.len()).filter(|&table| placement[table] == heavy) {
-            // A move to each other rank, or a swap with each table there.
-            let moves = (0..loads.len()).map(|rank| (rank, None));
-            let swaps = (0..tables.len()).map(|back| (placement[back], Some(back)));
-            for (rank, back) in moves.chain(swaps).filter(|(rank, _)| *rank != heavy) {
-                let (bytes, cost) = back.map_or((0, 0.0), |back| (tables[back].bytes(), tables[back].nanoseconds()));
-                let here = loads[heavy].bytes - tables[out].bytes() + bytes;
-                let there = loads[rank].bytes - bytes + tables[out].bytes();
-                let cost_here = loads[heavy].cost - tables[out].nanoseconds() + cost;
-                let cost_there = loads[rank].cost - cost + tables[out].nanoseconds();
-                if here.max(there) < lowest && cost_here.max(cost_there) <= limit {
-                    lowest = here.max(there);
-                    best = Some((out, rank, back));
-                }
+/// Checks that the parts, in order, hold every value once: runs of columns, each of runs of rows.
+fn check_parts(table: &TableCost, parts: &[&Part], replicated: bool, ranks: usize) -> Result<(), PlanError> {
+    let wrong = |why: String| Err(PlanError::Parts { table: table.name.clone(), why });
+    if replicated {
+        return if parts.is_empty() { Ok(()) } else { wrong("replicated, and placed as well".to_owned()) };
+    }
+    for part in parts {
+        if part.rank >= ranks {
+            return Err(PlanError::NoSuchRank { table: table.name.clone(), rank: part.rank, ranks });
+        }
+        if part.lookups_per_sample.is_nan() || part.lookups_per_sample < 0.0 {
+            let lookups = part.lookups_per_sample;
+            return Err(PlanError::Lookups { table: table.name.clone(), lookups });
+        }
+        let rows_cut = part.rows != (0..table.rows);
+        let columns_cut = part.columns != (0..table.dim);
+        for (cut, allowed, by) in
+            [(rows_cut, table.cuts.by_rows(), "rows"), (columns_cut, table.cuts.by_columns(), "columns")]
+        {
+            if cut && !allowed {
+                return wrong(format!("cannot be cut by {by}"));
             }
         }
-        let Some((out, rank, back)) = best else { return };
-        placement[out] = rank;
-        if let Some(back) = back {
-            placement[back] = heavy;
+    }
+    let mut column = 0;
+    for band in parts.chunk_by(|one, next| one.columns == next.columns) {
+        let columns = &band[0].columns;
+        if columns.start != column || columns.end <= columns.start {
+            return wrong(format!("columns {columns:?} come where column {column} should"));
         }
-        // Summed anew, so that no rounding piles up over many steps.
-        for rank in [heavy, rank] {
-            let held = || tables.iter().zip(&*placement).filter(|(_, at)| **at == rank).map(|(table, _)| table);
-            loads[rank].bytes = held().map(TableCost::bytes).sum();
-            loads[rank].cost = held().map(TableCost::nanoseconds).sum();
+        column = columns.end;
+        let mut row = 0;
+        for part in band {
+            if part.rows.start != row || (part.rows.end <= row && table.rows > 0) {
+                return wrong(format!("rows {:?} come where row {row} should", part.rows));
+            }
+            row = part.rows.end;
         }
+        if row != table.rows {
+            return wrong(format!("the parts have {row} of {} rows", table.rows));
+        }
+    }
+    if column == table.dim { Ok(()) } else { wrong(format!("the parts have {column} of {} columns", table.dim)) }
+}
+
+fn check_hot(table: &TableCost, rows: &[u64], parts: usize) -> Result<(), PlanError> {
+    let wrong = |why: String| Err(PlanError::Parts { table: table.name.clone(), why });
+    match rows.last() {
+        Some(_) if parts != 1 => wrong("has hot rows, but is not whole on one rank".to_owned()),
+        Some(row) if *row >= table.rows => wrong(format!("hot row {row} of {} rows", table.rows)),
+        _ => Ok(()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Rows as bytes, in one of the formats: making them from values and reading them back.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use crate::format::Quantised;
@@ -59,6 +61,53 @@ impl<'a> Rows<'a> {
     pub fn row(&self, row: u64) -> &'a [u8] {
         let bytes = self.format.row_bytes(self.dim);
         &self.bytes[row as usize * bytes..][..bytes]
+    }
+
+    /// Some of the rows, in place.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many.
+    pub fn run(&self, rows: Range<u64>) -> Rows<'a> {
+        let bytes = self.format.row_bytes(self.dim);
+        Rows { bytes: &self.bytes[rows.start as usize * bytes..rows.end as usize * bytes], ..*self }
+    }
+
+    /// Appends all rows to `out`, of each only some columns: the stored values as they are, with the row's scale and bias
+    /// where it has them, so what is read back is the same to the bit.
+    ///
+    /// # Panics
+    ///
+    /// If there are no such columns, or a row of half bytes would be cut within a byte.
+    pub fn write_columns(&self, columns: Range<usize>, out: &mut Vec<u8>) {
+        assert!(columns.start < columns.end && columns.end <= self.dim, "columns {columns:?} of {}", self.dim);
+        let two_values = self.format.row_bytes(2) - self.format.row_bytes(0);
+        let byte_of = |column: usize| {
+            let on_a_byte = two_values > 1 || column.is_multiple_of(2) || column == self.dim;
+            assert!(on_a_byte, "column {column} begins within a byte");
+            (column * two_values).div_ceil(2)
+        };
+        let (values_at, parts) = match self.format.quantised(self.dim) {
+            None => (0, None),
+            Some(parts) => (parts.values_at, Some(parts)),
+        };
+        let values = values_at + byte_of(columns.start)..values_at + byte_of(columns.end);
+        for row in self.bytes.chunks_exact(self.format.row_bytes(self.dim)) {
+            match parts {
+                None => out.extend_from_slice(&row[values.clone()]),
+                Some(parts) => {
+                    let width = if parts.half { 4 } else { 8 };
+                    let scale = &row[parts.scale_at..parts.scale_at + width];
+                    let (first, second) = if parts.values_at == 0 {
+                        (&row[values.clone()], scale)
+                    } else {
+                        (scale, &row[values.clone()])
+                    };
+                    out.extend_from_slice(first);
+                    out.extend_from_slice(second);
+                }
+            }
+        }
     }
 
     /// One row's values into `out`, of length `dim`: exactly, since all formats fit into `f32`, but for the rounding of

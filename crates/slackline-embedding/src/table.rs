@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::{Bags, RowFormat};
@@ -22,13 +23,14 @@ pub trait EmbeddingTable: Send + Sync + fmt::Debug {
     /// The name of the table, as the model has it.
     fn name(&self) -> &str;
 
-    /// The rows held here; [`Bags`] for this table are checked against this number.
+    /// The rows that can be looked up; [`Bags`] for this table are checked against this number. A compressed table holds
+    /// fewer.
     fn rows(&self) -> u64;
 
     /// The columns of a row, at least 1: the length of a pooled vector.
     fn dim(&self) -> usize;
 
-    /// How the rows are stored.
+    /// How the rows are stored; those of its largest part, if it has several.
     fn row_format(&self) -> RowFormat;
 
     /// The bytes that all rows take: what the table costs in memory, or in the page cache.
@@ -46,7 +48,10 @@ pub trait EmbeddingTable: Send + Sync + fmt::Debug {
     /// Last, the result is rounded to the type of `out`, to the nearest and ties to even. So a sample's vector depends
     /// neither on its batch nor on the kernel, to the last bit; only which of several NaN patterns comes out is not fixed.
     ///
-    /// Cost: each row is read once for each time it is looked up, `out` is written once, nothing is allocated.
+    /// [Compressed](crate::compressed) tables say what they make of the sums.
+    ///
+    /// Cost: each row is read once for each time it is looked up, `out` is written once, nothing is allocated (but for
+    /// buffers of a thread that compressed tables keep).
     ///
     /// # Errors
     ///
@@ -95,6 +100,15 @@ impl<'a> Output<'a> {
                 let (first, rest) = out.split_at_mut(at);
                 (Output::Bf16(first), Output::Bf16(rest))
             }
+        }
+    }
+
+    /// Rounds values, which are as many as there is room for.
+    pub(crate) fn fill(&mut self, values: &[f32]) {
+        match self {
+            Output::F32(out) => out.copy_from_slice(values),
+            Output::F16(out) => out.convert_from_f32_slice(values),
+            Output::Bf16(out) => out.convert_from_f32_slice(values),
         }
     }
 

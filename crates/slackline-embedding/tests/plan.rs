@@ -2,10 +2,14 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use slackline_embedding::{Plan, PlanError, TableCost};
+use slackline_embedding::{CostModel, Cuts, Forced, Part, Plan, PlanError, PlanOptions, Split, TableCost};
 
 fn table(name: impl ToString, rows: u64, row_bytes: u64, lookups_per_sample: f64) -> TableCost {
-    TableCost { name: name.to_string(), rows, dim: row_bytes as usize / 4, row_bytes, lookups_per_sample }
+    TableCost::new(name.to_string(), rows, row_bytes as usize / 4, row_bytes).lookups(lookups_per_sample)
+}
+
+fn nanoseconds(table: &TableCost) -> f64 {
+    CostModel::default().nanoseconds(table)
 }
 
 fn tables(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<TableCost>> {
@@ -30,14 +34,94 @@ fn best_cost(tables: &[TableCost], loads: &mut [f64]) -> f64 {
     let mut best = f64::INFINITY;
     for rank in 0..loads.len() {
         let before = loads[rank];
-        loads[rank] += table.nanoseconds();
+        loads[rank] += nanoseconds(table);
         best = best.min(best_cost(others, loads));
         loads[rank] = before;
     }
     best
 }
 
+/// Options of all kinds for these tables.
+fn options(tables: usize, ranks: usize) -> impl Strategy<Value = PlanOptions> {
+    let split = prop_oneof![Just(Split::Never), Just(Split::Columns), Just(Split::Rows), Just(Split::Both)];
+    let forced = prop_oneof![
+        (0..ranks).prop_map(Forced::Rank),
+        Just(Forced::Whole),
+        Just(Forced::Replicated),
+        (1..3usize).prop_map(Forced::Columns),
+        (1..3usize).prop_map(Forced::Rows),
+    ];
+    let forced = proptest::collection::btree_map(0..tables, forced, 0..3);
+    let memory = prop_oneof![Just(None), (0..40_000_000u64).prop_map(Some)];
+    (split, forced, memory, prop_oneof![Just(0), Just(4096u64)]).prop_map(|(split, forced, memory, replicate)| {
+        PlanOptions { split, forced, memory, replicate, ..PlanOptions::default() }
+    })
+}
+
 proptest! {
+    #[test]
+    fn every_value_lies_where_the_conditions_allow_it(
+        (tables, ranks, options) in (tables(1..12), 1..6usize)
+            .prop_flat_map(|(tables, ranks)| { let o = options(tables.len(), ranks); (Just(tables), Just(ranks), o) })
+    ) {
+        let plan = match Plan::make(&tables, ranks, &options) {
+            Ok(plan) => plan,
+            Err(PlanError::Memory { bytes, limit, .. }) => {
+                prop_assert_eq!(Some(limit), options.memory);
+                // Only what is not to be cut, or the sum of all, can be too much.
+                prop_assert!(options.split != Split::Both || bytes > 0);
+                return Ok(());
+            }
+            Err(PlanError::Parts { table, .. }) => {
+                let asked = |(at, forced): (&usize, &Forced)| {
+                    tables[*at].name == table && matches!(forced, Forced::Columns(_) | Forced::Rows(_))
+                };
+                prop_assert!(options.forced.iter().any(asked));
+                return Ok(());
+            }
+            Err(error) => panic!("{error}"),
+        };
+        for (number, table) in tables.iter().enumerate() {
+            let parts: Vec<&Part> = plan.parts().iter().filter(|part| part.table == number).collect();
+            if plan.replicated().contains(&number) {
+                prop_assert!(parts.is_empty());
+                continue;
+            }
+            let values: u128 =
+                parts.iter().map(|part| u128::from(part.rows.end - part.rows.start) * part.columns.len() as u128).sum();
+            prop_assert_eq!(values, u128::from(table.rows) * table.dim as u128);
+            let lookups: f64 = parts.iter().filter(|part| part.columns.start == 0).map(|part| part.lookups_per_sample).sum();
+            prop_assert!((lookups - table.lookups_per_sample).abs() < 1e-6 * (1.0 + lookups), "{} {}", lookups, plan);
+            match options.forced.get(&number) {
+                Some(Forced::Rank(rank)) => prop_assert_eq!(plan.rank_of(number), Some(*rank)),
+                Some(Forced::Whole) => prop_assert!(plan.rank_of(number).is_some()),
+                Some(Forced::Columns(count) | Forced::Rows(count)) => prop_assert_eq!(parts.len(), *count),
+                _ => {}
+            }
+            if options.split == Split::Never && !options.forced.contains_key(&number) && options.memory.is_none() {
+                prop_assert!(plan.rank_of(number).is_some());
+            }
+        }
+        for rank in 0..ranks {
+            // A byte a part for rounding.
+            let room = options.memory.map_or(u64::MAX, |memory| memory + plan.parts().len() as u64);
+            prop_assert!(plan.bytes_of(rank) <= room, "{}", plan);
+        }
+        let read: Plan = serde_json::from_str(&serde_json::to_string(&plan).unwrap()).unwrap();
+        prop_assert_eq!(read.parts().len(), plan.parts().len());
+        // Decimal digits need not be the nearest number.
+        prop_assert!((read.cost_imbalance() - plan.cost_imbalance()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn cutting_never_makes_the_largest_cost_larger(tables in tables(1..10), ranks in 1..6usize) {
+        let whole = largest_cost(&Plan::table_wise(&tables, ranks).unwrap());
+        for split in [Split::Columns, Split::Rows, Split::Both] {
+            let cut = Plan::make(&tables, ranks, &PlanOptions { split, ..PlanOptions::default() }).unwrap();
+            prop_assert!(largest_cost(&cut) <= whole * (1.0 + 1e-9));
+        }
+    }
+
     #[test]
     fn every_table_lies_on_exactly_one_rank(tables in tables(0..40), ranks in 1..50usize) {
         let plan = Plan::table_wise(&tables, ranks).unwrap();
@@ -47,9 +131,9 @@ proptest! {
             let held = plan.tables_of(rank);
             prop_assert!(held.is_sorted());
             held.iter().for_each(|&table| seen[table] += 1);
-            prop_assert!(held.iter().all(|&table| plan.rank_of(table) == rank));
+            prop_assert!(held.iter().all(|&table| plan.rank_of(table) == Some(rank)));
             prop_assert_eq!(plan.bytes_of(rank), held.iter().map(|&table| tables[table].bytes()).sum::<u64>());
-            let cost = held.iter().map(|&table| tables[table].nanoseconds()).sum::<f64>();
+            let cost = held.iter().map(|&table| nanoseconds(&tables[table])).sum::<f64>();
             prop_assert!((plan.cost_of(rank) - cost).abs() <= 1e-9 * cost);
         }
         prop_assert!(seen.iter().all(|&times| times == 1));
@@ -73,9 +157,9 @@ proptest! {
         let heaviest = (0..ranks).filter(|&rank| plan.bytes_of(rank) == bytes).collect::<Vec<_>>();
         // With several heaviest ranks one move cannot lower the largest.
         if let [heavy] = heaviest[..] {
-            for &moved in plan.tables_of(heavy) {
+            for moved in plan.tables_of(heavy) {
                 for to in (0..ranks).filter(|&to| to != heavy) {
-                    let placement = (0..tables.len()).map(|at| if at == moved { to } else { plan.rank_of(at) }).collect();
+                    let placement = (0..tables.len()).map(|at| if at == moved { to } else { plan.rank_of(at).unwrap() }).collect();
                     let other = Plan::placed(&tables, ranks, placement).unwrap();
                     let dearer = other.cost_of(heavy).max(other.cost_of(to));
                     // A gain of less than a thousandth is not sought, and costs are compared with room for rounding.
@@ -121,7 +205,7 @@ fn memory_is_evened_out_within_the_largest_cost() {
     ];
     let plan = Plan::table_wise(&tables, 3).unwrap();
     assert_ne!(plan.rank_of(2), plan.rank_of(3), "{plan}");
-    assert_eq!(plan.tables_of(plan.rank_of(0)), [0], "{plan}");
+    assert_eq!(plan.tables_of(plan.rank_of(0).unwrap()), [0], "{plan}");
 }
 
 #[test]
@@ -155,8 +239,64 @@ fn a_placement_by_hand_is_checked_also_when_it_is_read_from_a_file() {
     assert_eq!(Plan::placed(&tables, 2, vec![0]).unwrap_err(), PlanError::Placements { tables: 2, placed: 1 });
     let json = serde_json::to_string(&Plan::placed(&tables, 2, vec![1, 1]).unwrap()).unwrap();
     assert_eq!(serde_json::from_str::<Plan>(&json).unwrap().tables_of(1), [0, 1]);
-    let error = serde_json::from_str::<Plan>(&json.replace("[1,1]", "[1,7]")).unwrap_err();
+    let error =
+        serde_json::from_str::<Plan>(&json.replace("\"table\":1,\"rank\":1", "\"table\":1,\"rank\":7")).unwrap_err();
     assert!(error.to_string().contains("table b is placed on rank 7 of 2 ranks"), "{error}");
+}
+
+#[test]
+fn parts_that_are_not_the_table_are_refused() {
+    let tables = [table("a", 10, 64, 1.0)];
+    let part = |rows, columns| Part { table: 0, rank: 0, rows, columns, lookups_per_sample: 1.0 };
+    let made = |parts, replicated, hot: &[(usize, Vec<u64>)]| {
+        Plan::with_parts(CostModel::default(), &tables, 2, parts, replicated, hot.iter().cloned().collect())
+    };
+    let refused = |parts| made(parts, vec![], &[]).unwrap_err().to_string();
+    assert!(made(vec![part(0..4, 0..16), part(4..10, 0..16)], vec![], &[]).is_ok());
+    assert!(made(vec![part(0..10, 0..2), part(0..4, 2..16), part(4..10, 2..16)], vec![], &[]).is_ok());
+    assert_eq!(refused(vec![]), "table a: the parts have 0 of 16 columns");
+    assert_eq!(refused(vec![part(0..4, 0..16)]), "table a: the parts have 4 of 10 rows");
+    assert_eq!(
+        refused(vec![part(0..10, 0..8), part(0..10, 9..16)]),
+        "table a: columns 9..16 come where column 8 should"
+    );
+    assert_eq!(refused(vec![part(0..5, 0..16), part(4..10, 0..16)]), "table a: rows 4..10 come where row 5 should");
+    assert_eq!(refused(vec![part(0..10, 0..17)]), "table a: the parts have 17 of 16 columns");
+    let whole = || vec![part(0..10, 0..16)];
+    assert!(made(whole(), vec![0], &[]).unwrap_err().to_string().contains("replicated, and placed as well"));
+    assert!(made(whole(), vec![], &[(0, vec![10])]).unwrap_err().to_string().contains("hot row 10 of 10 rows"));
+    assert_eq!(made(whole(), vec![], &[(0, vec![7, 3, 7])]).unwrap().hot_rows(0), [3, 7]);
+    let rows = vec![part(0..5, 0..16), part(5..10, 0..16)];
+    assert!(made(rows, vec![], &[(0, vec![1])]).unwrap_err().to_string().contains("not whole on one rank"));
+    assert_eq!(made(vec![], vec![1], &[]).unwrap_err(), PlanError::NoSuchTable { table: 1, tables: 1 });
+    let fixed = [TableCost { cuts: Cuts::Columns, ..tables[0].clone() }];
+    let rows = vec![part(0..5, 0..16), part(5..10, 0..16)];
+    let error = Plan::with_parts(CostModel::default(), &fixed, 1, rows, vec![], [].into()).unwrap_err();
+    assert_eq!(error.to_string(), "table a: cannot be cut by rows");
+}
+
+#[test]
+fn a_table_that_outweighs_all_others_is_cut_where_its_lookups_are() {
+    let mut big = TableCost { row_load: vec![0.7, 0.1, 0.1, 0.1], ..TableCost::new("big", 4000, 16, 64) };
+    big.lookups_per_sample = 20.0;
+    let tables = [big, table("small", 10, 64, 1.0)];
+    let options = PlanOptions { split: Split::Rows, ..PlanOptions::default() };
+    let plan = Plan::make(&tables, 4, &options).unwrap();
+    assert!(plan.cost_imbalance() < 1.1, "{plan}");
+    // 70 % of the lookups go to the first quarter of the rows.
+    let first = &plan.parts()[0];
+    assert!(first.rows.end < 1000 && first.lookups_per_sample > 3.0, "{plan}");
+    // 32 columns or more can be cut without another sum.
+    let wide = [TableCost::new("wide", 4000, 64, 256).lookups(20.0), table("small", 10, 64, 1.0)];
+    let plan = Plan::make(&wide, 2, &PlanOptions::default()).unwrap();
+    assert!(plan.to_string().contains("wide columns 0..32"), "{plan}");
+}
+
+#[test]
+fn measured_times_come_before_reckoned_ones() {
+    let measured = |name, ns| TableCost { measured_ns: Some(ns), ..TableCost::new(name, 1000, 16, 64) };
+    let plan = Plan::table_wise(&[measured("a", 5.0), measured("b", 1.0), measured("c", 4.0)], 2).unwrap();
+    assert_eq!((plan.cost_of(0), plan.cost_of(1)), (5.0, 5.0), "{plan}");
 }
 
 #[test]

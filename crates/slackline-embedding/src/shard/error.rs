@@ -50,6 +50,16 @@ pub enum ShardError {
         /// The name asked for.
         table: String,
     },
+    /// The table has no such part.
+    #[error("{}: table {table} cannot be cut to {what}", file.display())]
+    NoPart {
+        /// The shard.
+        file: PathBuf,
+        /// The table.
+        table: String,
+        /// What was asked for.
+        what: String,
+    },
     /// A table that cannot be written: the name is taken or reserved, or the shape is impossible.
     #[error("{}: table {table} cannot be written: {why}", file.display())]
     Spec {

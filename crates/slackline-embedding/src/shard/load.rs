@@ -1,14 +1,16 @@
 //! From a shard to a table that can be looked up: in the file's mapping, or in memory of our own.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
 use super::error::{ShardDefect, ShardError};
+use super::header::ShardTable;
 use super::reader::{CHUNK, Shard, Verify};
-use crate::{EmbeddingTable, HeapTable};
+use crate::{EmbeddingTable, HeapTable, Rows};
 
 /// Where the rows of a table are when it is ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,13 +61,47 @@ impl Shard {
     /// Those of [`verify`](Shard::verify), if that is asked for; [`ShardError::Io`] where memory is short; and
     /// [`ShardDefect::Short`] within [`ShardError::Corrupt`] if the file was cut short since the shard was opened.
     pub fn load(&self, name: &str, how: Load, verify: Verify) -> Result<Arc<dyn EmbeddingTable>, ShardError> {
-        if how == Load::Copied {
-            return Ok(Arc::new(self.copy(name, verify)?));
+        let meta = self.find(name)?;
+        let (rows, columns) = (0..meta.rows, 0..meta.dim);
+        self.load_part(name, rows, columns, how, verify)
+    }
+
+    /// Some rows and columns of one table, ready in the way asked for: a table of its own, whose rows count from 0. A run
+    /// of columns is always copied, since rows that lie apart would waste the cache.
+    ///
+    /// Cost: as [`load`](Shard::load), of the rows asked for; to verify them means to read the whole table.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`load`](Shard::load); [`ShardError::NoPart`] if the table has no such rows or columns, or they would begin
+    /// within a byte.
+    pub fn load_part(
+        &self,
+        name: &str,
+        rows: Range<u64>,
+        columns: Range<usize>,
+        how: Load,
+        verify: Verify,
+    ) -> Result<Arc<dyn EmbeddingTable>, ShardError> {
+        let meta = self.find(name)?;
+        let whole_columns = columns == (0..meta.dim);
+        let bytes_cut = meta.row_format.row_bytes(2) - meta.row_format.row_bytes(0) == 1
+            && (columns.start % 2 == 1 || (columns.end % 2 == 1 && columns.end != meta.dim));
+        if rows.start > rows.end || rows.end > meta.rows || columns.is_empty() || columns.end > meta.dim || bytes_cut {
+            let what = format!("rows {rows:?} and columns {columns:?} of {} by {}", meta.rows, meta.dim);
+            return Err(ShardError::NoPart { file: self.path().to_owned(), table: name.to_owned(), what });
         }
-        if verify == Verify::Checksums {
+        let whole = whole_columns && rows == (0..meta.rows);
+        if verify == Verify::Checksums && !(whole && how == Load::Copied) {
             self.verify(name)?;
         }
-        let table = self.table(name)?;
+        if !whole_columns {
+            return Ok(Arc::new(self.copy_columns(meta, rows, columns)?));
+        }
+        if how == Load::Copied {
+            return Ok(Arc::new(self.copy(meta, rows, if whole { verify } else { Verify::HeaderOnly })?));
+        }
+        let table = self.table(name)?.run(rows);
         if how == Load::Prefaulted {
             let meta = table.meta();
             let populated = self.mapping().populate(meta.offset as usize, meta.bytes as usize);
@@ -75,11 +111,11 @@ impl Shard {
     }
 
     /// Reads through the file and not through the mapping, so that a file that was cut short is an error.
-    fn copy(&self, name: &str, verify: Verify) -> Result<HeapTable, ShardError> {
-        let meta = self.find(name)?;
+    fn copy(&self, meta: &ShardTable, rows: Range<u64>, verify: Verify) -> Result<HeapTable, ShardError> {
         let mut hash = Xxh3::new();
-        let table = HeapTable::read(meta.table.clone(), meta.dim, meta.row_format, meta.rows as usize, |bytes| {
-            let mut at = meta.offset;
+        let count = (rows.end - rows.start) as usize;
+        let table = HeapTable::read(meta.table.clone(), meta.dim, meta.row_format, count, |bytes| {
+            let mut at = meta.offset + rows.start * meta.row_format.row_bytes(meta.dim) as u64;
             for chunk in bytes.chunks_mut(CHUNK) {
                 self.read_at(chunk, at)?;
                 at += chunk.len() as u64;
@@ -92,9 +128,34 @@ impl Shard {
         let table = table.map_err(|error| self.unreadable(meta, error))?;
         let (expected, found) = (meta.xxh3, hash.digest());
         if verify == Verify::Checksums && found != expected {
-            let defect = ShardDefect::Checksum { table: name.to_owned(), expected, found };
+            let defect = ShardDefect::Checksum { table: meta.tensor.clone(), expected, found };
             return Err(ShardError::corrupt(self.path())(defect));
         }
         Ok(table)
+    }
+
+    fn copy_columns(
+        &self,
+        meta: &ShardTable,
+        rows: Range<u64>,
+        columns: Range<usize>,
+    ) -> Result<HeapTable, ShardError> {
+        let row_bytes = meta.row_format.row_bytes(meta.dim);
+        let (count, width) = ((rows.end - rows.start) as usize, meta.row_format.row_bytes(columns.len()));
+        let at_once = (CHUNK / row_bytes).max(1);
+        let (mut whole, mut cut) = (vec![0; at_once.min(count) * row_bytes], Vec::new());
+        let table = HeapTable::read(meta.table.clone(), columns.len(), meta.row_format, count, |bytes| {
+            let mut at = meta.offset + rows.start * row_bytes as u64;
+            for out in bytes.chunks_mut(at_once * width) {
+                let whole = &mut whole[..out.len() / width * row_bytes];
+                self.read_at(whole, at)?;
+                at += whole.len() as u64;
+                cut.clear();
+                Rows::new(meta.row_format, meta.dim, whole).write_columns(columns.clone(), &mut cut);
+                out.copy_from_slice(&cut);
+            }
+            Ok(())
+        });
+        table.map_err(|error| self.unreadable(meta, error))
     }
 }

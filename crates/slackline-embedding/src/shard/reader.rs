@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -188,6 +189,20 @@ impl MappedTable {
     pub fn row_bytes(&self) -> &[u8] {
         let start = self.meta.offset as usize;
         &self.map.bytes()[start..start + self.meta.bytes as usize]
+    }
+
+    /// Some of its rows, as a table whose rows count from 0.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many rows.
+    pub fn run(self, rows: Range<u64>) -> Self {
+        assert!(rows.start <= rows.end && rows.end <= self.meta.rows, "rows {rows:?} of {}", self.meta.rows);
+        let row_bytes = self.meta.row_format.row_bytes(self.meta.dim) as u64;
+        let (first_row, offset) = (self.meta.first_row + rows.start, self.meta.offset + rows.start * row_bytes);
+        let count = rows.end - rows.start;
+        let meta = ShardTable { first_row, offset, rows: count, bytes: count * row_bytes, ..self.meta };
+        MappedTable { meta, ..self }
     }
 
     /// All rows.

@@ -1,0 +1,74 @@
+//! Placements that cannot be made.
+
+/// A placement that cannot be made.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// There is no rank to place tables on.
+    #[error("a plan for 0 ranks")]
+    NoRanks,
+    /// A number of lookups, or a measured time, that is negative, not a number, or too large to add up.
+    #[error("table {table}: {lookups} lookups per sample")]
+    Lookups {
+        /// The table.
+        table: String,
+        /// The number given.
+        lookups: f64,
+    },
+    /// The tables are larger than any memory.
+    #[error("table {table}: {rows} rows of {row_bytes} bytes, with the tables before it, are more than can be counted")]
+    TooLarge {
+        /// The table at which the sum overflows.
+        table: String,
+        /// Its rows.
+        rows: u64,
+        /// The bytes of each.
+        row_bytes: u64,
+    },
+    /// A table was placed on a rank that does not exist.
+    #[error("table {table} is placed on rank {rank} of {ranks} ranks")]
+    NoSuchRank {
+        /// The table.
+        table: String,
+        /// The rank given.
+        rank: usize,
+        /// The number of ranks.
+        ranks: usize,
+    },
+    /// A part, a replica or hot rows of a table that does not exist.
+    #[error("table number {table} is placed, but there are {tables}")]
+    NoSuchTable {
+        /// The number given.
+        table: usize,
+        /// The tables.
+        tables: usize,
+    },
+    /// There is not one rank for each table.
+    #[error("{placed} placements for {tables} tables")]
+    Placements {
+        /// The tables.
+        tables: usize,
+        /// The placements.
+        placed: usize,
+    },
+    /// The parts of a table are not the table, each value once.
+    #[error("table {table}: {why}")]
+    Parts {
+        /// The table.
+        table: String,
+        /// What is missing, twice, or cannot be.
+        why: String,
+    },
+    /// No rank has room for a table, or what can be cut of it.
+    #[error("table {table}: {bytes} bytes fit into no rank's memory: of {limit} bytes a rank, {room} are left at most")]
+    Memory {
+        /// The table.
+        table: String,
+        /// The bytes to be placed.
+        bytes: u64,
+        /// What a rank may hold.
+        limit: u64,
+        /// What is left where most is left.
+        room: u64,
+    },
+}
