@@ -1,9 +1,13 @@
 //! The shape of a model, by the argument names of the reference DLRM.
 
 mod parse;
+mod tables;
+
+use slackline_embedding::compressed::Combine;
 
 use crate::{DlrmError, Result};
 pub use parse::ParsedConfig;
+pub use tables::{Compression, MixedDimensions, QuotientRemainder, TableKind};
 
 /// How the bottom output and the pooled vectors of a sample become the input of the top MLP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,13 +52,19 @@ pub struct Arguments {
     pub sigmoid_top: Option<i64>,
     /// Predictions are clamped to `[t, 1 - t]` when `0 < t < 1`; any other value leaves them alone.
     pub loss_threshold: f64,
+    /// Which tables are compressed, and how.
+    pub compression: Compression,
 }
 
 /// The shape of one DLRM, checked: all its numbers agree with each other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     dim: usize,
+    /// `arch_sparse_feature_size`: half of `dim` where two vectors are concatenated.
+    given_dim: usize,
     rows: Vec<usize>,
+    compression: Compression,
+    kinds: Vec<TableKind>,
     bottom: Vec<usize>,
     top: Vec<usize>,
     /// The widths of the top MLP as they were given.
@@ -84,11 +94,15 @@ impl ModelConfig {
     ///
     /// [`DlrmError::Argument`] for the first argument that is empty, zero, too large, or at odds with another.
     pub fn new(arguments: Arguments) -> Result<Self> {
-        let Arguments { sparse_feature_size: dim, embedding_size: rows, mlp_bot: bottom, mlp_top: given_top, .. } =
+        let Arguments { sparse_feature_size, embedding_size: rows, mlp_bot: bottom, mlp_top: given_top, .. } =
             arguments;
-        if dim == 0 {
+        if sparse_feature_size == 0 {
             return Err(wrong("arch_sparse_feature_size", "must be at least 1".into()));
         }
+        let compression = arguments.compression;
+        let doubles =
+            matches!(compression.quotient_remainder, Some(QuotientRemainder { operation: Combine::Concatenate, .. }));
+        let dim = if doubles { sparse_feature_size.saturating_mul(2) } else { sparse_feature_size };
         if rows.is_empty() {
             return Err(wrong("arch_embedding_size", "names no table".into()));
         }
@@ -106,10 +120,12 @@ impl ModelConfig {
         }
         let last = bottom[bottom.len() - 1];
         if last != dim {
+            let twice = if doubles { "twice " } else { "" };
             let problem =
-                format!("its last width is {last}, but arch_sparse_feature_size is {dim}; they must be equal");
+                format!("its last width is {last}, but {twice}arch_sparse_feature_size is {dim}; they must be equal");
             return Err(wrong("arch_mlp_bot", problem));
         }
+        let kinds = compression.kinds(&rows, sparse_feature_size, dim)?;
         let op = arguments.interaction_op;
         let itself = arguments.interaction_itself;
         let width = interaction_width(op, itself, dim, rows.len())
@@ -125,7 +141,10 @@ impl ModelConfig {
         }
         Ok(Self {
             dim,
+            given_dim: sparse_feature_size,
             rows,
+            compression,
+            kinds,
             bottom,
             top,
             given_top,
@@ -138,7 +157,7 @@ impl ModelConfig {
         })
     }
 
-    /// Width of every embedding row and of the bottom MLP's output.
+    /// Width of every pooled vector and of the bottom MLP's output.
     pub fn dim(&self) -> usize {
         self.dim
     }
@@ -148,9 +167,26 @@ impl ModelConfig {
         self.rows.len()
     }
 
-    /// Rows of each table.
+    /// Rows of each table: those that can be looked up, of which a compressed one holds fewer.
     pub fn rows(&self) -> &[usize] {
         &self.rows
+    }
+
+    /// How a table is held.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such table.
+    pub fn kind(&self, table: usize) -> TableKind {
+        self.kinds[table]
+    }
+
+    /// The columns of a table's stored rows: those of each of the two, for quotients and remainders.
+    pub(crate) fn stored_columns(&self, table: usize) -> usize {
+        match self.kinds[table] {
+            TableKind::MixedDimension { columns } => columns,
+            _ => self.given_dim,
+        }
     }
 
     /// Dense features of a sample.
@@ -223,6 +259,24 @@ impl ModelConfig {
             self.sigmoid_top = top_sigmoid(self.asked_sigmoid_top, &other)?;
             self.top = other;
         }
+        Ok(())
+    }
+}
+
+impl ModelConfig {
+    /// Takes the columns of mixed-dimension tables from a checkpoint: `columns` of a table's narrow rows, by its number.
+    ///
+    /// # Errors
+    ///
+    /// [`DlrmError::Argument`] if some are more than [`dim`](Self::dim).
+    pub fn settle_columns(&mut self, columns: impl Fn(usize) -> Option<usize>) -> Result<()> {
+        let Some(md) = &mut self.compression.mixed_dimensions else { return Ok(()) };
+        let known = |(table, kind): (usize, &TableKind)| match kind {
+            TableKind::MixedDimension { columns: reckoned } => columns(table).unwrap_or(*reckoned),
+            _ => self.dim,
+        };
+        md.dims = Some(self.kinds.iter().enumerate().map(known).collect());
+        self.kinds = self.compression.kinds(&self.rows, self.given_dim, self.dim)?;
         Ok(())
     }
 }

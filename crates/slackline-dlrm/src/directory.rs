@@ -12,6 +12,7 @@ mod dense_file;
 mod import;
 mod rows;
 mod synthetic;
+mod tables;
 mod tensors;
 mod write;
 
@@ -20,10 +21,9 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use slackline_embedding::{EmbeddingTable, Load, Shard, ShardTable, TableCost, Verify};
+use slackline_embedding::{Shard, ShardTable, Verify};
 
 use crate::{DenseModel, DirectoryDefect, DlrmError, ModelConfig, Result};
 pub use convert::convert;
@@ -31,7 +31,7 @@ use dense_file::DenseFile;
 pub use import::{ImportOptions, ImportReport, import};
 pub use rows::{RowChoice, RowLoss};
 pub use synthetic::write_synthetic;
-use tensors::{TensorSpec, assemble, dense_tensors, table_tensor};
+use tensors::{TensorSpec, all_table_tensors, assemble, dense_tensors};
 pub use write::{Progress, Written};
 
 /// The version of the model directory's format that is written and read.
@@ -50,8 +50,8 @@ pub struct ModelDirectory {
     path: PathBuf,
     config: ModelConfig,
     written_by: String,
-    /// Each table's shard, by table number.
-    tables: Vec<Shard>,
+    /// The tensors of all tables, in order, each with its shard.
+    tables: Vec<(TensorSpec, Shard)>,
     /// The dense tensors in order, each with the number of its file.
     dense: Vec<(TensorSpec, usize)>,
     dense_files: Vec<DenseFile>,
@@ -67,7 +67,7 @@ pub struct Summary {
     pub config: ModelConfig,
     /// The version of the program that wrote it.
     pub written_by: String,
-    /// Each table as its shard describes it.
+    /// Each table as its shard describes it; a compressed one may be two.
     pub tables: Vec<ShardTable>,
     /// Bytes of all tables.
     pub table_bytes: u64,
@@ -110,8 +110,7 @@ impl ModelDirectory {
 
         let mut shards = BTreeMap::<&str, Shard>::new();
         let mut tables = Vec::with_capacity(config.tables());
-        for number in 0..config.tables() {
-            let tensor = table_tensor(&config, number);
+        for tensor in all_table_tensors(&config) {
             let name = file_of(&tensor)?.as_str();
             let shard = match shards.get(name) {
                 Some(shard) => shard.clone(),
@@ -119,7 +118,7 @@ impl ModelDirectory {
             };
             check_table(&shard, &tensor)?;
             shards.insert(name, shard.clone());
-            tables.push(shard);
+            tables.push((tensor, shard));
         }
 
         let mut opened = BTreeMap::<&str, usize>::new();
@@ -151,19 +150,6 @@ impl ModelDirectory {
         &self.config
     }
 
-    /// What the planner has to know of each table, with one lookup a sample; whoever knows better changes
-    /// `lookups_per_sample`.
-    pub fn tables(&self) -> Vec<TableCost> {
-        let cost = |table: &ShardTable| TableCost {
-            name: table.table.clone(),
-            rows: table.rows,
-            dim: table.dim,
-            row_bytes: table.row_format.row_bytes(table.dim) as u64,
-            lookups_per_sample: 1.0,
-        };
-        self.shard_tables().map(cost).collect()
-    }
-
     /// Reads both MLPs and checks their checksums.
     ///
     /// # Errors
@@ -173,24 +159,6 @@ impl ModelDirectory {
         let values = self.dense.iter().map(|(tensor, file)| self.dense_files[*file].read(tensor));
         let values = values.collect::<Result<Vec<_>>>()?;
         DenseModel::new(self.config.clone(), assemble(&self.config, values))
-    }
-
-    /// Some of the tables, by number, in the order asked for, ready in the way asked for.
-    ///
-    /// With [`Verify::Checksums`] each of them is read once and compared with its checksum; with [`Verify::HeaderOnly`]
-    /// and [`Load::Mapped`] nothing is read, and rows come from the disk when they are first looked up.
-    ///
-    /// # Errors
-    ///
-    /// [`DlrmError::NoSuchTable`]; [`DlrmError::Shard`] for an altered table, a disk that fails, or too little memory.
-    pub fn load_tables(&self, tables: &[usize], how: Load, verify: Verify) -> Result<Vec<Arc<dyn EmbeddingTable>>> {
-        let load = |&table: &usize| {
-            let Some(shard) = self.tables.get(table) else {
-                return Err(DlrmError::NoSuchTable { table, tables: self.tables.len() });
-            };
-            Ok(shard.load(&table_tensor(&self.config, table).name, how, verify)?)
-        };
-        tables.iter().map(load).collect()
     }
 
     /// Reads everything and compares it with its checksums, telling how far it has come.
@@ -207,12 +175,11 @@ impl ModelDirectory {
             done += tensor.bytes();
             progress(Progress { tensor: &tensor.name, done, total });
         }
-        for (number, shard) in self.tables.iter().enumerate() {
-            let tensor = table_tensor(&self.config, number).name;
+        for (TensorSpec { name: tensor, .. }, shard) in &self.tables {
             let mut of_table = 0;
-            shard.verify_with(&tensor, &mut |bytes| {
+            shard.verify_with(tensor, &mut |bytes| {
                 of_table = bytes;
-                progress(Progress { tensor: &tensor, done: done + bytes, total });
+                progress(Progress { tensor, done: done + bytes, total });
             })?;
             done += of_table;
         }
@@ -233,16 +200,18 @@ impl ModelDirectory {
     }
 
     /// The shard of a table's tensor.
-    fn shard_of(&self, tensor: &TensorSpec) -> &Shard {
-        let number = (0..self.tables.len()).find(|number| table_tensor(&self.config, *number).name == tensor.name);
-        &self.tables[number.expect("a table of the configuration")]
+    fn shard_of(&self, tensor: &str) -> &Shard {
+        let found = self.tables.iter().find(|(spec, _)| spec.name == tensor);
+        &found.expect("a tensor of the configuration").1
+    }
+
+    fn shard_table(&self, tensor: &str) -> &ShardTable {
+        let mut tables = self.shard_of(tensor).tables().iter();
+        tables.find(|table| table.tensor == tensor).expect("found when the directory was opened")
     }
 
     fn shard_tables(&self) -> impl Iterator<Item = &ShardTable> {
-        self.tables.iter().enumerate().map(|(number, shard)| {
-            let name = table_tensor(&self.config, number).name;
-            shard.tables().iter().find(|table| table.tensor == name).expect("found when the directory was opened")
-        })
+        self.tables.iter().map(|(tensor, _)| self.shard_table(&tensor.name))
     }
 }
 
@@ -256,7 +225,7 @@ impl fmt::Display for Summary {
         writeln!(f, "top MLP       {:?}", config.top())?;
         writeln!(f, "dense values  {}", self.dense_values)?;
         let rows: u64 = self.tables.iter().map(|table| table.rows).sum();
-        let (tables, dim, bytes) = (self.tables.len(), config.dim(), self.table_bytes);
+        let (tables, dim, bytes) = (config.tables(), config.dim(), self.table_bytes);
         write!(f, "tables        {tables} of {dim} columns, {rows} rows, {bytes} bytes")?;
         for table in &self.tables {
             write!(f, "\n  {:<20} {:>12} rows  {}  {} bytes", table.table, table.rows, table.row_format, table.bytes)?;

@@ -2,12 +2,18 @@
 //!
 //! The input is replicated: every rank sees the whole batch. Rank `p` pools its own tables for all samples, straight into
 //! the messages to the ranks that own the samples, and runs the dense part for its own samples when all ranks' pooled
-//! vectors have come. The message from `p` to `q` holds, for each table of `p` in ascending order, the pooled vectors
-//! `[samples of q, dim]`, and nothing else.
+//! vectors have come. The message from `p` to `q` holds, for each part of `p` in the plan's order, the pooled vectors
+//! `[samples of q, columns]`, and nothing else: those of a run of rows are sums of fewer rows, and where every rank has
+//! copies of a table's hot rows, samples that need no others are left out, since `q` pools them by itself. So it does with
+//! tables that every rank holds.
 //!
 //! Nothing here waits but the collective, and predictions stay on the rank that made them. The dense part and the pooling
 //! are those of the [local pass](crate::LocalModel), so predictions are the same to the bit whatever the number of ranks,
-//! the plan, the lag, the delivery and the transport.
+//! the plan, the lag, the delivery and the transport. Only a table that is cut by rows has its sums made in another order:
+//! within the runs, then over them, the same for any lag, delivery and transport.
+
+mod assemble;
+mod layout;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,10 +21,40 @@ use std::sync::Arc;
 
 use slackline_collective::{Complete, Endpoint, Exchange};
 use slackline_data::Batch;
-use slackline_embedding::{Bags, EmbeddingTable, Plan, PoolJob, Pooling, pool_all};
+use slackline_embedding::{BagBuffer, Bags, EmbeddingTable, HotRows, Part, Plan, PoolJob, Pooling, pool_all};
 
-use crate::pooled::{bags, check_batch, check_table, output_in, read_pooled, write_pooled};
+use crate::pooled::{bags, check_batch, check_part, output_in, pool_rounded, write_pooled};
 use crate::{DenseModel, DenseScratch, DlrmError, ModelConfig, Result, Wire};
+use assemble::Assembly;
+use layout::{Counts, message_bytes};
+pub use layout::{largest_message, samples_of};
+
+/// What one rank holds of a plan's tables.
+#[derive(Clone, Debug, Default)]
+pub struct RankTables {
+    /// The rank's parts, in the order of [`Plan::parts_of`].
+    pub parts: Vec<Arc<dyn EmbeddingTable>>,
+    /// The replicated tables, in the order of [`Plan::replicated`].
+    pub replicated: Vec<Arc<dyn EmbeddingTable>>,
+    /// Copies of hot rows, of each table that has some in the plan, by ascending number.
+    pub hot: Vec<Arc<HotRows>>,
+}
+
+impl From<Vec<Arc<dyn EmbeddingTable>>> for RankTables {
+    /// Nothing but parts.
+    fn from(parts: Vec<Arc<dyn EmbeddingTable>>) -> Self {
+        RankTables { parts, ..RankTables::default() }
+    }
+}
+
+/// What a rank sent, or did not have to send, to other ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes of pooled vectors that went to other ranks.
+    pub sent: u64,
+    /// Bytes that would have gone as well, if other ranks had no copies of hot rows.
+    pub saved: u64,
+}
 
 /// One rank's part of a model that is spread over many ranks.
 ///
@@ -58,17 +94,23 @@ use crate::{DenseModel, DenseScratch, DlrmError, ModelConfig, Result, Wire};
 #[derive(Debug)]
 pub struct DistributedModel {
     dense: DenseModel,
-    /// The tables of this rank with their numbers, ascending.
-    tables: Vec<(usize, Arc<dyn EmbeddingTable>)>,
+    /// The parts of this rank, in the plan's order.
+    parts: Vec<(Part, Arc<dyn EmbeddingTable>)>,
+    replicated: Vec<(usize, Arc<dyn EmbeddingTable>)>,
+    hot: Vec<(usize, Arc<HotRows>)>,
     plan: Plan,
     rank: usize,
     wire: Wire,
     /// What pools the tables beside this thread.
     threads: Option<Arc<rayon::ThreadPool>>,
+    /// Lookups that are not a table's as they came, one a part.
+    buffers: Vec<BagBuffer>,
+    traffic: Traffic,
     /// Batches that are pooled and not answered, oldest first.
     pending: VecDeque<Pending>,
     /// Entries that are answered, for their buffers.
     spare: Vec<Pending>,
+    assembly: Assembly,
     scratch: DenseScratch,
     send_sizes: Vec<usize>,
     receive_sizes: Vec<usize>,
@@ -95,39 +137,64 @@ struct Pending {
     /// The bottom output, once it is computed.
     bottom: Vec<f32>,
     has_bottom: bool,
+    /// Vectors of this rank's samples from replicated tables, in order.
+    replicated: Vec<Vec<f32>>,
+    /// The same from hot rows: which samples, and their vectors.
+    hot: Vec<(Vec<bool>, Vec<f32>)>,
+    /// Which samples of the batch come from elsewhere.
+    counts: Counts,
 }
 
 impl DistributedModel {
-    /// This rank's part: `tables` are the tables `plan.tables_of(rank)`, in that order.
+    /// This rank's part: `tables` are what the plan says for this rank.
     ///
     /// # Errors
     ///
     /// [`DlrmError::NoSuchRank`], [`DlrmError::Tables`] or [`DlrmError::TableShape`] if plan, tables and configuration don't
     /// belong together.
-    pub fn new(dense: DenseModel, tables: Vec<Arc<dyn EmbeddingTable>>, plan: Plan, rank: usize) -> Result<Self> {
-        let config = dense.config();
+    pub fn new(dense: DenseModel, tables: impl Into<RankTables>, plan: Plan, rank: usize) -> Result<Self> {
+        let (config, tables) = (dense.config(), tables.into());
         if rank >= plan.ranks() {
             return Err(DlrmError::NoSuchRank { rank, ranks: plan.ranks() });
         }
-        let (expected, found) = (config.tables(), plan.tables().len());
-        if found != expected {
-            return Err(DlrmError::Tables { what: "the plan", expected, found });
+        let count = |what, expected, found| {
+            if found == expected { Ok(()) } else { Err(DlrmError::Tables { what, expected, found }) }
+        };
+        count("the plan", config.tables(), plan.tables().len())?;
+        count("this rank", plan.parts_of(rank).len(), tables.parts.len())?;
+        count("replicated", plan.replicated().len(), tables.replicated.len())?;
+        let hot: Vec<usize> = (0..config.tables()).filter(|table| !plan.hot_rows(*table).is_empty()).collect();
+        count("hot rows", hot.len(), tables.hot.len())?;
+        for (part, table) in plan.parts_of(rank).iter().zip(&tables.parts) {
+            check_part(config, part, table.as_ref())?;
         }
-        let numbers = plan.tables_of(rank);
-        if tables.len() != numbers.len() {
-            return Err(DlrmError::Tables { what: "this rank", expected: numbers.len(), found: tables.len() });
+        for (&number, table) in plan.replicated().iter().zip(&tables.replicated) {
+            crate::pooled::check_table(config, number, table.as_ref())?;
         }
-        for (&number, table) in numbers.iter().zip(&tables) {
-            check_table(config, number, table.as_ref())?;
+        for (&number, hot) in hot.iter().zip(&tables.hot) {
+            let copies = hot.table();
+            if hot.rows() != config.rows()[number] as u64
+                || copies.dim() != config.dim()
+                || copies.rows() != plan.hot_rows(number).len() as u64
+            {
+                let (expected_rows, expected_dim) = (plan.hot_rows(number).len(), config.dim());
+                let (name, rows, dim) = (copies.name().to_owned(), copies.rows(), copies.dim());
+                return Err(DlrmError::TableShape { number, name, rows, dim, expected_rows, expected_dim });
+            }
         }
-        let tables = numbers.iter().copied().zip(tables).collect();
+        let parts: Vec<_> = plan.parts_of(rank).iter().cloned().zip(tables.parts).collect();
         Ok(Self {
+            buffers: Vec::new(),
+            parts,
+            replicated: plan.replicated().iter().copied().zip(tables.replicated).collect(),
+            hot: hot.into_iter().zip(tables.hot).collect(),
+            assembly: Assembly::new(&plan),
             dense,
-            tables,
             plan,
             rank,
             wire: Wire::F32,
             threads: None,
+            traffic: Traffic::default(),
             pending: VecDeque::new(),
             spare: Vec::new(),
             scratch: DenseScratch::default(),
@@ -154,7 +221,7 @@ impl DistributedModel {
         self.dense.config()
     }
 
-    /// Which rank holds which table.
+    /// Which rank holds which parts.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -162,6 +229,11 @@ impl DistributedModel {
     /// Batches that were submitted and are not answered yet.
     pub fn pending(&self) -> usize {
         self.pending.len()
+    }
+
+    /// What was sent so far, and what was not.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
     }
 
     /// [`pool`](Self::pool), then [`bottom`](Self::bottom): all of this rank's work on a batch that needs no other rank.
@@ -176,11 +248,12 @@ impl DistributedModel {
         Ok(())
     }
 
-    /// Begins a round, pools this rank's tables for all samples into the messages, declares the sizes that are expected in
+    /// Begins a round, pools this rank's parts for all samples into the messages, declares the sizes that are expected in
     /// turn, and publishes. Keeps the dense features of this rank's samples, so that the batch may be reused.
     ///
     /// Cost: each row that is looked up is read once, each pooled vector written once, to where the transport sends it
-    /// from (the receiver's memory, if they share it).
+    /// from (the receiver's memory, if they share it). Lookups of a table that is cut by rows, or has hot rows, are copied
+    /// first, those of this rank's part.
     ///
     /// # Errors
     ///
@@ -190,33 +263,57 @@ impl DistributedModel {
     pub fn pool<E: Endpoint>(&mut self, exchange: &mut Exchange<'_, E>, batch: &Batch) -> Result<()> {
         let config = self.dense.config();
         check_batch(config, batch)?;
-        let bags = bags(config, batch, self.tables.iter().map(|(number, table)| (*number, table.as_ref())))?;
-        let (ranks, dim) = (self.plan.ranks(), config.dim());
+        let whole = |number: usize| (number, self.plan.tables()[number].name.as_str());
+        let of_parts = bags(config, batch, self.parts.iter().map(|(part, _)| whole(part.table)))?;
+        let of_replicated = bags(config, batch, self.replicated.iter().map(|(number, _)| whole(*number)))?;
+        let of_hot = bags(config, batch, self.hot.iter().map(|(number, _)| whole(*number)))?;
+        let ranks = self.plan.ranks();
         let own = samples_of(batch.samples, self.rank, ranks);
+
+        let mut pending = self.spare.pop().unwrap_or_default();
+        pending.counts.count(batch.samples, ranks, &self.hot, &of_hot);
+        let counts = &pending.counts;
         self.send_sizes.clear();
         self.receive_sizes.clear();
         for peer in 0..ranks {
-            let samples = samples_of(batch.samples, peer, ranks).len();
-            self.send_sizes.push(message_bytes(self.tables.len(), samples, dim, self.wire));
-            self.receive_sizes.push(message_bytes(self.plan.tables_of(peer).len(), own.len(), dim, self.wire));
+            self.send_sizes.push(message_bytes(&self.plan, self.rank, peer, counts, self.wire));
+            self.receive_sizes.push(message_bytes(&self.plan, peer, self.rank, counts, self.wire));
         }
+        let mut buffers = std::mem::take(&mut self.buffers);
+        // After a round that failed there are none.
+        buffers.resize_with(self.parts.len(), BagBuffer::default);
+        let looked_up: Vec<Bags<'_>> = self
+            .parts
+            .iter()
+            .zip(of_parts)
+            .zip(&mut buffers)
+            .map(|(((part, table), bags), buffer)| match counts.cold(part.table) {
+                Some(cold) => buffer.select(&bags, bags.rows(), |sample| cold[sample], Some),
+                None if part.rows == (0..bags.rows()) => bags,
+                None => buffer
+                    .map(&bags, table.rows(), |row| row.checked_sub(part.rows.start).filter(|row| *row < table.rows())),
+            })
+            .collect();
+
         let mut round = exchange.begin(&self.send_sizes)?;
         round.expect(&self.receive_sizes)?;
         let polls = round.needs_progress();
         let mut messages = round.messages_mut();
         let pooled = match &self.threads {
             Some(threads) => {
-                let jobs = self.jobs(&bags, batch.samples, messages.iter_mut().map(|message| &mut **message));
+                let jobs = self.jobs(&looked_up, counts, messages.iter_mut().map(|message| &mut **message));
                 jobs.map(|jobs| pool_all(threads, jobs)).transpose()?.is_some()
             }
             None => false,
         };
         // Table after table, so that the rows of one stay in the cache while it serves all ranks.
-        for (place, ((_, table), bags)) in self.tables.iter().zip(&bags).enumerate().filter(|_| !pooled) {
+        let mut places = vec![0; ranks];
+        for ((part, table), bags) in self.parts.iter().zip(&looked_up).filter(|_| !pooled) {
             for (peer, message) in messages.iter_mut().enumerate() {
-                let samples = samples_of(batch.samples, peer, ranks);
-                let bytes = message_bytes(1, samples.len(), dim, self.wire);
-                write_pooled(&mut message[place * bytes..(place + 1) * bytes], self.wire, |room| {
+                let samples = counts.samples(part.table, peer, ranks);
+                let room = places[peer]..places[peer] + samples.len() * part.columns.len() * self.wire.bytes();
+                places[peer] = room.end;
+                write_pooled(&mut message[room], self.wire, |room| {
                     Ok(table.pool_to(&bags.samples(samples), Pooling::Sum, room)?)
                 })?;
             }
@@ -230,15 +327,46 @@ impl DistributedModel {
         drop(messages);
         let number = round.number();
         round.publish()?;
-        let mut pending = self.spare.pop().unwrap_or_default();
-        let features = config.dense_features();
+        drop(looked_up);
+        self.buffers = buffers;
+        let sent = self.send_sizes.iter().enumerate().filter(|(peer, _)| *peer != self.rank).map(|(_, size)| *size);
+        self.traffic.sent += sent.sum::<usize>() as u64;
+        self.traffic.saved += counts.saved(&self.plan, self.rank, self.wire);
+
+        let features = self.dense.config().dense_features();
         pending.round = number;
         pending.first_sample = batch.first_sample + own.start as u64;
         pending.samples = own.len();
         pending.dense.clear();
         pending.dense.extend_from_slice(&batch.dense[own.start * features..own.end * features]);
         pending.has_bottom = false;
+        self.pool_here(&mut pending, &own, &of_replicated, &of_hot)?;
         self.pending.push_back(pending);
+        Ok(())
+    }
+
+    /// What other ranks need not send, since every rank has the rows.
+    fn pool_here(
+        &self,
+        pending: &mut Pending,
+        own: &Range<usize>,
+        replicated: &[Bags<'_>],
+        hot: &[Bags<'_>],
+    ) -> Result<()> {
+        pending.replicated.resize_with(self.replicated.len(), Vec::new);
+        for (((_, table), bags), out) in self.replicated.iter().zip(replicated).zip(&mut pending.replicated) {
+            pool_rounded(table.as_ref(), &bags.samples(own.clone()), self.wire, out)?;
+        }
+        pending.hot.resize_with(self.hot.len(), Default::default);
+        let mut buffer = BagBuffer::default();
+        for (((number, hot), bags), (is_here, out)) in self.hot.iter().zip(hot).zip(&mut pending.hot) {
+            let cold = &pending.counts.cold(*number).expect("counted for every table with hot rows")[own.clone()];
+            is_here.clear();
+            is_here.extend(cold.iter().map(|cold| !cold));
+            let bags = bags.samples(own.clone());
+            let here = buffer.select(&bags, hot.table().rows(), |sample| is_here[sample], |row| hot.position(row));
+            pool_rounded(hot.table(), &here, self.wire, out)?;
+        }
         Ok(())
     }
 
@@ -246,18 +374,18 @@ impl DistributedModel {
     fn jobs<'a>(
         &'a self,
         bags: &[Bags<'a>],
-        samples: usize,
+        counts: &Counts,
         messages: impl Iterator<Item = &'a mut [u8]>,
     ) -> Option<Vec<PoolJob<'a>>> {
-        let (ranks, dim) = (self.plan.ranks(), self.dense.config().dim());
+        let ranks = self.plan.ranks();
         let mut jobs = Vec::new();
-        for (peer, message) in messages.enumerate() {
-            let samples = samples_of(samples, peer, ranks);
-            // Rooms of no bytes are no rooms.
-            let bytes = message_bytes(1, samples.len(), dim, self.wire).max(1);
-            for (place, room) in message.chunks_exact_mut(bytes).enumerate() {
-                let (table, bags) = (self.tables[place].1.as_ref(), bags[place].samples(samples.clone()));
-                let out = output_in(room, self.wire)?;
+        for (peer, mut message) in messages.enumerate() {
+            for (place, ((part, table), bags)) in self.parts.iter().zip(bags).enumerate() {
+                let samples = counts.samples(part.table, peer, ranks);
+                let bytes = samples.len() * part.columns.len() * self.wire.bytes();
+                let (room, rest) = message.split_at_mut(bytes);
+                message = rest;
+                let (table, bags, out) = (table.as_ref(), bags.samples(samples), output_in(room, self.wire)?);
                 jobs.push((place, PoolJob { table, bags, pooling: Pooling::Sum, out }));
             }
         }
@@ -274,8 +402,9 @@ impl DistributedModel {
         }
     }
 
-    /// Answers a round: interaction and top MLP for this rank's samples, reading the pooled vectors where they landed.
-    /// `out` is replaced by the predictions, in order. Gives the round back before it returns.
+    /// Answers a round: interaction and top MLP for this rank's samples, reading the pooled vectors where they landed (those
+    /// of whole tables; parts are put together first). `out` is replaced by the predictions, in order. Gives the round
+    /// back before it returns.
     ///
     /// # Errors
     ///
@@ -289,48 +418,35 @@ impl DistributedModel {
         }
         let mut pending = self.pending.pop_front().expect("looked at just now");
         pending.run_bottom(&self.dense, &mut self.scratch);
-        let (samples, dim) = (pending.samples, self.dense.config().dim());
-        let mut copies = vec![Vec::new(); self.plan.ranks()];
-        let mut blocks: Vec<&[f32]> = vec![&[]; self.dense.config().tables()];
-        for (from, copy) in copies.iter_mut().enumerate() {
+        let samples = pending.samples;
+        let mut messages = Vec::with_capacity(self.plan.ranks());
+        for from in 0..self.plan.ranks() {
             let message = complete.message(from);
-            let tables = self.plan.tables_of(from);
-            let expected = message_bytes(tables.len(), samples, dim, self.wire);
+            let expected = message_bytes(&self.plan, from, self.rank, &pending.counts, self.wire);
             if message.len() != expected {
                 let (rank, found) = (self.rank, message.len());
                 return Err(DlrmError::MessageSize { round, rank, from, expected, found });
             }
-            if expected == 0 {
-                continue;
-            }
-            for (&table, block) in tables.iter().zip(read_pooled(message, self.wire, copy).chunks_exact(samples * dim))
-            {
-                blocks[table] = block;
-            }
+            messages.push(message);
         }
+        let here: Vec<&[f32]> = pending.replicated.iter().map(Vec::as_slice).collect();
+        let received = assemble::Received {
+            plan: &self.plan,
+            rank: self.rank,
+            wire: self.wire,
+            samples,
+            counts: &pending.counts,
+            messages: &messages,
+            replicated: &here,
+            hot: &pending.hot,
+        };
+        let blocks = self.assembly.blocks(&received);
         self.dense.predict(&pending.bottom, &blocks, samples, &mut self.scratch, out);
+        drop(blocks);
         let answered = Answered { round, first_sample: pending.first_sample, samples };
         self.spare.push(pending);
         Ok(answered)
     }
-}
-
-/// The samples of a batch of `samples` that `rank` of `ranks` makes the predictions of: `rank * samples / ranks` up to
-/// the next rank's first. Runs differ in length by at most 1, and may be empty.
-pub fn samples_of(samples: usize, rank: usize, ranks: usize) -> Range<usize> {
-    let bound = |rank: usize| (rank as u128 * samples as u128 / ranks as u128) as usize;
-    bound(rank)..bound(rank + 1)
-}
-
-/// The bytes of the largest message between two ranks of this plan for batches of up to `samples` samples: what a lane's
-/// slots should have room for, in single precision.
-pub fn largest_message(config: &ModelConfig, plan: &Plan, samples: usize) -> usize {
-    let tables = (0..plan.ranks()).map(|rank| plan.tables_of(rank).len()).max().unwrap_or(0);
-    message_bytes(tables, samples.div_ceil(plan.ranks()), config.dim(), Wire::F32)
-}
-
-fn message_bytes(tables: usize, samples: usize, dim: usize, wire: Wire) -> usize {
-    tables * samples * dim * wire.bytes()
 }
 
 impl Pending {
@@ -338,27 +454,6 @@ impl Pending {
         if !self.has_bottom {
             model.bottom(&self.dense, self.samples, scratch, &mut self.bottom);
             self.has_bottom = true;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn samples_are_split_without_gaps_and_evenly() {
-        for ranks in 1..9 {
-            for samples in 0..40 {
-                let mut next = 0;
-                for rank in 0..ranks {
-                    let own = samples_of(samples, rank, ranks);
-                    assert_eq!(own.start, next);
-                    assert!(own.len() == samples / ranks || own.len() == samples.div_ceil(ranks));
-                    next = own.end;
-                }
-                assert_eq!(next, samples);
-            }
         }
     }
 }

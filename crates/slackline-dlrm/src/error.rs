@@ -98,6 +98,14 @@ pub enum DlrmError {
         ranks: usize,
     },
 
+    /// A table has no such part.
+    #[error("table {table}: {defect}")]
+    NoPart {
+        /// The number of the table.
+        table: usize,
+        /// Why not.
+        defect: String,
+    },
     /// A table number that the model does not have.
     #[error("table {table} of a model with {tables} tables")]
     NoSuchTable {

@@ -175,7 +175,7 @@ impl LocalModel {
     pub fn predict(&mut self, batch: &Batch, out: &mut Vec<f32>) -> Result<()> {
         let config = &self.dense.config;
         check_batch(config, batch)?;
-        let bags = bags(config, batch, self.tables.iter().map(AsRef::as_ref).enumerate())?;
+        let bags = bags(config, batch, self.tables.iter().map(|table| table.name()).enumerate())?;
         let samples = batch.samples;
         let block = samples * config.dim();
         self.pooled.resize(self.tables.len() * block, 0.0);

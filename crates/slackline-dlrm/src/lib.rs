@@ -57,13 +57,15 @@ mod forward;
 mod interaction;
 mod pooled;
 
-pub use config::{Arguments, InteractionOp, ModelConfig, ParsedConfig};
+pub use config::{
+    Arguments, Compression, InteractionOp, MixedDimensions, ModelConfig, ParsedConfig, QuotientRemainder, TableKind,
+};
 pub use dense::{Activation, Linear, Mlp, MlpScratch, product};
 pub use directory::{
     FORMAT_VERSION, ImportOptions, ImportReport, ModelDirectory, Progress, RowChoice, RowLoss, Summary, Written,
     convert, import, write_synthetic,
 };
-pub use distributed::{Answered, DistributedModel, largest_message, samples_of};
+pub use distributed::{Answered, DistributedModel, RankTables, Traffic, largest_message, samples_of};
 pub use error::{DirectoryDefect, DlrmError, Result};
 pub use forward::{DenseModel, DenseScratch, DenseWeights, LayerWeights, LocalModel};
 pub use interaction::{Interaction, InteractionScratch};

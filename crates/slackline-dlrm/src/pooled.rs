@@ -7,7 +7,7 @@ use bytemuck::{AnyBitPattern, Pod};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use slackline_data::Batch;
-use slackline_embedding::{BagError, Bags, EmbeddingTable, Output};
+use slackline_embedding::{BagError, Bags, EmbeddingTable, Output, Part, Pooling};
 
 use crate::{DlrmError, ModelConfig, Result};
 
@@ -22,6 +22,18 @@ pub(crate) fn check_table(config: &ModelConfig, number: usize, table: &dyn Embed
     Err(DlrmError::TableShape { number, name, rows, dim, expected_rows, expected_dim })
 }
 
+/// Checks that a table is the part of one that the plan has there.
+pub(crate) fn check_part(config: &ModelConfig, part: &Part, table: &dyn EmbeddingTable) -> Result<()> {
+    let number = part.table;
+    let whole = part.rows == (0..config.rows()[number] as u64) && part.columns == (0..config.dim());
+    let expected_rows = (part.rows.end - part.rows.start) as usize;
+    if whole || (table.rows() == expected_rows as u64 && table.dim() == part.columns.len()) {
+        return if whole { check_table(config, number, table) } else { Ok(()) };
+    }
+    let (name, rows, dim) = (table.name().to_owned(), table.rows(), table.dim());
+    Err(DlrmError::TableShape { number, name, rows, dim, expected_rows, expected_dim: part.columns.len() })
+}
+
 /// Checks the batch's numbers of dense values and tables. The lookups are checked by [`bags`].
 pub(crate) fn check_batch(config: &ModelConfig, batch: &Batch) -> Result<()> {
     let expected = batch.samples.saturating_mul(config.dense_features());
@@ -34,22 +46,21 @@ pub(crate) fn check_batch(config: &ModelConfig, batch: &Batch) -> Result<()> {
     Ok(())
 }
 
-/// The checked lookups of the given tables (number and table); the batch has passed [`check_batch`].
+/// The checked lookups of the given tables (number and name); the batch has passed [`check_batch`].
 pub(crate) fn bags<'b, 't>(
     config: &ModelConfig,
     batch: &'b Batch,
-    tables: impl Iterator<Item = (usize, &'t dyn EmbeddingTable)>,
+    tables: impl Iterator<Item = (usize, &'t str)>,
 ) -> Result<Vec<Bags<'b>>> {
     tables
-        .map(|(number, table)| {
-            debug_assert_eq!(table.dim(), config.dim());
+        .map(|(number, name)| {
             let input = &batch.tables[number];
             if input.offsets.len() != batch.samples + 1 {
-                let what = format!("offsets of table {number} ({})", table.name());
+                let what = format!("offsets of table {number} ({name})");
                 return Err(wrong_batch(batch, what, batch.samples + 1, input.offsets.len()));
             }
             let weights = (!input.weights.is_empty()).then_some(input.weights.as_slice());
-            Bags::new(table.name(), table.rows(), &input.indices, &input.offsets, weights)
+            Bags::new(name, config.rows()[number] as u64, &input.indices, &input.offsets, weights)
                 .map_err(|error| counted_from(batch.first_sample, error).into())
         })
         .collect()
@@ -141,6 +152,26 @@ pub(crate) fn output_in(bytes: &mut [u8], wire: Wire) -> Option<Output<'_>> {
         Wire::F16 => Output::F16(bytemuck::try_cast_slice_mut(bytes).ok()?),
         Wire::Bf16 => Output::Bf16(bytemuck::try_cast_slice_mut(bytes).ok()?),
     })
+}
+
+/// Pools into `out`, which is replaced by one vector a sample, rounded as if they were sent.
+pub(crate) fn pool_rounded(table: &dyn EmbeddingTable, bags: &Bags<'_>, wire: Wire, out: &mut Vec<f32>) -> Result<()> {
+    let values = bags.len() * table.dim();
+    out.resize(values, 0.0);
+    match wire {
+        Wire::F32 => table.pool(bags, Pooling::Sum, out)?,
+        Wire::F16 => {
+            let mut narrow = vec![f16::ZERO; values];
+            table.pool_to(bags, Pooling::Sum, Output::F16(&mut narrow))?;
+            narrow.convert_to_f32_slice(out);
+        }
+        Wire::Bf16 => {
+            let mut narrow = vec![bf16::ZERO; values];
+            table.pool_to(bags, Pooling::Sum, Output::Bf16(&mut narrow))?;
+            narrow.convert_to_f32_slice(out);
+        }
+    }
+    Ok(())
 }
 
 /// Lets `write` fill a room of a message with as many values as it has bytes for, in place wherever the room lies on a

@@ -11,7 +11,7 @@ use slackline_collective::{
 };
 use slackline_data::Batch;
 use slackline_dlrm::{DistributedModel, DlrmError, Wire, largest_message, samples_of};
-use slackline_embedding::{Plan, TableCost};
+use slackline_embedding::{Forced, Plan, PlanOptions, TableCost};
 use slackline_transport::threads;
 
 use common::{Small, bits, small_models};
@@ -20,19 +20,14 @@ const LANE: Lane = Lane(0);
 
 fn costs(small: &Small) -> Vec<TableCost> {
     let dim = small.config.dim();
-    let cost = |(table, &rows): (usize, &usize)| TableCost {
-        name: format!("t{table}"),
-        rows: rows as u64,
-        dim,
-        row_bytes: dim as u64 * 4,
-        lookups_per_sample: 2.0,
+    let cost = |(table, &rows): (usize, &usize)| {
+        TableCost::new(format!("t{table}"), rows as u64, dim, dim as u64 * 4).lookups(2.0)
     };
     small.config.rows().iter().enumerate().map(cost).collect()
 }
 
 fn member(small: &Small, plan: &Plan, rank: usize) -> DistributedModel {
-    let tables = plan.tables_of(rank).iter().map(|&table| small.table(table)).collect();
-    DistributedModel::new(small.dense(), tables, plan.clone(), rank).unwrap()
+    DistributedModel::new(small.dense(), small.rank_tables(plan, rank), plan.clone(), rank).unwrap()
 }
 
 /// One rank's loop; its predictions as (number of the sample, bits).
@@ -132,6 +127,58 @@ fn batches(small: &Small, sizes: &[usize], seed: u64) -> Vec<Batch> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn any_plan_gives_the_bits_of_the_local_pass_but_for_the_order_of_sums_by_rows(
+        small in small_models(),
+        ranks in prop_oneof![Just(1usize), Just(2), Just(3), Just(4)],
+        kinds in proptest::collection::vec(0usize..6, 9),
+        lag in 0usize..3,
+        sizes in proptest::collection::vec(0usize..20, 0..8),
+        wire in prop_oneof![Just(Wire::F32), Just(Wire::F16)],
+        roomy: bool,
+        seed: u64,
+    ) {
+        let dim = small.config.dim();
+        let mut by_rows = false;
+        let mut options = PlanOptions::default();
+        for (table, (kind, rows)) in kinds.into_iter().zip(small.config.rows()).enumerate() {
+            match kind {
+                0 => { options.forced.insert(table, Forced::Replicated); }
+                1 => { options.forced.insert(table, Forced::Columns(dim.min(3))); }
+                2 => {
+                    by_rows |= *rows > 1;
+                    options.forced.insert(table, Forced::Rows(2.min(*rows)));
+                }
+                3 => {
+                    options.forced.insert(table, Forced::Whole);
+                    options.hot.insert(table, (0..*rows as u64).filter(|row| row % 3 != 1).collect());
+                }
+                _ => {}
+            }
+        }
+        let plan = Plan::make(&costs(&small), ranks, &options).unwrap();
+        let batches = batches(&small, &sizes, seed);
+        let largest = largest_message(&small.config, &plan, sizes.iter().copied().max().unwrap_or(0));
+        let slot = if roomy { largest.max(1) } else { 41 };
+        let over = |lane, slot| predict_over(wire, &small, &plan, lane, slot, &batches);
+        let found = over(LaneOptions::lag(lag), slot);
+        // A plan gives the same bits whatever the lag and the rooms.
+        prop_assert_eq!(&found, &over(LaneOptions { lag: 4, delivery: Delivery::Fixed }, 4096));
+        if by_rows {
+            let expected = expected(&small, &batches);
+            let bound = if wire == Wire::F32 { 1e-4 } else { 0.05 };
+            let close = |((a, one), (b, other)): (&(u64, u32), &(u64, u32))| {
+                a == b && (f32::from_bits(*one) - f32::from_bits(*other)).abs() <= bound
+            };
+            prop_assert!(found.len() == expected.len() && found.iter().zip(&expected).all(close));
+        } else if wire == Wire::F32 {
+            prop_assert_eq!(found, expected(&small, &batches));
+        } else {
+            let whole = Plan::table_wise(&costs(&small), 1).unwrap();
+            prop_assert_eq!(found, predict_over(wire, &small, &whole, LaneOptions::lag(0), 4096, &batches));
+        }
+    }
 
     #[test]
     fn every_number_of_ranks_lag_and_delivery_gives_the_bits_of_the_local_pass(
@@ -256,6 +303,32 @@ fn messages_of_the_largest_batch_fit_their_slots() {
 }
 
 #[test]
+fn what_hot_rows_save_is_counted() {
+    let small = five();
+    let batches = batches(&small, &[40, 33], 7);
+    let sent = |hot: Option<u64>| {
+        let mut options = PlanOptions { forced: [(0, Forced::Rank(0))].into(), ..PlanOptions::default() };
+        options
+            .hot
+            .extend(hot.map(|every| (0, (0..small.config.rows()[0] as u64).filter(|row| row % every == 0).collect())));
+        let plan = Plan::make(&costs(&small), 2, &options).unwrap();
+        let traffic = on_threads(LaneOptions::lag(1), 1 << 16, 2, |rank, group| {
+            let mut model = member(&small, &plan, rank);
+            run(&mut model, &mut group.lane(LANE), &batches).unwrap();
+            model.traffic()
+        });
+        (traffic[0].sent + traffic[1].sent, traffic[0].saved + traffic[1].saved)
+    };
+    let (all, none) = sent(None);
+    assert_eq!(none, 0);
+    let (some, saved) = sent(Some(2));
+    assert!(saved > 0 && some + saved == all, "{some} + {saved} of {all}");
+    // Every row of the table: nothing of it is sent.
+    let of_table = (20 + 16) * small.config.dim() as u64 * 4;
+    assert!((of_table..=of_table + small.config.dim() as u64 * 4).contains(&sent(Some(1)).1));
+}
+
+#[test]
 fn an_index_outside_of_its_table_is_refused_by_the_rank_that_holds_the_table() {
     let small = five();
     let plan = Plan::placed(&costs(&small), 2, vec![0, 0, 0, 1, 0]).unwrap();
@@ -308,7 +381,7 @@ fn parts_that_do_not_belong_together_are_refused() {
     let small = five();
     let plan = Plan::placed(&costs(&small), 2, vec![0, 1, 0, 1, 0]).unwrap();
     let refuse = |tables: &[usize], plan: &Plan, rank| {
-        let tables = tables.iter().map(|&table| small.table(table)).collect();
+        let tables: Vec<_> = tables.iter().map(|&table| small.table(table)).collect();
         DistributedModel::new(small.dense(), tables, plan.clone(), rank).unwrap_err().to_string()
     };
     assert_eq!(refuse(&[1, 3], &plan, 2), "rank 2 of a plan for 2 ranks");

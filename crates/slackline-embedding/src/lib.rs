@@ -7,6 +7,7 @@
 //! * [`RowFormat`] names how rows are stored, [`Rows`] are such rows: made from values, and read back.
 //! * [`kernels`] reduce rows to pooled vectors. They all sum in index order, so all give the same bits.
 //! * [`ShardWriter`] and [`Shard`] write and read shard files: safetensors with checksums and a page-aligned data section.
+//! * [`HotRows`] are copies of the rows that are looked up most.
 //! * [`Plan`] says which rank holds which tables, or which parts of them.
 //!
 //! This crate knows no running ranks and no transports: the planner is given a number of ranks and nothing more. It starts
@@ -21,6 +22,7 @@ mod bags;
 pub mod compressed;
 mod format;
 mod heap;
+mod hot;
 pub mod kernels;
 mod memory;
 // `unsafe` for mapping a file.
@@ -35,6 +37,7 @@ mod table;
 pub use bags::{BagBuffer, BagError, Bags, Indices};
 pub use format::{MAX_DIM, RowFormat, UnknownRowFormat};
 pub use heap::{HeapTable, UnfitRow};
+pub use hot::HotRows;
 pub use parallel::{PoolJob, pool_all};
 pub use plan::{CostModel, Cuts, Forced, Level, Part, Plan, PlanError, PlanOptions, Split, TableCost};
 pub use rows::{Rows, UnfitValue};

@@ -45,7 +45,7 @@ fn to_json(args: &Inspect, summary: &Summary, plan: &Plan) -> String {
             "row_format": table.row_format.to_string(),
             "bytes": table.bytes,
             "xxh3": format!("{:016x}", table.xxh3),
-            "rank": plan.rank_of(number),
+            "rank": table_number(&table.table).and_then(|table| plan.rank_of(table)),
         })
     });
     let ranks = (0..plan.ranks()).map(|rank| {
@@ -68,4 +68,9 @@ fn to_json(args: &Inspect, summary: &Summary, plan: &Plan) -> String {
         "verified": args.verify,
     });
     format!("{object:#}\n")
+}
+
+/// Which of the model's tables a tensor belongs to.
+fn table_number(tensor: &str) -> Option<usize> {
+    tensor.split('.').nth(1)?.parse().ok()
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Arguments, InteractionOp, ModelConfig, wrong};
+use super::{Arguments, Compression, InteractionOp, MixedDimensions, ModelConfig, QuotientRemainder, wrong};
 use crate::Result;
 
 /// A configuration and what else its file said.
@@ -16,9 +16,7 @@ pub struct ParsedConfig {
 
 /// Options of the reference that change the model into one that this crate does not compute, and the values with which
 /// they change nothing.
-const FOREIGN: [(&str, &[&str]); 5] = [
-    ("qr_flag", &["false", "null", "0"]),
-    ("md_flag", &["false", "null", "0"]),
+const FOREIGN: [(&str, &[&str]); 3] = [
     ("weighted_pooling", &["null", "\"None\"", "\"\"", "false"]),
     ("quantize_mlp_with_bit", &["32", "null"]),
     ("arch_project_size", &["0", "null"]),
@@ -38,9 +36,12 @@ impl ModelConfig {
     /// | `sigmoid_bot`, `sigmoid_top` | the layer, from 0, that ends in a sigmoid; -1 for none | none, the last |
     /// | `loss_threshold` | `t` of the clamp to `[t, 1 - t]` | no clamp |
     ///
+    /// | `qr_flag` | whether tables of more than `qr_threshold` rows (200) are quotient-remainder tables, by `qr_operation` (`"mult"`, `"add"`, `"concat"`; `"mult"`) and `qr_collisions` (4) | `false` |
+    /// | `md_flag` | whether tables of more than `md_threshold` rows (200) have fewer columns: `md_dims`, a list by table, or as follows from `md_temperature` (0.3) and `md_round_dims` (`false`); a checkpoint's count | `false` |
+    /// | `max_ind_range` | tables of more rows hold only so many, looked up modulo that number; -1 for none | none |
+    ///
     /// Other keys are listed as unused, except those of the reference's options that would change the predictions
-    /// (`qr_flag`, `md_flag`, `weighted_pooling`, `arch_project_size`, `quantize_mlp_with_bit`): these are refused when
-    /// they are switched on.
+    /// (`weighted_pooling`, `arch_project_size`, `quantize_mlp_with_bit`): these are refused when they are switched on.
     ///
     /// # Errors
     ///
@@ -100,6 +101,7 @@ impl ModelConfig {
                     value.as_f64().ok_or_else(|| wrong("loss_threshold", format!("{value} is not a number")))?
                 }
             },
+            compression: compression(&mut object)?,
         };
         let mut unused: Vec<String> = object.into_iter().map(|(key, _)| key).collect();
         unused.sort_unstable();
@@ -110,8 +112,8 @@ impl ModelConfig {
     /// model, whatever defaults were used.
     pub fn to_json(&self) -> Value {
         let layer = |sigmoid: Option<usize>| sigmoid.map_or(-1, |layer| layer as i64);
-        json!({
-            "arch_sparse_feature_size": self.dim,
+        let mut json = json!({
+            "arch_sparse_feature_size": self.given_dim,
             "arch_embedding_size": self.rows,
             "arch_mlp_bot": self.bottom,
             "arch_mlp_top": self.top,
@@ -120,7 +122,79 @@ impl ModelConfig {
             "sigmoid_bot": layer(self.sigmoid_bottom),
             "sigmoid_top": layer(self.sigmoid_top),
             "loss_threshold": self.loss_threshold,
-        })
+        });
+        let Compression { quotient_remainder, mixed_dimensions, max_ind_range } = &self.compression;
+        if let Some(qr) = quotient_remainder {
+            json["qr_flag"] = true.into();
+            json["qr_operation"] = qr.operation.to_string().into();
+            json["qr_collisions"] = qr.collisions.into();
+            json["qr_threshold"] = qr.threshold.into();
+        }
+        if let Some(md) = mixed_dimensions {
+            json["md_flag"] = true.into();
+            json["md_threshold"] = md.threshold.into();
+            json["md_temperature"] = md.temperature.into();
+            json["md_round_dims"] = md.round.into();
+            json["md_dims"] = (0..self.tables()).map(|table| self.stored_columns(table)).collect();
+        }
+        if let Some(most) = max_ind_range {
+            json["max_ind_range"] = (*most).into();
+        }
+        json
+    }
+}
+
+/// The arguments that compress tables. Those of a flag that is off mean nothing, as in the reference.
+fn compression(object: &mut Map<String, Value>) -> Result<Compression> {
+    let qr_flag = flag(object, "qr_flag")?;
+    let md_flag = flag(object, "md_flag")?;
+    let defaults = (QuotientRemainder::default(), MixedDimensions::default());
+    let operation = optional(object, "qr_operation");
+    let collisions = optional(object, "qr_collisions");
+    let qr_threshold = optional(object, "qr_threshold");
+    let quotient_remainder = qr_flag.then(|| -> Result<_> {
+        let operation = match operation {
+            None => defaults.0.operation,
+            Some(Value::String(name)) => {
+                name.parse().map_err(|why| wrong("qr_operation", format!("{name:?} is {why}")))?
+            }
+            Some(other) => return Err(wrong("qr_operation", format!("{other} is no name"))),
+        };
+        let collisions = collisions.map_or(Ok(defaults.0.collisions), |value| count("qr_collisions", &value))?;
+        let threshold = qr_threshold.map_or(Ok(defaults.0.threshold), |value| count("qr_threshold", &value))?;
+        Ok(QuotientRemainder { operation, collisions, threshold })
+    });
+    let temperature = optional(object, "md_temperature");
+    let md_threshold = optional(object, "md_threshold");
+    let round = flag(object, "md_round_dims")?;
+    let dims = optional(object, "md_dims");
+    let mixed_dimensions = md_flag.then(|| -> Result<_> {
+        let temperature = match temperature {
+            None => defaults.1.temperature,
+            Some(value) => value.as_f64().ok_or_else(|| wrong("md_temperature", format!("{value} is not a number")))?,
+        };
+        let threshold = md_threshold.map_or(Ok(defaults.1.threshold), |value| count("md_threshold", &value))?;
+        let dims = dims.map(|value| list("md_dims", value)).transpose()?;
+        Ok(MixedDimensions { threshold, temperature, round, dims })
+    });
+    let max_ind_range = match optional(object, "max_ind_range") {
+        Some(value) if value.as_i64() == Some(-1) || value.as_i64() == Some(0) => None,
+        other => other.map(|value| count("max_ind_range", &value)).transpose()?,
+    };
+    Ok(Compression {
+        quotient_remainder: quotient_remainder.transpose()?,
+        mixed_dimensions: mixed_dimensions.transpose()?,
+        max_ind_range,
+    })
+}
+
+fn flag(object: &mut Map<String, Value>, argument: &'static str) -> Result<bool> {
+    match optional(object, argument) {
+        None => Ok(false),
+        Some(Value::Bool(flag)) => Ok(flag),
+        Some(value) if value.as_u64() == Some(0) => Ok(false),
+        Some(value) if value.as_u64() == Some(1) => Ok(true),
+        Some(other) => Err(wrong(argument, format!("{other} is not true or false"))),
     }
 }
 

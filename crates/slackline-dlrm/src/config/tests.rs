@@ -109,7 +109,8 @@ fn a_malformed_argument_is_named_with_its_value() {
         ("sigmoid_top", "0.5", "0.5"),
         ("loss_threshold", r#""0""#, "\"0\""),
         ("arch_mlp_top", "null", "missing"),
-        ("qr_flag", "true", "not supported"),
+        ("qr_flag", "\"yes\"", "not true or false"),
+        ("weighted_pooling", "\"learned\"", "not supported"),
         ("weighted_pooling", r#""learned""#, "learned"),
         ("arch_project_size", "4", "not supported"),
     ];

@@ -30,8 +30,7 @@ pub fn convert(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Written> {
     let model = ModelDirectory::open(from)?;
-    let formats = model.shard_tables().map(|table| RowChoice::of(rows, &table.tensor).unwrap_or(table.row_format));
-    let layout = Layout { shards, rows, formats: formats.collect() };
+    let layout = Layout::new(model.config(), shards, rows, |tensor| model.shard_table(&tensor.name).row_format);
     write(model.config(), &model, out, &layout, progress)
 }
 
@@ -40,7 +39,7 @@ impl Weights for ModelDirectory {
         if let Some((_, file)) = self.dense.iter().find(|(dense, _)| dense.name == tensor.name) {
             return sink(&self.dense_files[*file].read(tensor)?);
         }
-        let shard = self.shard_of(tensor);
+        let shard = self.shard_of(&tensor.name);
         shard.verify(&tensor.name)?;
         let table = shard.table(&tensor.name)?;
         let (rows, dim) = (table.stored(), table.dim());
@@ -63,7 +62,7 @@ impl Weights for ModelDirectory {
         format: RowFormat,
         sink: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<bool> {
-        let shard = self.shard_of(tensor);
+        let shard = self.shard_of(&tensor.name);
         let table = shard.table(&tensor.name)?;
         if table.row_format() != format {
             return Ok(false);

@@ -8,7 +8,7 @@ use slackline_checkpoint::{Checkpoint, TensorInfo};
 use slackline_embedding::RowFormat;
 
 use super::rows::RowChoice;
-use super::tensors::{TensorSpec, Weights, argument_of, dense_tensors, table_tensor};
+use super::tensors::{TensorSpec, Weights, all_table_tensors, argument_of, dense_tensors};
 use super::write::{Layout, Progress, Written, write};
 use crate::{DlrmError, ModelConfig, Result};
 
@@ -59,7 +59,8 @@ pub struct ImportReport {
 /// Imports a checkpoint in any format that [`Checkpoint`] reads into a model directory at `out`.
 ///
 /// `config` is a JSON file of the reference's arguments (see [`ModelConfig::from_json`]); tensors have the reference's
-/// names: `emb_l.N.weight`, and `bot_l.N` and `top_l.N` with `N` even, each with `.weight` and `.bias`. Every shape is
+/// names: `emb_l.N.weight` (`emb_l.N.weight_q` and `weight_r`, or `emb_l.N.embs.weight` and `proj.weight`, of compressed
+/// tables), and `bot_l.N` and `top_l.N` with `N` even, each with `.weight` and `.bias`. Every shape is
 /// checked before anything is written. Rows are kept in the format that the options say, from single precision, and whole
 /// tables spread evenly over the shard files.
 ///
@@ -85,9 +86,11 @@ pub fn import(
     let opened = Checkpoint::open(checkpoint)?;
     let found = opened.tensors();
     parsed.config.settle_top(&layers(found, "top_l")).map_err(in_file)?;
+    let columns = |table: usize| Some(*found.get(&format!("emb_l.{table}.embs.weight"))?.shape.get(1)?);
+    parsed.config.settle_columns(columns).map_err(in_file)?;
     let config = parsed.config;
 
-    let tables = (0..config.tables()).map(|table| table_tensor(&config, table));
+    let tables = all_table_tensors(&config);
     let mut wanted: BTreeMap<String, TensorSpec> =
         dense_tensors(&config).into_iter().chain(tables).map(|tensor| (tensor.name.clone(), tensor)).collect();
     let tensors = wanted.len();
@@ -104,9 +107,7 @@ pub fn import(
     if let Some((tensor, spec)) = wanted.pop_first() {
         return Err(DlrmError::TensorMissing { file: checkpoint.to_owned(), tensor, argument: spec.argument });
     }
-    let format = |table| RowChoice::of(&options.rows, &table_tensor(&config, table).name).unwrap_or(RowFormat::F32);
-    let formats = (0..config.tables()).map(format).collect();
-    let layout = Layout { shards: options.shards, rows: &options.rows, formats };
+    let layout = Layout::new(&config, options.shards, &options.rows, |_| RowFormat::F32);
     let written = write(&config, &opened, out, &layout, progress)?;
     Ok(ImportReport {
         unused_keys: parsed.unused,

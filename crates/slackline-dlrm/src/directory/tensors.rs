@@ -2,7 +2,7 @@
 
 use slackline_embedding::RowFormat;
 
-use crate::{DenseWeights, LayerWeights, ModelConfig, Result};
+use crate::{DenseWeights, LayerWeights, ModelConfig, Result, TableKind};
 
 /// One tensor that the configuration asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +36,39 @@ impl TensorSpec {
     }
 }
 
-/// The rows of one table.
-pub(crate) fn table_tensor(config: &ModelConfig, table: usize) -> TensorSpec {
-    let shape = vec![config.rows()[table], config.dim()];
-    TensorSpec { name: format!("emb_l.{table}.weight"), shape, argument: "arch_embedding_size" }
+/// The tensors of one table: its rows, or the parts of a compressed one.
+pub(crate) fn table_tensors(config: &ModelConfig, table: usize) -> Vec<TensorSpec> {
+    let (rows, columns) = (config.rows()[table], config.stored_columns(table));
+    let tensor = |name: &str, shape: [usize; 2], argument| TensorSpec {
+        name: format!("emb_l.{table}.{name}"),
+        shape: shape.to_vec(),
+        argument,
+    };
+    match config.kind(table) {
+        TableKind::Plain => vec![tensor("weight", [rows, columns], "arch_embedding_size")],
+        TableKind::Hashed { held } => vec![tensor("weight", [held, columns], "max_ind_range")],
+        TableKind::QuotientRemainder { collisions, .. } => vec![
+            tensor("weight_q", [rows.div_ceil(collisions), columns], "qr_collisions"),
+            tensor("weight_r", [collisions, columns], "qr_collisions"),
+        ],
+        TableKind::MixedDimension { columns } => {
+            let mut tensors = vec![tensor("embs.weight", [rows, columns], "md_flag")];
+            if columns < config.dim() {
+                tensors.push(tensor("proj.weight", [config.dim(), columns], "md_flag"));
+            }
+            tensors
+        }
+    }
+}
+
+/// Whether a tensor of a table is a matrix and not rows: it stays in single precision.
+pub(crate) fn is_projection(tensor: &str) -> bool {
+    tensor.ends_with(".proj.weight")
+}
+
+/// The tensors of all tables, in order.
+pub(crate) fn all_table_tensors(config: &ModelConfig) -> Vec<TensorSpec> {
+    (0..config.tables()).flat_map(|table| table_tensors(config, table)).collect()
 }
 
 /// Weight and bias of every layer, bottom before top. Between two layers stands an activation, so their numbers are even.

@@ -13,7 +13,7 @@ use slackline_embedding::{Plan, RowFormat, ShardWriter, TableCost, TableSpec};
 
 use super::dense_file;
 use super::rows::{RowChoice, RowEncoder, RowLoss};
-use super::tensors::{TensorSpec, Weights, dense_tensors, table_tensor};
+use super::tensors::{TensorSpec, Weights, all_table_tensors, dense_tensors, is_projection};
 use super::{CONFIG_FILE, DENSE_FILE, INDEX_FILE};
 use crate::{DlrmError, FORMAT_VERSION, ModelConfig, Result};
 
@@ -33,8 +33,24 @@ pub(super) struct Layout<'a> {
     pub(super) shards: usize,
     /// The choices that the formats were made by.
     pub(super) rows: &'a [RowChoice],
-    /// One a table.
+    /// One for each tensor of a table.
     pub(super) formats: Vec<RowFormat>,
+}
+
+impl<'a> Layout<'a> {
+    /// As the choices say, and otherwise as `kept` says; projections are not rows.
+    pub(super) fn new(
+        config: &ModelConfig,
+        shards: usize,
+        rows: &'a [RowChoice],
+        kept: impl Fn(&TensorSpec) -> RowFormat,
+    ) -> Self {
+        let format = |tensor: TensorSpec| match RowChoice::of(rows, &tensor.name) {
+            Some(format) if !is_projection(&tensor.name) => format,
+            _ => kept(&tensor),
+        };
+        Layout { shards, rows, formats: all_table_tensors(config).into_iter().map(format).collect() }
+    }
 }
 
 /// What was written.
@@ -126,7 +142,7 @@ fn fill(
     layout: &Layout<'_>,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Written> {
-    let tables: Vec<TensorSpec> = (0..config.tables()).map(|table| table_tensor(config, table)).collect();
+    let tables = all_table_tensors(config);
     RowChoice::check(layout.rows, &tables)?;
     let dense = dense_tensors(config);
     let dense_bytes = dense.iter().map(TensorSpec::bytes).sum::<u64>();
@@ -156,8 +172,8 @@ fn fill(
     for (number, group) in groups.iter().enumerate() {
         let name = format!("tables-{:05}-of-{:05}.safetensors", number + 1, groups.len());
         let spec = |&table: &usize| {
-            let rows = config.rows()[table] as u64;
-            TableSpec::new(&tables[table].name, rows, config.dim(), layout.formats[table])
+            let (name, shape) = (&tables[table].name, &tables[table].shape);
+            TableSpec::new(name, shape[0] as u64, shape[1], layout.formats[table])
         };
         let mut writer = ShardWriter::create(folder.join(&name), &group.iter().map(spec).collect::<Vec<_>>())?;
         for (place, &table) in group.iter().enumerate() {
@@ -166,7 +182,7 @@ fn fill(
             if copied {
                 report(&tensor.name, tensor.bytes());
             } else {
-                let mut encoder = RowEncoder::new(&mut writer, place, &tensor.name, config.dim(), format);
+                let mut encoder = RowEncoder::new(&mut writer, place, &tensor.name, tensor.shape[1], format);
                 weights.stream(tensor, &mut |piece| {
                     encoder.push(piece)?;
                     report(&tensor.name, size_of_val(piece) as u64);
@@ -197,17 +213,14 @@ fn stored(table: &TensorSpec, format: RowFormat) -> u64 {
 
 /// The tables of each shard file, so that the files are of about one size; at most as many files as tables.
 fn spread(tables: &[TensorSpec], layout: &Layout<'_>) -> Result<Vec<Vec<usize>>> {
-    let cost = |(tensor, format): (&TensorSpec, &RowFormat)| TableCost {
-        name: tensor.name.clone(),
-        rows: stored(tensor, *format),
-        dim: tensor.shape[1],
-        row_bytes: 1,
-        // Files are to be even in bytes.
-        lookups_per_sample: stored(tensor, *format) as f64,
+    // Files are to be even in bytes.
+    let cost = |(tensor, format): (&TensorSpec, &RowFormat)| {
+        let bytes = stored(tensor, *format);
+        TableCost::new(&tensor.name, bytes, tensor.shape[1], 1).lookups(bytes as f64)
     };
     let costs: Vec<TableCost> = tables.iter().zip(&layout.formats).map(cost).collect();
     let plan = Plan::table_wise(&costs, layout.shards.min(tables.len()))?;
-    let mut groups: Vec<_> = (0..plan.ranks()).map(|file| plan.tables_of(file).to_vec()).collect();
+    let mut groups: Vec<_> = (0..plan.ranks()).map(|file| plan.tables_of(file)).collect();
     // Safetensors has no gaps between tensors: rows that are whole cache lines come first, so that they begin on one.
     for group in &mut groups {
         group.sort_by_key(|&table| {

@@ -8,8 +8,9 @@ use proptest::prelude::*;
 use slackline_data::{Batch, Input, InputShape, TableInput};
 use slackline_dlrm::{
     Arguments, DenseModel, DenseWeights, InteractionOp, LayerWeights, LocalModel, ModelConfig, ModelDirectory,
+    RankTables,
 };
-use slackline_embedding::{EmbeddingTable, HeapTable, Load, Verify};
+use slackline_embedding::{EmbeddingTable, HeapTable, HotRows, Load, Part, Plan, Verify};
 
 /// A model small enough to be written down, with its weights as plain numbers.
 #[derive(Clone, Debug)]
@@ -57,7 +58,28 @@ impl Small {
     }
 
     pub fn table(&self, number: usize) -> Arc<dyn EmbeddingTable> {
-        Arc::new(HeapTable::new(format!("t{number}"), self.config.dim(), self.tables[number].clone()))
+        Arc::new(self.heap(number))
+    }
+
+    fn heap(&self, number: usize) -> HeapTable {
+        HeapTable::new(format!("t{number}"), self.config.dim(), self.tables[number].clone())
+    }
+
+    /// What a rank holds by a plan.
+    pub fn rank_tables(&self, plan: &Plan, rank: usize) -> RankTables {
+        let part = |part: &Part| -> Arc<dyn EmbeddingTable> {
+            Arc::new(self.heap(part.table).part(part.rows.clone(), part.columns.clone()))
+        };
+        let hot = (0..self.tables.len()).filter(|table| !plan.hot_rows(*table).is_empty());
+        let copy = |table: usize| {
+            let table_of = self.heap(table);
+            Arc::new(HotRows::new(table_of.name(), plan.hot_rows(table), table_of.stored()))
+        };
+        RankTables {
+            parts: plan.parts_of(rank).iter().map(part).collect(),
+            replicated: plan.replicated().iter().map(|table| self.table(*table)).collect(),
+            hot: hot.map(copy).collect(),
+        }
     }
 
     pub fn local(&self) -> LocalModel {
@@ -155,6 +177,7 @@ pub fn small_models() -> impl Strategy<Value = Small> {
             interaction_itself: itself,
             sigmoid_top: None,
             loss_threshold: t,
+            ..Arguments::default()
         };
         Small::new(ModelConfig::new(arguments).unwrap(), seed)
     })

@@ -55,7 +55,7 @@ pub(super) fn run<E: Endpoint>(endpoint: E, job: &Job<'_>) -> Result<Option<Answ
 fn work<E: Endpoint>(group: &mut Group<E>, job: &Job<'_>) -> Result<Option<Answers>> {
     let rank = group.rank();
     // The tables have been verified before the ranks started, or the user trusts them.
-    let tables = job.directory.load_tables(job.plan.tables_of(rank), job.args.load, Verify::HeaderOnly)?;
+    let tables = job.directory.load_rank(&job.plan, rank, job.args.load, Verify::HeaderOnly)?;
     let mut model = DistributedModel::new(job.dense.clone(), tables, job.plan.clone(), rank)?.with_wire(job.args.wire);
     if job.args.threads > 1 {
         let threads = rayon::ThreadPoolBuilder::new().num_threads(job.args.threads);

@@ -1,0 +1,155 @@
+//! From the tensors of a model directory to tables that can be looked up.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use slackline_embedding::compressed::{Combine, ProjectedTable, QuotientRemainderTable, RemappedTable, RowMap};
+use slackline_embedding::{Cuts, EmbeddingTable, HotRows, Load, Part, Plan, ShardTable, TableCost, Verify};
+
+use super::ModelDirectory;
+use super::tensors::table_tensors;
+use crate::{DlrmError, RankTables, Result, TableKind};
+
+impl ModelDirectory {
+    /// What the planner has to know of each table, with one lookup a sample; whoever knows better changes
+    /// `lookups_per_sample`.
+    pub fn tables(&self) -> Vec<TableCost> {
+        let cost = |table: usize| {
+            let parts: Vec<&ShardTable> =
+                table_tensors(&self.config, table).iter().map(|tensor| self.shard_table(&tensor.name)).collect();
+            let row_bytes = |part: &ShardTable| part.row_format.row_bytes(part.dim) as u64;
+            let (rows, dim) = (self.config.rows()[table] as u64, self.config.dim());
+            let (cuts, row_bytes) = match self.config.kind(table) {
+                TableKind::Plain => (Cuts::Both, row_bytes(parts[0])),
+                TableKind::Hashed { .. } => (Cuts::Columns, row_bytes(parts[0])),
+                TableKind::QuotientRemainder { .. } => (Cuts::Columns, row_bytes(parts[0]) + row_bytes(parts[1])),
+                TableKind::MixedDimension { columns } if columns == dim => (Cuts::Both, row_bytes(parts[0])),
+                TableKind::MixedDimension { .. } => (Cuts::Rows, row_bytes(parts[0])),
+            };
+            let stored = parts.iter().map(|part| part.bytes).sum();
+            let cost = TableCost::new(&parts[0].table, rows, dim, row_bytes);
+            TableCost { cuts, stored_bytes: (stored != cost.bytes()).then_some(stored), ..cost }
+        };
+        (0..self.config.tables()).map(cost).collect()
+    }
+
+    /// Some of the tables, by number, in the order asked for, ready in the way asked for.
+    ///
+    /// With [`Verify::Checksums`] each of them is read once and compared with its checksum; with [`Verify::HeaderOnly`]
+    /// and [`Load::Mapped`] nothing is read, and rows come from the disk when they are first looked up.
+    ///
+    /// # Errors
+    ///
+    /// [`DlrmError::NoSuchTable`]; [`DlrmError::Shard`] for an altered table, a disk that fails, or too little memory.
+    pub fn load_tables(&self, tables: &[usize], how: Load, verify: Verify) -> Result<Vec<Arc<dyn EmbeddingTable>>> {
+        let load = |&table: &usize| {
+            let rows = self.config.rows().get(table).copied().unwrap_or(0) as u64;
+            self.load_part(table, 0..rows, 0..self.config.dim(), how, verify)
+        };
+        tables.iter().map(load).collect()
+    }
+
+    /// The same for parts of tables.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`load_tables`](Self::load_tables), also if a table has no such part.
+    pub fn load_parts(&self, parts: &[Part], how: Load, verify: Verify) -> Result<Vec<Arc<dyn EmbeddingTable>>> {
+        let load = |part: &Part| self.load_part(part.table, part.rows.clone(), part.columns.clone(), how, verify);
+        parts.iter().map(load).collect()
+    }
+
+    /// All that one rank holds by a plan: its parts, ready in the way asked for; the replicated tables, likewise; and copies
+    /// of hot rows.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`load_parts`](Self::load_parts); [`DlrmError::NoPart`] for hot rows of a compressed table.
+    pub fn load_rank(&self, plan: &Plan, rank: usize, how: Load, verify: Verify) -> Result<RankTables> {
+        let hot = (0..self.config.tables()).filter(|table| !plan.hot_rows(*table).is_empty());
+        let copy = |table: usize| {
+            let name = &table_tensors(&self.config, table)[0].name;
+            if self.config.kind(table) != TableKind::Plain {
+                return Err(DlrmError::NoPart { table, defect: "a compressed table has no hot rows".to_owned() });
+            }
+            let mapped = self.shard_of(name).table(name)?;
+            Ok(Arc::new(HotRows::new(name, plan.hot_rows(table), mapped.stored())))
+        };
+        Ok(RankTables {
+            parts: self.load_parts(plan.parts_of(rank), how, verify)?,
+            replicated: self.load_tables(plan.replicated(), how, verify)?,
+            hot: hot.map(copy).collect::<Result<_>>()?,
+        })
+    }
+
+    fn load_part(
+        &self,
+        table: usize,
+        rows: Range<u64>,
+        columns: Range<usize>,
+        how: Load,
+        verify: Verify,
+    ) -> Result<Arc<dyn EmbeddingTable>> {
+        let config = &self.config;
+        if table >= config.tables() {
+            return Err(DlrmError::NoSuchTable { table, tables: config.tables() });
+        }
+        let (all, dim) = (0..config.rows()[table] as u64, config.dim());
+        let tensors = table_tensors(config, table);
+        let load = |tensor: usize, rows: Range<u64>, columns: Range<usize>| {
+            let name = &tensors[tensor].name;
+            self.shard_of(name).load_part(name, rows, columns, how, verify)
+        };
+        let held = |tensor: usize| 0..tensors[tensor].shape[0] as u64;
+        let part = |defect: String| DlrmError::NoPart { table, defect };
+        let no_part = |what: &str| part(format!("{what} cannot be cut to rows {rows:?}, columns {columns:?}"));
+        let odd = |error: &dyn std::error::Error| part(error.to_string());
+        Ok(match config.kind(table) {
+            TableKind::Plain => load(0, rows, columns)?,
+            TableKind::Hashed { .. } if rows != all => return Err(no_part("a hashed table")),
+            TableKind::Hashed { .. } => {
+                let small = load(0, held(0), columns)?;
+                Arc::new(RemappedTable::new(small, all.end, RowMap::Modulo).map_err(|error| odd(&error))?)
+            }
+            TableKind::QuotientRemainder { .. } if rows != all => return Err(no_part("a quotient-remainder table")),
+            TableKind::QuotientRemainder { collisions, operation } => {
+                let width = config.stored_columns(table);
+                let (first, second) = match operation {
+                    Combine::Concatenate => {
+                        let second = columns.start.max(width) - width..columns.end.max(width) - width;
+                        (columns.start.min(width)..columns.end.min(width), second)
+                    }
+                    _ => (columns.clone(), columns),
+                };
+                let quotient = (!first.is_empty()).then(|| load(0, held(0), first)).transpose()?;
+                let remainder = (!second.is_empty()).then(|| load(1, held(1), second)).transpose()?;
+                let divisor = collisions as u64;
+                let remapped = |table, map| RemappedTable::new(table, all.end, map).map_err(|error| odd(&error));
+                match (quotient, remainder) {
+                    (Some(quotient), None) => Arc::new(remapped(quotient, RowMap::Quotient { divisor })?),
+                    (None, Some(remainder)) => Arc::new(remapped(remainder, RowMap::Modulo)?),
+                    (Some(quotient), Some(remainder)) => {
+                        let table = QuotientRemainderTable::new(quotient, remainder, all.end, operation);
+                        Arc::new(table.map_err(|error| odd(&error))?)
+                    }
+                    (None, None) => return Err(part("no columns at all".to_owned())),
+                }
+            }
+            TableKind::MixedDimension { columns: narrow } if narrow == dim => load(0, rows, columns)?,
+            TableKind::MixedDimension { .. } if columns != (0..dim) => return Err(no_part("a projected table")),
+            TableKind::MixedDimension { columns: narrow } => {
+                let matrix = self.shard_of(&tensors[1].name);
+                if verify == Verify::Checksums {
+                    matrix.verify(&tensors[1].name)?;
+                }
+                let matrix = matrix.table(&tensors[1].name)?;
+                let mut values = vec![0.0; dim * narrow];
+                for (row, values) in values.chunks_exact_mut(narrow).enumerate() {
+                    matrix.stored().decode(row as u64, values);
+                }
+                let table = ProjectedTable::new(load(0, rows, 0..narrow)?, &values);
+                Arc::new(table.map_err(|error| odd(&error))?)
+            }
+        })
+    }
+}
