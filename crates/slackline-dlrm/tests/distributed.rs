@@ -10,8 +10,8 @@ use slackline_collective::{
     CollectiveError, Delivery, Endpoint, Exchange, Group, GroupOptions, GroupShape, Lane, LaneOptions,
 };
 use slackline_data::Batch;
-use slackline_dlrm::{DistributedModel, DlrmError, Wire, largest_message, samples_of};
-use slackline_embedding::{Forced, Plan, PlanOptions, TableCost};
+use slackline_dlrm::{DistributedModel, DlrmError, ImportOptions, ModelDirectory, Wire, largest_message, samples_of};
+use slackline_embedding::{Cuts, Forced, Load, Plan, PlanOptions, TableCost, Verify};
 use slackline_transport::threads;
 
 use common::{Small, bits, small_models};
@@ -299,6 +299,43 @@ fn messages_of_the_largest_batch_fit_their_slots() {
         let tables = (0..ranks).map(|rank| plan.tables_of(rank).len()).max().unwrap();
         let samples = (0..ranks).map(|rank| samples_of(29, rank, ranks).len()).max().unwrap();
         assert_eq!(largest, tables * samples * small.config.dim() * 4);
+    }
+}
+
+#[test]
+fn compressed_tables_in_parts_give_the_bits_of_whole_ones() {
+    for name in ["qr_mult", "qr_add", "qr_concat", "md", "hashed", "dot"] {
+        let folder = tempfile::tempdir().unwrap();
+        let [checkpoint, config, io] = ["pt", "json", "npz"].map(|kind| common::golden(&format!("{name}.{kind}")));
+        let out = folder.path().join("model");
+        slackline_dlrm::import(&checkpoint, &config, &out, &ImportOptions::default(), &mut |_| ()).unwrap();
+        let directory = ModelDirectory::open(&out).unwrap();
+        let batch = common::whole(&io, directory.config());
+        let mut expected = Vec::new();
+        common::load_all(&directory).predict(&batch, &mut expected).unwrap();
+
+        let tables = directory.tables();
+        let forced = tables.iter().enumerate().map(|(number, table)| {
+            // Tables that are cut by rows have their sums rounded in another order, so only one of them.
+            let how = match table.cuts {
+                Cuts::Both | Cuts::Columns => Forced::Columns(2),
+                Cuts::Rows if number == 4 => Forced::Rows(3),
+                _ => Forced::Replicated,
+            };
+            (number, how)
+        });
+        let plan = Plan::make(&tables, 3, &PlanOptions { forced: forced.collect(), ..PlanOptions::default() }).unwrap();
+        let load = |rank| directory.load_rank(&plan, rank, Load::Mapped, Verify::Checksums).unwrap();
+        let found = on_threads(LaneOptions::lag(2), 4096, 3, |rank, group| {
+            let dense = directory.load_dense().unwrap();
+            let mut model = DistributedModel::new(dense, load(rank), plan.clone(), rank).unwrap();
+            run(&mut model, &mut group.lane(LANE), std::slice::from_ref(&batch)).unwrap()
+        });
+        let found: Vec<f32> = found.concat().into_iter().map(|(_, bits)| f32::from_bits(bits)).collect();
+        let by_rows = plan.parts().iter().any(|part| part.rows.start > 0);
+        assert_eq!(by_rows, name == "md", "{plan}");
+        let close = |(one, other): (&f32, &f32)| (one - other).abs() <= 1e-6;
+        assert!(found == expected || (by_rows && found.iter().zip(&expected).all(close)), "{name}\n{plan}");
     }
 }
 

@@ -81,7 +81,8 @@ fn batches_do_not_matter(directory: &ModelDirectory, path: &Path, expected: &[f3
 
 #[test]
 fn all_interactions_agree_with_pytorch() {
-    for name in ["dot", "dot_itself", "cat", "one_hot_clamped"] {
+    let compressed = ["qr_mult", "qr_add", "qr_concat", "md", "hashed"];
+    for name in ["dot", "dot_itself", "cat", "one_hot_clamped"].into_iter().chain(compressed) {
         let folder = tempfile::tempdir().unwrap();
         let [checkpoint, config, io] = ["pt", "json", "npz"].map(|kind| golden(&format!("{name}.{kind}")));
         every_stage_agrees(&imported(&checkpoint, &config, folder.path()), &io);
