@@ -8,7 +8,8 @@
 //! * [`kernels`] reduce rows to pooled vectors. They all sum in index order, so all give the same bits.
 //! * [`ShardWriter`] and [`Shard`] write and read shard files: safetensors with checksums and a page-aligned data section.
 //! * [`HotRows`] are copies of the rows that are looked up most.
-//! * [`Plan`] says which rank holds which tables, or which parts of them.
+//! * [`Plan`] says which rank holds which tables, or which parts of them; a [`Profile`] of a trace tells it what is looked
+//!   up, and [`CostModel`] what that costs.
 //!
 //! This crate knows no running ranks and no transports: the planner is given a number of ranks and nothing more. It starts
 //! no threads either: [`pool_all`] works on those that it is given. Shards are for Unix, where a renamed file leaves the mapping of the old one alone.
@@ -30,6 +31,7 @@ mod memory;
 mod mmap;
 mod parallel;
 mod plan;
+mod profile;
 mod rows;
 mod shard;
 mod table;
@@ -40,6 +42,7 @@ pub use heap::{HeapTable, UnfitRow};
 pub use hot::HotRows;
 pub use parallel::{PoolJob, pool_all};
 pub use plan::{CostModel, Cuts, Forced, Level, Part, Plan, PlanError, PlanOptions, Split, TableCost};
+pub use profile::{OtherTables, Profile, Profiler, TableProfile};
 pub use rows::{Rows, UnfitValue};
 pub use shard::{Load, MappedTable, Shard, ShardDefect, ShardError, ShardTable, ShardWriter, TableSpec, Verify};
 pub use table::{EmbeddingTable, Output, PoolError, Pooling};

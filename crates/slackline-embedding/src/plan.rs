@@ -2,6 +2,7 @@
 
 mod cost;
 mod error;
+mod measure;
 mod planner;
 
 use std::collections::BTreeMap;

@@ -1,8 +1,12 @@
 //! Placement: complete, balanced, and the same on every rank.
 
+use std::time::Duration;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
-use slackline_embedding::{CostModel, Cuts, Forced, Part, Plan, PlanError, PlanOptions, Split, TableCost};
+use slackline_embedding::{
+    Bags, CostModel, Cuts, Forced, Part, Plan, PlanError, PlanOptions, Profile, Profiler, Split, TableCost,
+};
 
 fn table(name: impl ToString, rows: u64, row_bytes: u64, lookups_per_sample: f64) -> TableCost {
     TableCost::new(name.to_string(), rows, row_bytes as usize / 4, row_bytes).lookups(lookups_per_sample)
@@ -314,4 +318,47 @@ rank  tables      memory  ns/sample  names
     assert_eq!(plan.to_string(), expected);
     let many = Plan::table_wise(&tables, 1).unwrap().to_string();
     assert!(many.ends_with("emb_0, emb_1, emb_2, emb_3, emb_4, emb_5, emb_6, emb_7 and 4 more"), "{many}");
+}
+
+#[test]
+fn a_profile_counts_and_says_what_is_hot() {
+    let mut profiler = Profiler::new([("a".to_owned(), 1000), ("b".to_owned(), 10)]);
+    for first in [0, 1] {
+        profiler.batch(2);
+        let indices = [7, 7, 990 + first, 7];
+        let bags = Bags::new("a", 1000, &indices, &[0i64, 3, 4], None).unwrap();
+        profiler.lookups(0, &bags, Duration::from_nanos(40));
+        let none = Bags::new("b", 10, &[0i64; 0], &[0i64, 0, 0], None).unwrap();
+        profiler.lookups(1, &none, Duration::ZERO);
+    }
+    let profile = profiler.finish(2);
+    let a = &profile.tables[0];
+    assert_eq!((profile.samples, a.lookups, a.used_rows, a.ns_per_sample), (4, 8, 3, 20.0));
+    assert_eq!(a.hot, [(7, 6), (990, 1)]);
+    assert_eq!((a.runs[1], a.runs[253], a.runs.iter().sum::<u64>()), (6, 2, 8));
+    let mut tables = [TableCost::new("a", 1000, 16, 64), TableCost::new("b", 10, 16, 64)];
+    profile.apply(&mut tables).unwrap();
+    assert_eq!(
+        (tables[0].lookups_per_sample, tables[0].measured_ns, tables[0].used_bytes),
+        (2.0, Some(20.0), Some(192))
+    );
+    assert_eq!((tables[1].lookups_per_sample, tables[1].measured_ns), (0.0, None));
+    // Row 990 was looked up once.
+    assert_eq!(profile.hot_rows(&tables, 1 << 20).unwrap(), [(0, vec![7])].into());
+    assert_eq!(profile.hot_rows(&tables, 63).unwrap(), [].into());
+    let json = serde_json::to_string(&profile).unwrap();
+    assert_eq!(serde_json::from_str::<Profile>(&json).unwrap(), profile);
+    let other = profile.apply(&mut [TableCost::new("a", 1000, 16, 64), TableCost::new("c", 10, 16, 64)]);
+    assert_eq!(other.unwrap_err().to_string(), "the profile is of other tables: b of 10 rows instead of c of 10");
+}
+
+#[test]
+fn measured_constants_are_numbers_that_make_plans() {
+    let model = CostModel::measure();
+    assert!(model.levels.is_sorted_by_key(|level| level.bytes) && model.levels.last().unwrap().bytes == u64::MAX);
+    let costs = |model: &CostModel, lookups| model.nanoseconds(&TableCost::new("a", 1 << 20, 64, 256).lookups(lookups));
+    assert!(costs(&model, 40.0) > costs(&model, 1.0), "{model:?}");
+    let options = PlanOptions { model: model.clone(), ..PlanOptions::default() };
+    let plan = Plan::make(&[table("a", 1000, 64, 1.0), table("b", 1000, 64, 1.0)], 2, &options).unwrap();
+    assert_eq!(plan.model(), &model);
 }
