@@ -18,6 +18,7 @@ mod layout;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use slackline_collective::{Complete, Endpoint, Exchange};
 use slackline_data::Batch;
@@ -47,9 +48,12 @@ impl From<Vec<Arc<dyn EmbeddingTable>>> for RankTables {
     }
 }
 
-/// What a rank sent, or did not have to send, to other ranks.
+/// What a rank did so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
+#[non_exhaustive]
+pub struct RankWork {
+    /// The time in which it looked up its tables, in nothing else.
+    pub lookups: Duration,
     /// Bytes of pooled vectors that went to other ranks.
     pub sent: u64,
     /// Bytes that would have gone as well, if other ranks had no copies of hot rows.
@@ -105,7 +109,7 @@ pub struct DistributedModel {
     threads: Option<Arc<rayon::ThreadPool>>,
     /// Lookups that are not a table's as they came, one a part.
     buffers: Vec<BagBuffer>,
-    traffic: Traffic,
+    work: RankWork,
     /// Batches that are pooled and not answered, oldest first.
     pending: VecDeque<Pending>,
     /// Entries that are answered, for their buffers.
@@ -194,7 +198,7 @@ impl DistributedModel {
             rank,
             wire: Wire::F32,
             threads: None,
-            traffic: Traffic::default(),
+            work: RankWork::default(),
             pending: VecDeque::new(),
             spare: Vec::new(),
             scratch: DenseScratch::default(),
@@ -231,9 +235,9 @@ impl DistributedModel {
         self.pending.len()
     }
 
-    /// What was sent so far, and what was not.
-    pub fn traffic(&self) -> Traffic {
-        self.traffic
+    /// What this rank did so far: time in its tables, and bytes sent.
+    pub fn work(&self) -> RankWork {
+        self.work
     }
 
     /// [`pool`](Self::pool), then [`bottom`](Self::bottom): all of this rank's work on a batch that needs no other rank.
@@ -299,6 +303,8 @@ impl DistributedModel {
         round.expect(&self.receive_sizes)?;
         let polls = round.needs_progress();
         let mut messages = round.messages_mut();
+        let mut begin = Instant::now();
+        let mut lookups = Duration::ZERO;
         let pooled = match &self.threads {
             Some(threads) => {
                 let jobs = self.jobs(&looked_up, counts, messages.iter_mut().map(|message| &mut **message));
@@ -320,18 +326,21 @@ impl DistributedModel {
             if polls {
                 // Other ranks' messages of earlier rounds move on meanwhile.
                 drop(messages);
+                lookups += begin.elapsed();
                 round.progress()?;
+                begin = Instant::now();
                 messages = round.messages_mut();
             }
         }
         drop(messages);
+        lookups += begin.elapsed();
         let number = round.number();
         round.publish()?;
         drop(looked_up);
         self.buffers = buffers;
         let sent = self.send_sizes.iter().enumerate().filter(|(peer, _)| *peer != self.rank).map(|(_, size)| *size);
-        self.traffic.sent += sent.sum::<usize>() as u64;
-        self.traffic.saved += counts.saved(&self.plan, self.rank, self.wire);
+        self.work.sent += sent.sum::<usize>() as u64;
+        self.work.saved += counts.saved(&self.plan, self.rank, self.wire);
 
         let features = self.dense.config().dense_features();
         pending.round = number;
@@ -340,7 +349,9 @@ impl DistributedModel {
         pending.dense.clear();
         pending.dense.extend_from_slice(&batch.dense[own.start * features..own.end * features]);
         pending.has_bottom = false;
+        let begin = Instant::now();
         self.pool_here(&mut pending, &own, &of_replicated, &of_hot)?;
+        self.work.lookups += lookups + begin.elapsed();
         self.pending.push_back(pending);
         Ok(())
     }

@@ -65,7 +65,7 @@ pub use directory::{
     FORMAT_VERSION, ImportOptions, ImportReport, ModelDirectory, Progress, RowChoice, RowLoss, Summary, Written,
     convert, import, write_synthetic,
 };
-pub use distributed::{Answered, DistributedModel, RankTables, Traffic, largest_message, samples_of};
+pub use distributed::{Answered, DistributedModel, RankTables, RankWork, largest_message, samples_of};
 pub use error::{DirectoryDefect, DlrmError, Result};
 pub use forward::{DenseModel, DenseScratch, DenseWeights, LayerWeights, LocalModel};
 pub use interaction::{Interaction, InteractionScratch};

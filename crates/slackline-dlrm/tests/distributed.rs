@@ -349,12 +349,12 @@ fn what_hot_rows_save_is_counted() {
             .hot
             .extend(hot.map(|every| (0, (0..small.config.rows()[0] as u64).filter(|row| row % every == 0).collect())));
         let plan = Plan::make(&costs(&small), 2, &options).unwrap();
-        let traffic = on_threads(LaneOptions::lag(1), 1 << 16, 2, |rank, group| {
+        let work = on_threads(LaneOptions::lag(1), 1 << 16, 2, |rank, group| {
             let mut model = member(&small, &plan, rank);
             run(&mut model, &mut group.lane(LANE), &batches).unwrap();
-            model.traffic()
+            model.work()
         });
-        (traffic[0].sent + traffic[1].sent, traffic[0].saved + traffic[1].saved)
+        (work[0].sent + work[1].sent, work[0].saved + work[1].saved)
     };
     let (all, none) = sent(None);
     assert_eq!(none, 0);

@@ -104,6 +104,23 @@ impl Plan {
         Self::with_parts(CostModel::default(), tables, ranks, parts, Vec::new(), BTreeMap::new())
     }
 
+    /// Whole tables in the order of their numbers, as many on each rank (the first ranks have one more, if they don't come
+    /// out even): how the reference DLRM splits them, whatever they cost. For comparison.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`] if there are no ranks, or a table's numbers are impossible.
+    pub fn by_number(tables: &[TableCost], ranks: usize, model: CostModel) -> Result<Self, PlanError> {
+        let (each, more) = (tables.len() / ranks.max(1), tables.len() % ranks.max(1));
+        let part = |(table, cost): (usize, &TableCost)| {
+            let rank = if table < more * (each + 1) { table / (each + 1) } else { (table - more) / each.max(1) };
+            let (rows, columns) = (0..cost.rows, 0..cost.dim);
+            Part { table, rank, rows, columns, lookups_per_sample: cost.lookups_per_sample }
+        };
+        let parts = tables.iter().enumerate().map(part).collect();
+        Self::with_parts(model, tables, ranks, parts, Vec::new(), BTreeMap::new())
+    }
+
     /// A placement that somebody else made: the parts of all tables that are not `replicated`, and for some tables, which
     /// are whole on one rank, rows that every rank is to have a copy of.
     ///
@@ -239,6 +256,15 @@ impl Plan {
     /// If there is no such rank.
     pub fn cost_of(&self, rank: usize) -> f64 {
         self.ranks[rank].cost
+    }
+
+    /// The same of one part.
+    ///
+    /// # Panics
+    ///
+    /// If it is of a table that the plan does not have.
+    pub fn cost_of_part(&self, part: &Part) -> f64 {
+        self.model.part(&self.tables[part.table], part.lookups_per_sample, part.columns.len())
     }
 
     /// The largest cost of a rank divided by the mean: 1.0 is perfect balance (also if nothing costs anything), the number

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod placement;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +11,8 @@ use slackline_data::Format;
 use slackline_dlrm::{RowChoice, Wire};
 use slackline_embedding::Load;
 use slackline_transport::delay::DelayProfile;
+
+pub(crate) use placement::{Plan, Profile};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 success; 1 failure, with the reason on standard error; 2 a command line that was not understood; 128 + n \
@@ -29,6 +33,8 @@ pub(crate) enum Command {
     Convert(Convert),
     Init(Init),
     Inspect(Inspect),
+    Profile(Profile),
+    Plan(Plan),
     Infer(Box<Infer>),
     Generate(Generate),
 }
@@ -166,7 +172,10 @@ pub(crate) struct Infer {
     /// Samples of a batch, which the ranks share
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = batch())]
     pub(crate) batch: usize,
-    /// How many ranks hold the tables [default: 1; with --transport mpi the processes of the job]
+    /// Where tables lie, as `slackline plan --output` wrote it [default: whole, by typical costs]
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) plan: Option<PathBuf>,
+    /// How many ranks hold the tables [default: those of the plan, or 1; with --transport mpi the processes of the job]
     #[arg(long, value_name = "N", value_parser = ranks())]
     pub(crate) ranks: Option<usize>,
     /// What a rank is: a thread of this process, a process that this command starts, or a process that mpirun has started
@@ -223,6 +232,7 @@ Examples:
   slackline infer model --input clicks.tsv --ranks 4 --transport shm --lag 4 --json
   slackline infer model --input clicks.tsv --ranks 4 --delay turn:0..2 --delay-unit 5
   slackline infer model --input clicks.tsv --load copied
+  slackline infer model --input clicks.tsv --plan plan.json
   mpirun -n 4 slackline infer model --input clicks.tsv --transport mpi --lag 4
 
 With --transport mpi every process reads DIR and FILE by these names; rank 0 writes and reports. That transport is in \

@@ -24,6 +24,7 @@ use crate::args::{Infer, Transport};
 use crate::fail::{self, Misuse};
 use crate::model::input_shape;
 use crate::output::PredictionFile;
+use crate::placement::{plan_for, ranks_of};
 use crate::{inspect, print};
 
 /// Pooled vectors, with the lag that was asked for.
@@ -52,7 +53,11 @@ pub(crate) fn run(args: &Infer) -> Result<u8> {
     if args.transport == Transport::Mpi {
         return run_mpi(args);
     }
-    let ranks = args.ranks.unwrap_or(1);
+    let ranks = match (args.ranks, &args.plan) {
+        (Some(ranks), _) => ranks,
+        (None, Some(plan)) => ranks_of(plan)?,
+        (None, None) => 1,
+    };
     if args.transport == Transport::Shm && start::is_rank_process() {
         let job = Job::new(args, ranks)?;
         if let Some(answers) = start::rank_process(&job)? {
@@ -96,7 +101,7 @@ fn prepare(args: &Infer, ranks: usize, writes: bool) -> Result<Job<'_>> {
 impl<'a> Job<'a> {
     fn new(args: &'a Infer, ranks: usize) -> Result<Self> {
         let directory = ModelDirectory::open(&args.model)?;
-        let plan = Plan::table_wise(&directory.tables(), ranks)?;
+        let plan = plan_for(args.plan.as_deref(), &directory.tables(), ranks)?;
         let format = match args.format {
             Some(format) => format,
             None => Format::detect(&args.input)?,

@@ -10,6 +10,7 @@ mod inspect;
 mod metrics;
 mod model;
 mod output;
+mod placement;
 mod progress;
 
 use std::io::{self, Write};
@@ -35,6 +36,8 @@ fn main() -> ExitCode {
         Command::Convert(args) => model::convert(&args),
         Command::Init(args) => model::init(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Profile(args) => placement::profile(&args),
+        Command::Plan(args) => placement::plan(&args),
         Command::Infer(args) => infer::run(&args),
         Command::Generate(args) => model::generate(&args),
     })

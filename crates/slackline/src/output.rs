@@ -8,6 +8,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
+/// Writes a file in one go, whole or not at all.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = PredictionFile::begin(path)?;
+    file.write(bytes)?;
+    file.finish()
+}
+
 /// A CSV file `id,prediction` that is being written.
 ///
 /// Its bytes have no name until [`finish`](Self::finish), so that whatever ends this process leaves nothing behind; where
@@ -38,20 +45,27 @@ impl PredictionFile {
 
     /// Begins with the header.
     pub(crate) fn create(path: &Path) -> Result<Self> {
+        let mut file = Self::begin(path)?;
+        file.write(b"id,prediction\n")?;
+        Ok(file)
+    }
+
+    fn begin(path: &Path) -> Result<Self> {
         // A link stays a link: what it leads to is replaced.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let (file, form) = open(&path).with_context(|| format!("{}: cannot write", path.display()))?;
-        let mut writer = BufWriter::with_capacity(1 << 18, file);
-        writer.write_all(b"id,prediction\n").with_context(|| format!("{}: cannot write", path.display()))?;
-        Ok(PredictionFile { path, form, writer })
+        Ok(PredictionFile { path, form, writer: BufWriter::with_capacity(1 << 18, file) })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.writer.write_all(bytes).with_context(|| format!("{}: cannot write", self.path.display()))
     }
 
     /// Appends a row. Ids with a comma, a quote or a line end are quoted.
     pub(crate) fn row(&mut self, id: &str, prediction: f32) -> Result<()> {
         let quoted = id.contains([',', '"', '\n', '\r']);
         let id = if quoted { format!("\"{}\"", id.replace('"', "\"\"")) } else { id.to_owned() };
-        let row = format!("{id},{}\n", decimal(prediction));
-        self.writer.write_all(row.as_bytes()).with_context(|| format!("{}: cannot write", self.path.display()))
+        self.write(format!("{id},{}\n", decimal(prediction)).as_bytes())
     }
 
     /// Brings the bytes to the disk and gives them their name.

@@ -69,6 +69,62 @@ fn one_process_and_many_ranks_give_the_same_bits() {
 }
 
 #[test]
+fn plans_of_all_kinds_keep_the_predictions() {
+    let place = Place::new(203);
+    infer(&place, "--output first.csv");
+    let first = place.read("first.csv");
+    let words = |words: &str| place.succeed(&words.split_whitespace().collect::<Vec<_>>());
+    let profiled = words("profile model --input rows.csv --batch 16 --output profile.json");
+    assert!(profiled.contains("203 samples") && profiled.contains("emb_l.4.weight"), "{profiled}");
+    for how in [
+        "",
+        "--calibrate --split both",
+        "--profile profile.json --split columns --replicate 100",
+        "--profile profile.json --hot 2K",
+        "--place emb_l.0.*=columns:2 --place emb_l.4.*=rank:1 --memory 1M",
+    ] {
+        let planned = words(&format!("plan model --ranks 3 {how} --output plan.json"));
+        assert!(planned.starts_with("5 tables on 3 ranks") && planned.contains("as the reference splits"), "{planned}");
+        for run in ["--lag 2 --batch 16", "--transport shm --batch 7 --lag 0"] {
+            infer(&place, &format!("--plan plan.json {run} --output again.csv"));
+            assert!(place.read("again.csv") == first, "{how}; {run}");
+        }
+    }
+    words("plan model --ranks 3 --profile profile.json --hot 2K --output plan.json");
+    let report: Value = serde_json::from_str(&infer(&place, "--plan plan.json --json")).unwrap();
+    let saved: u64 =
+        report["per_rank"].as_array().unwrap().iter().map(|rank| rank["saved_bytes"].as_u64().unwrap()).sum();
+    assert!(saved > 0 && report["ranks"] == 3, "{report}");
+    // By rows the sums are made in another order, the same for any lag and transport.
+    words("plan model --ranks 3 --place emb_l.0.*=rows:3 --output plan.json");
+    infer(&place, "--plan plan.json --output rows_0.csv");
+    infer(&place, "--plan plan.json --lag 4 --transport shm --batch 32 --output rows_1.csv");
+    assert_eq!(place.read("rows_0.csv"), place.read("rows_1.csv"));
+    for ((id, one), (other_id, other)) in rows_of(&place.read("rows_0.csv")).iter().zip(rows_of(&first)) {
+        assert!(*id == other_id && (one - other).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn a_plan_that_does_not_fit_is_refused_by_its_file() {
+    let place = Place::new(10);
+    let words = |words: &str| words.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    place.succeed(&words("plan model --ranks 3 --output plan.json"));
+    let refused = place.fail(&words("infer model --input rows.csv --plan plan.json --ranks 2"));
+    assert!(refused.contains("plan.json: a plan for 3 ranks, not 2"), "{refused}");
+    let text = place.read("plan.json").replace("\"rows\":300", "\"rows\":301").replace("\"end\":300", "\"end\":301");
+    fs::write(place.path("plan.json"), text).unwrap();
+    let refused = place.fail(&words("infer model --input rows.csv --plan plan.json"));
+    assert!(refused.contains("plan.json: a plan for another model"), "{refused}");
+    fs::write(place.path("plan.json"), "{}").unwrap();
+    assert!(place.fail(&words("infer model --input rows.csv --plan plan.json")).contains("plan.json"));
+    let full = place.fail(&words("plan model --ranks 2 --memory 1K"));
+    assert!(full.contains("emb_l.0.weight") && full.contains("1024 bytes a rank"), "{full}");
+    let idle = place.run(&words("plan model --ranks 2 --place nothing=whole"));
+    assert!(idle.code == Some(2) && idle.stderr.contains("fits no table"), "{}", idle.stderr);
+}
+
+#[test]
 fn json_is_one_object_and_nothing_else() {
     let place = Place::new(100);
     for transport in ["threads", "shm"] {

@@ -38,6 +38,12 @@ pub(super) struct RankStats {
     pub(super) observed_lag: usize,
     /// How long it waited for rounds that were due.
     pub(super) blocked_seconds: f64,
+    /// How long it looked up its tables.
+    pub(super) lookup_seconds: f64,
+    /// Bytes of pooled vectors that it sent to other ranks.
+    pub(super) sent_bytes: u64,
+    /// Bytes that it need not send, since the other ranks have copies of hot rows.
+    pub(super) saved_bytes: u64,
 }
 
 /// Works as one rank; rank 0 returns what all have found. Whatever goes wrong here, the other ranks are told.
@@ -70,7 +76,14 @@ fn work<E: Endpoint>(group: &mut Group<E>, job: &Job<'_>) -> Result<Option<Answe
     let elapsed = begin.elapsed();
 
     let stats = group.stats(DATA);
-    let stats = RankStats { observed_lag: stats.observed_lag(), blocked_seconds: stats.blocked_on_bound.as_secs_f64() };
+    let work = model.work();
+    let stats = RankStats {
+        observed_lag: stats.observed_lag(),
+        blocked_seconds: stats.blocked_on_bound.as_secs_f64(),
+        lookup_seconds: work.lookups.as_secs_f64(),
+        sent_bytes: work.sent,
+        saved_bytes: work.saved,
+    };
     let stats = group.lane(CONTROL).all_gather(&serde_json::to_vec(&stats)?)?;
     let mut places: Vec<_> =
         (0..group.ranks()).map(|from| places(own.rows, job.args.batch, from, group.ranks())).collect();

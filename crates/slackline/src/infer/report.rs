@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::Job;
 use super::rank::{Answers, RankStats};
 use crate::metrics::Quality;
+use crate::progress::bytes;
 
 const DEFINITION: &str = "time from a rank's beginning of a batch, which it has read, until it has the predictions of \
 its own samples of it; over all batches on all ranks; closed loop, that is, each rank begins a batch as soon as it may";
@@ -29,6 +30,9 @@ pub(super) struct Report<'a> {
     seconds: f64,
     rows_per_second: f64,
     latency: Option<Latency>,
+    /// Largest time of a rank's lookups over the mean, and what the plan says of it.
+    lookup_imbalance: f64,
+    planned_imbalance: f64,
     per_rank: &'a [RankStats],
     output: Option<&'a std::path::Path>,
 }
@@ -66,6 +70,8 @@ impl<'a> Report<'a> {
             seconds,
             rows_per_second: rows as f64 / seconds.max(1e-9),
             latency: Latency::of(&answers.latencies),
+            lookup_imbalance: imbalance(answers.ranks.iter().map(|rank| rank.lookup_seconds)),
+            planned_imbalance: job.plan.cost_imbalance(),
             per_rank: &answers.ranks,
             output: args.output.as_deref(),
         }
@@ -116,6 +122,18 @@ impl<'a> Report<'a> {
         lines.push(format!("observed lag  {} rounds", lags.join(", ")));
         let waits: Vec<String> = self.per_rank.iter().map(|rank| format!("{:.3}", rank.blocked_seconds)).collect();
         lines.push(format!("waited        {} s", waits.join(", ")));
+        let lookups: Vec<String> = self.per_rank.iter().map(|rank| format!("{:.3}", rank.lookup_seconds)).collect();
+        let (measured, planned) = (self.lookup_imbalance, self.planned_imbalance);
+        let balance = format!(" (largest / mean {measured:.2}, planned {planned:.2})");
+        lines.push(format!("lookups       {} s{}", lookups.join(", "), if self.ranks > 1 { &balance } else { "" }));
+        let (sent, saved) =
+            self.per_rank.iter().fold((0, 0), |(sent, saved), rank| (sent + rank.sent_bytes, saved + rank.saved_bytes));
+        if saved > 0 {
+            let share = 100.0 * saved as f64 / (sent + saved) as f64;
+            lines.push(format!("sent          {}, {share:.1} % less by copies of hot rows", bytes(sent)));
+        } else if sent > 0 {
+            lines.push(format!("sent          {}", bytes(sent)));
+        }
         if let Some(output) = self.output {
             lines.push(format!("predictions   {}", output.display()));
         }
@@ -131,6 +149,11 @@ impl<'a> Report<'a> {
         lines.push(String::new());
         lines.join("\n")
     }
+}
+
+fn imbalance(values: impl Iterator<Item = f64> + Clone) -> f64 {
+    let (count, sum) = values.clone().fold((0.0, 0.0), |(count, sum), value| (count + 1.0, sum + value));
+    if sum > 0.0 { values.fold(0.0, f64::max) * count / sum } else { 1.0 }
 }
 
 impl Latency {
