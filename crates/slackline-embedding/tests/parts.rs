@@ -138,6 +138,11 @@ proptest! {
         let mut buffer = BagBuffer::default();
         let wanted = |sample: usize| sample.is_multiple_of(every);
         let some = buffer.select(&bags, 50 - from, wanted, |row| row.checked_sub(from));
+        let mut other = BagBuffer::default();
+        let to = from + (50 - from) / 2;
+        let mut mapped = BagBuffer::default();
+        let mapped = mapped.map(&bags, to - from, |row| row.checked_sub(from).filter(|row| *row < to - from));
+        prop_assert_eq!(format!("{:?}", other.run(&bags, from..to)), format!("{:?}", mapped));
         let samples: Vec<usize> = (0..bags.len()).filter(|sample| wanted(*sample)).collect();
         prop_assert_eq!(some.len(), samples.len());
         for (at, sample) in samples.into_iter().enumerate() {

@@ -52,7 +52,7 @@ fn sample_ns(table: &HeapTable, lookups: usize) -> f64 {
         // Other rows in every pass, so that a pass does not find those of the last one in a cache.
         let row = |at: usize| {
             let hash = ((at + pass * SAMPLES * lookups) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            (u128::from(hash) * u128::from(table.rows()) >> 64) as i64
+            ((u128::from(hash) * u128::from(table.rows())) >> 64) as i64
         };
         let indices: Vec<i64> = (0..SAMPLES * lookups).map(row).collect();
         let bags = Bags::new(table.name(), table.rows(), &indices, &offsets, None).expect("rows of the table");
