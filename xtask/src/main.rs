@@ -27,6 +27,7 @@ Examples:
   cargo xtask bench run --ranks 2 --scenario turn
   cargo xtask bench exchange --mpi
   cargo xtask bench embedding --peers
+  cargo xtask bench plan
   cargo xtask ci format clippy
 ";
 

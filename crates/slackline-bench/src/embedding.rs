@@ -279,13 +279,13 @@ pub fn describe(line: &EmbeddingLine) -> String {
 }
 
 /// The processors that this process may use.
-fn cores() -> Vec<usize> {
+pub(crate) fn cores() -> Vec<usize> {
     let Ok(mine) = sched_getaffinity(None) else { return Vec::new() };
     (0..CpuSet::MAX_CPU).filter(|core| mine.is_set(*core)).collect()
 }
 
 /// Binds this thread, and what it starts, to some cores. A refusal (a container that may not) costs steadiness only.
-fn bind(cores: &[usize]) {
+pub(crate) fn bind(cores: &[usize]) {
     let mut set = CpuSet::new();
     cores.iter().for_each(|core| set.set(*core));
     let _ = sched_setaffinity(None, &set);

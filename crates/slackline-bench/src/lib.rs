@@ -7,6 +7,7 @@
 //! * [`results`] and [`report`]: the results file, and the report for people.
 //! * [`exchange`](mod@exchange): the bare alltoallv beside MPI's.
 //! * [`embedding`](mod@embedding): pooled lookups beside FBGEMM's and PyTorch's.
+//! * [`planning`](mod@planning): placements on ranks, predicted beside measured.
 //!
 //! This crate uses the layers as a user would, through their public interfaces, and knows nothing of how they work inside.
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ mod measure;
 mod model;
 mod mpi;
 mod peers;
+pub mod planning;
 pub mod predict;
 pub mod results;
 pub mod run;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use slackline_bench::embedding::{self, EmbeddingOptions};
 use slackline_bench::exchange::{self, ExchangeOptions};
+use slackline_bench::planning::{self, PlanningOptions};
 use slackline_bench::run::{self, RunOptions, Transport};
 use slackline_bench::scenario::{self, Scenario, WorkKind};
 use slackline_bench::{BenchError, render, report, results};
@@ -39,6 +40,9 @@ enum Sub {
     /// Pooled lookups of large tables, alone or beside PyTorch and FBGEMM
     #[command(after_help = EMBEDDING_EXAMPLES)]
     Embedding(EmbeddingArgs),
+    /// Placements of skewed tables on ranks: predicted beside measured lookup times, and the reference's split
+    #[command(after_help = PLAN_EXAMPLES)]
+    Plan(PlanArgs),
     /// What `run` and `exchange` start
     #[command(hide = true)]
     Rank {
@@ -75,6 +79,45 @@ const EMBEDDING_EXAMPLES: &str = "Examples:
   slackline-bench embedding --peers                           beside PyTorch and FBGEMM, set up in target/peers
   slackline-bench embedding --peers --python venv/bin/python  an interpreter that has torch and fbgemm_gpu already
   slackline-bench embedding --formats int8 --batch 128 --pool 1 --threads 1 --json";
+
+const PLAN_EXAMPLES: &str = "Examples:
+  slackline-bench plan                          MLPerf's tables a hundredth as large, 4 ranks
+  slackline-bench plan --ranks 8 --zipf 0.8
+  slackline-bench plan --format int8 --json";
+
+#[derive(Args)]
+struct PlanArgs {
+    /// Ranks of each placement
+    #[arg(long, default_value_t = 4)]
+    ranks: usize,
+    /// By how much large tables are smaller than MLPerf's
+    #[arg(long, default_value_t = 100)]
+    scale: u64,
+    /// Columns of a row
+    #[arg(long, default_value_t = 128)]
+    dim: usize,
+    /// How rows are stored
+    #[arg(long, default_value_t = RowFormat::F32)]
+    format: RowFormat,
+    /// Samples of a batch
+    #[arg(long, default_value_t = 1024)]
+    batch: usize,
+    /// Batches of the trace, and as many others to measure
+    #[arg(long, default_value_t = 8)]
+    batches: usize,
+    /// Zipf's exponent of the indices
+    #[arg(long, default_value_t = 1.05)]
+    zipf: f64,
+    /// Turns
+    #[arg(long, default_value_t = 7)]
+    turns: usize,
+    /// Of the indices
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print lines of JSON
+    #[arg(long)]
+    json: bool,
+}
 
 #[derive(Args)]
 struct EmbeddingArgs {
@@ -268,6 +311,7 @@ fn main() -> ExitCode {
             with_transport(args.transport, "mpi", args.ranks, |transport| run_exchange(&args, transport))
         }
         Some(Sub::Embedding(args)) => run_embedding(&args),
+        Some(Sub::Plan(args)) => run_planning(&args),
         Some(Sub::Rank { folder }) => run::rank(&folder),
     };
     match done {
@@ -398,6 +442,18 @@ fn run_embedding(args: &EmbeddingArgs) -> Result<(), BenchError> {
         failed = print(&text).err().or(failed.take());
     })?;
     failed.map_or(Ok(()), Err)
+}
+
+fn run_planning(args: &PlanArgs) -> Result<(), BenchError> {
+    let &PlanArgs { ranks, scale, dim, format, batch, batches, zipf, turns, seed, json } = args;
+    let options = PlanningOptions { ranks, scale, dim, format, batch, batches, zipf, turns, seed };
+    let lines = planning::planning(&options)?;
+    if !json {
+        return print(&planning::describe(&lines));
+    }
+    lines
+        .iter()
+        .try_for_each(|line| print(&(serde_json::to_string(line).expect("numbers and strings are JSON") + "\n")))
 }
 
 fn print(text: &str) -> Result<(), BenchError> {
