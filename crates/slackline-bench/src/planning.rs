@@ -5,13 +5,14 @@
 //! one core with its own parts, all placements in turns.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::fmt::Display;
+use std::time::Instant;
 
 use serde::Serialize;
 use slackline_data::{Access, Batch, Synthetic, SyntheticSpec, TableSpec};
 use slackline_embedding::{
-    BagBuffer, Bags, CostModel, EmbeddingTable, HeapTable, Plan, PlanOptions, Pooling, Profile, Profiler, RowFormat,
-    Rows, Split, TableCost,
+    BagBuffer, Bags, CostModel, EmbeddingTable, HeapTable, Part, Plan, PlanError, PlanOptions, Pooling, Profile,
+    Profiler, RowFormat, Rows, Split, TableCost,
 };
 
 use crate::BenchError;
@@ -60,23 +61,33 @@ pub struct PlanningLine {
     pub kinds: String,
     /// Largest time of a rank over the mean, by the plan.
     pub predicted: f64,
-    /// The same as measured, by turn.
-    pub measured: Vec<f64>,
+    /// The same of each rank's median time.
+    pub measured: f64,
+    /// The same by turn.
+    pub by_turn: Vec<f64>,
     /// The busiest rank's time for a batch by the plan, in microseconds.
     pub predicted_us: f64,
-    /// The same as measured, by turn.
-    pub measured_us: Vec<f64>,
-    /// Each rank's time over its predicted time, medians.
+    /// The busiest rank's median time, in microseconds.
+    pub measured_us: f64,
+    /// Each rank's median time over its predicted time.
     pub ratios: Vec<f64>,
 }
 
-/// One rank's tables and lookups.
-struct Part {
-    table: usize,
-    held: HeapTable,
+/// A plan, and what its ranks hold.
+struct Placement<'a> {
+    name: &'a str,
+    plan: Plan,
+    held: Vec<Vec<Held>>,
+    /// Microseconds for a batch, by rank and turn.
+    times: Vec<Vec<f64>>,
+}
+
+/// One part on its rank.
+struct Held {
+    part: Part,
+    table: HeapTable,
     /// Of the whole table.
     all_rows: u64,
-    first_row: u64,
     buffer: BagBuffer,
     out: Vec<f32>,
 }
@@ -87,101 +98,98 @@ struct Part {
 ///
 /// [`BenchError::Settings`] for numbers that make no run.
 pub fn planning(options: &PlanningOptions) -> Result<Vec<PlanningLine>, BenchError> {
-    let settings = |why: &dyn std::fmt::Display| BenchError::Settings(why.to_string());
-    if [options.ranks, options.dim, options.batch, options.batches, options.turns, options.scale as usize].contains(&0)
-    {
-        return Err(settings(&"every number must be at least 1"));
+    let numbers = [options.ranks, options.dim, options.batch, options.batches, options.turns, options.scale as usize];
+    if numbers.contains(&0) {
+        return Err(settings("every number must be at least 1"));
     }
     let cores = cores();
     bind(&cores[..1.min(cores.len())]);
     let tables = tables(options)?;
     let batches = draw(options)?;
     let (trace, rest) = batches.split_at(options.batches);
+    let mut placements = Vec::new();
+    for (name, plan) in plans(options, &tables, trace)? {
+        let parts = |rank| plan.parts_of(rank).iter().map(|part| Held::new(&tables[part.table], part, options.batch));
+        let held = (0..options.ranks).map(|rank| parts(rank).collect()).collect();
+        placements.push(Placement { name, plan, held, times: vec![Vec::new(); options.ranks] });
+    }
+    // The first turn warms up.
+    for turn in 0..=options.turns {
+        for placement in &mut placements {
+            for (held, times) in placement.held.iter_mut().zip(&mut placement.times) {
+                let time = rank_us(held, rest)?;
+                times.extend((turn > 0).then_some(time));
+            }
+        }
+    }
+    bind(&cores);
+    Ok(placements.into_iter().map(|placement| placement.line(options.batch)).collect())
+}
+
+/// By name: what the planner knows, and what it may do with that.
+fn plans<'a>(
+    options: &PlanningOptions,
+    tables: &[HeapTable],
+    trace: &[Batch],
+) -> Result<Vec<(&'a str, Plan)>, BenchError> {
     let row_bytes = options.format.row_bytes(options.dim) as u64;
     let unknown: Vec<TableCost> =
         tables.iter().map(|table| TableCost::new(table.name(), table.rows(), options.dim, row_bytes)).collect();
     let mut known = unknown.clone();
-    profile(&tables, trace)?.apply(&mut known).map_err(|error| settings(&error))?;
+    profile(tables, trace)?.apply(&mut known).map_err(settings)?;
     let mut counted = known.clone();
     counted.iter_mut().for_each(|table| table.measured_ns = None);
     let model = CostModel::measure();
 
-    let (ranks, whole) = (options.ranks, PlanOptions { split: Split::Never, ..PlanOptions::default() });
-    let with = |split, model: &CostModel| PlanOptions { split, model: model.clone(), ..PlanOptions::default() };
+    let ranks = options.ranks;
+    let with = |split| PlanOptions { split, model: model.clone(), ..PlanOptions::default() };
     let plans = [
-        ("by number, as the reference splits", Plan::by_number(&known, ranks, CostModel::default())),
+        ("by number, as the reference splits", Plan::by_number(&known, ranks, model.clone())),
         ("whole, nothing known of lookups", blind(&unknown, &known, ranks)),
-        ("whole, lookups counted, constants measured", Plan::make(&counted, ranks, &with(Split::Never, &model))),
-        ("whole, times measured", Plan::make(&known, ranks, &whole)),
-        ("columns, lookups counted, constants measured", Plan::make(&counted, ranks, &with(Split::Columns, &model))),
-        ("columns, times measured", Plan::make(&known, ranks, &with(Split::Columns, &model))),
-        ("rows, times measured", Plan::make(&known, ranks, &with(Split::Rows, &model))),
+        ("whole, times measured", Plan::make(&known, ranks, &with(Split::Never))),
+        ("columns, times measured", Plan::make(&known, ranks, &with(Split::Columns))),
+        ("rows, times measured", Plan::make(&known, ranks, &with(Split::Rows))),
+        ("columns, lookups counted, costs reckoned", Plan::make(&counted, ranks, &with(Split::Columns))),
     ];
-    let mut lines = Vec::new();
-    let mut held = Vec::new();
-    for (name, plan) in plans {
-        let plan = plan.map_err(|error| settings(&error))?;
-        let parts = |rank: usize| -> Vec<Part> {
-            let part = |part: &slackline_embedding::Part| {
-                let table = &tables[part.table];
-                let whole = part.rows == (0..table.rows()) && part.columns == (0..table.dim());
-                let held = if whole { table.clone() } else { table.part(part.rows.clone(), part.columns.clone()) };
-                let out = vec![0.0; options.batch * held.dim()];
-                Part {
-                    table: part.table,
-                    held,
-                    all_rows: table.rows(),
-                    first_row: part.rows.start,
-                    buffer: BagBuffer::default(),
-                    out,
-                }
-            };
-            plan.parts_of(rank).iter().map(part).collect()
+    plans.into_iter().map(|(name, plan)| Ok((name, plan.map_err(settings)?))).collect()
+}
+
+impl Placement<'_> {
+    fn line(self, batch: usize) -> PlanningLine {
+        let Placement { name, plan, times, .. } = self;
+        let (ranks, us) = (plan.ranks(), batch as f64 / 1e3);
+        let medians: Vec<f64> = times.iter().map(|times| Spread::of(times.clone()).median).collect();
+        let imbalance = |times: &mut dyn Iterator<Item = f64>| {
+            let (largest, sum) = times.fold((0.0f64, 0.0), |(largest, sum), time| (largest.max(time), sum + time));
+            largest * ranks as f64 / sum
         };
-        held.push((0..ranks).map(parts).collect::<Vec<_>>());
+        let turns = times.first().map_or(0, Vec::len);
         let text = plan.to_string();
-        let kinds =
-            text.lines().next().and_then(|line| line.split_once(", ")).map_or("", |(_, kinds)| kinds).to_owned();
-        let line = PlanningLine {
+        let kinds = text.lines().next().and_then(|line| line.split_once(", ")).map_or("", |(_, kinds)| kinds);
+        PlanningLine {
             name: name.to_owned(),
-            kinds,
+            kinds: kinds.to_owned(),
             predicted: plan.cost_imbalance(),
-            measured: Vec::new(),
-            predicted_us: (0..ranks).map(|rank| plan.cost_of(rank)).fold(0.0, f64::max) * options.batch as f64 / 1e3,
-            measured_us: Vec::new(),
-            ratios: Vec::new(),
-        };
-        lines.push((plan, line, vec![Vec::new(); ranks]));
-    }
-    // The first turn warms up.
-    for turn in 0..=options.turns {
-        for ((_, line, by_rank), held) in lines.iter_mut().zip(&mut held) {
-            let mut times = Vec::with_capacity(ranks);
-            for parts in held.iter_mut() {
-                times.push(rank_us(parts, rest)?);
-            }
-            if turn == 0 {
-                continue;
-            }
-            let (largest, sum) =
-                times.iter().fold((0.0f64, 0.0), |(largest, sum), time| (largest.max(*time), sum + time));
-            line.measured.push(largest * ranks as f64 / sum);
-            line.measured_us.push(largest);
-            by_rank.iter_mut().zip(times).for_each(|(all, time)| all.push(time));
+            measured: imbalance(&mut medians.iter().copied()),
+            by_turn: (0..turns).map(|turn| imbalance(&mut times.iter().map(|times| times[turn]))).collect(),
+            predicted_us: (0..ranks).map(|rank| plan.cost_of(rank)).fold(0.0, f64::max) * us,
+            measured_us: medians.iter().copied().fold(0.0, f64::max),
+            ratios: medians.iter().enumerate().map(|(rank, time)| time / (plan.cost_of(rank) * us)).collect(),
         }
     }
-    bind(&cores);
-    let finish = |(plan, line, by_rank): (Plan, PlanningLine, Vec<Vec<f64>>)| {
-        let ratio = |(rank, times): (usize, Vec<f64>)| {
-            Spread::of(times).median / (plan.cost_of(rank) * options.batch as f64 / 1e3).max(1e-9)
-        };
-        PlanningLine { ratios: by_rank.into_iter().enumerate().map(ratio).collect(), ..line }
-    };
-    Ok(lines.into_iter().map(finish).collect())
+}
+
+impl Held {
+    fn new(table: &HeapTable, part: &Part, batch: usize) -> Self {
+        let whole = part.rows == (0..table.rows()) && part.columns == (0..table.dim());
+        let held = if whole { table.clone() } else { table.part(part.rows.clone(), part.columns.clone()) };
+        let (all_rows, buffer) = (table.rows(), BagBuffer::default());
+        Held { out: vec![0.0; batch * held.dim()], part: part.clone(), table: held, all_rows, buffer }
+    }
 }
 
 /// Placed as if every table were looked up once, then judged by what is known.
-fn blind(unknown: &[TableCost], known: &[TableCost], ranks: usize) -> Result<Plan, slackline_embedding::PlanError> {
+fn blind(unknown: &[TableCost], known: &[TableCost], ranks: usize) -> Result<Plan, PlanError> {
     let plan = Plan::table_wise(unknown, ranks)?;
     let mut parts = plan.parts().to_vec();
     parts.iter_mut().for_each(|part| part.lookups_per_sample = known[part.table].lookups_per_sample);
@@ -189,49 +197,46 @@ fn blind(unknown: &[TableCost], known: &[TableCost], ranks: usize) -> Result<Pla
 }
 
 /// The mean time of a batch, in microseconds.
-fn rank_us(parts: &mut [Part], batches: &[Batch]) -> Result<f64, BenchError> {
-    let mut elapsed = Duration::ZERO;
+fn rank_us(held: &mut [Held], batches: &[Batch]) -> Result<f64, BenchError> {
+    let begin = Instant::now();
     for batch in batches {
-        let begin = Instant::now();
-        for Part { table, held, all_rows, first_row, buffer, out } in parts.iter_mut() {
-            let input = &batch.tables[*table];
-            let bags = Bags::new(held.name(), *all_rows, &input.indices, &input.offsets, None);
-            let bags = bags.map_err(|error| BenchError::Settings(error.to_string()))?;
-            let bags = if bags.rows() == held.rows() {
-                bags
-            } else {
-                buffer.map(&bags, held.rows(), |row| row.checked_sub(*first_row).filter(|row| *row < held.rows()))
-            };
-            held.pool(&bags, Pooling::Sum, out).map_err(|error| BenchError::Settings(error.to_string()))?;
+        for Held { part, table, all_rows, buffer, out } in held.iter_mut() {
+            let input = &batch.tables[part.table];
+            let bags = Bags::new(table.name(), *all_rows, &input.indices, &input.offsets, None).map_err(settings)?;
+            let bags = if part.rows == (0..*all_rows) { bags } else { buffer.run(&bags, part.rows.clone()) };
+            table.pool(&bags, Pooling::Sum, out).map_err(settings)?;
         }
-        elapsed += begin.elapsed();
     }
-    Ok(elapsed.as_secs_f64() * 1e6 / batches.len() as f64)
+    Ok(begin.elapsed().as_secs_f64() * 1e6 / batches.len() as f64)
 }
 
 fn profile(tables: &[HeapTable], trace: &[Batch]) -> Result<Profile, BenchError> {
-    let failed = |error: &dyn std::fmt::Display| BenchError::Settings(error.to_string());
     let mut profiler = Profiler::new(tables.iter().map(|table| (table.name().to_owned(), table.rows())));
-    let mut out = Vec::new();
+    // Each its own, as messages are: one that is written again and again would stay in a cache.
+    let mut outs = vec![Vec::new(); tables.len()];
     // Once to warm up, once to count.
     for counts in [false, true] {
         for batch in trace {
             if counts {
                 profiler.batch(batch.samples);
             }
-            for (number, (table, input)) in tables.iter().zip(&batch.tables).enumerate() {
+            for (number, ((table, input), out)) in tables.iter().zip(&batch.tables).zip(&mut outs).enumerate() {
+                out.resize(batch.samples * table.dim(), 0.0);
                 let begin = Instant::now();
                 let bags = Bags::new(table.name(), table.rows(), &input.indices, &input.offsets, None);
-                let bags = bags.map_err(|error| failed(&error))?;
-                out.resize(batch.samples * table.dim(), 0.0);
-                table.pool(&bags, Pooling::Sum, &mut out).map_err(|error| failed(&error))?;
+                let bags = bags.map_err(settings)?;
+                table.pool(&bags, Pooling::Sum, out).map_err(settings)?;
                 if counts {
-                    profiler.lookups(number, &bags, begin.elapsed());
+                    profiler.lookups(number, &bags, Some(begin.elapsed()));
                 }
             }
         }
     }
     Ok(profiler.finish(0))
+}
+
+fn settings(why: impl Display) -> BenchError {
+    BenchError::Settings(why.to_string())
 }
 
 fn rows(options: &PlanningOptions) -> impl Iterator<Item = u64> {
@@ -244,7 +249,7 @@ fn tables(options: &PlanningOptions) -> Result<Vec<HeapTable>, BenchError> {
     let table = |(number, rows): (usize, u64)| {
         let tile = TILE.min(rows);
         let values = HeapTable::random("tile", tile, options.dim, number as u64);
-        let values = values.to_format(options.format).map_err(|error| BenchError::Settings(error.to_string()))?;
+        let values = values.to_format(options.format).map_err(settings)?;
         let mut bytes = values.stored().bytes().repeat(rows.div_ceil(tile) as usize);
         bytes.truncate(rows as usize * options.format.row_bytes(options.dim));
         Ok(HeapTable::from_rows(format!("table {number}"), Rows::new(options.format, options.dim, &bytes)))
@@ -264,7 +269,7 @@ fn draw(options: &PlanningOptions) -> Result<Vec<Batch>, BenchError> {
         tables: rows(options).zip(HOTS).map(table).collect(),
         seed: options.seed,
     };
-    let source = Synthetic::new(&spec).map_err(|error| BenchError::Settings(error.to_string()))?;
+    let source = Synthetic::new(&spec).map_err(settings)?;
     let draw = |number| {
         let mut batch = Batch::default();
         source.fill(number, &mut batch);
@@ -276,22 +281,24 @@ fn draw(options: &PlanningOptions) -> Result<Vec<Batch>, BenchError> {
 /// A table for people.
 pub fn describe(lines: &[PlanningLine]) -> String {
     let mut text = format!(
-        "{:<46} {:>9}  {:<18} {:>6}  {:>13}  {}\n",
+        "{:<42} {:>9}  {:<19} {:>5}  {:>13}  {}\n",
         "placement", "predicted", "measured max/mean", "ratio", "busiest us", "ranks' times / predicted"
     );
     for line in lines {
-        let Spread { median, min, max } = Spread::of(line.measured.clone());
-        let busiest = Spread::of(line.measured_us.clone()).median;
+        let Spread { min, max, .. } = Spread::of(line.by_turn.clone());
         let ratios: Vec<String> = line.ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
         text += &format!(
-            "{:<46} {:>9.3}  {median:.3} ({min:.3}-{max:.3}) {:>6.2}  {busiest:>6.0} /{:>5.0}  {}  {}\n",
+            "{:<42} {:>9.3}  {:.3} ({min:.3}-{max:.3}) {:>5.2}  {:>6.0} /{:>5.0}  {}  {}\n",
             line.name,
             line.predicted,
-            median / line.predicted,
+            line.measured,
+            line.measured / line.predicted,
+            line.measured_us,
             line.predicted_us,
             ratios.join(" "),
             line.kinds
         );
     }
-    text + "max/mean: of the ranks' lookup times; ratio: measured over predicted; busiest us: measured / predicted\n"
+    text + "max/mean: of the ranks' median lookup times (smallest and largest of the turns); ratio: measured over predicted;\n\
+            busiest us: the busiest rank's time for a batch, measured / predicted\n"
 }

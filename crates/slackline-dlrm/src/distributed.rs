@@ -14,11 +14,12 @@
 
 mod assemble;
 mod layout;
+mod watch;
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use slackline_collective::{Complete, Endpoint, Exchange};
 use slackline_data::Batch;
@@ -29,6 +30,7 @@ use crate::{DenseModel, DenseScratch, DlrmError, ModelConfig, Result, Wire};
 use assemble::Assembly;
 use layout::{Counts, message_bytes};
 pub use layout::{largest_message, samples_of};
+use watch::Watch;
 
 /// What one rank holds of a plan's tables.
 #[derive(Clone, Debug, Default)]
@@ -52,7 +54,8 @@ impl From<Vec<Arc<dyn EmbeddingTable>>> for RankTables {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RankWork {
-    /// The time in which it looked up its tables, in nothing else.
+    /// The time in which it checked and looked up its tables' lookups, and did nothing else: of its processor, so that a core
+    /// which several ranks share does not count twice, or by the clock if it has threads for it.
     pub lookups: Duration,
     /// Bytes of pooled vectors that went to other ranks.
     pub sent: u64,
@@ -267,6 +270,7 @@ impl DistributedModel {
     pub fn pool<E: Endpoint>(&mut self, exchange: &mut Exchange<'_, E>, batch: &Batch) -> Result<()> {
         let config = self.dense.config();
         check_batch(config, batch)?;
+        let mut watch = Watch::start(self.threads.is_some());
         let whole = |number: usize| (number, self.plan.tables()[number].name.as_str());
         let of_parts = bags(config, batch, self.parts.iter().map(|(part, _)| whole(part.table)))?;
         let of_replicated = bags(config, batch, self.replicated.iter().map(|(number, _)| whole(*number)))?;
@@ -291,20 +295,19 @@ impl DistributedModel {
             .iter()
             .zip(of_parts)
             .zip(&mut buffers)
-            .map(|(((part, table), bags), buffer)| match counts.cold(part.table) {
+            .map(|(((part, _), bags), buffer)| match counts.cold(part.table) {
                 Some(cold) => buffer.select(&bags, bags.rows(), |sample| cold[sample], Some),
                 None if part.rows == (0..bags.rows()) => bags,
-                None => buffer
-                    .map(&bags, table.rows(), |row| row.checked_sub(part.rows.start).filter(|row| *row < table.rows())),
+                None => buffer.run(&bags, part.rows.clone()),
             })
             .collect();
 
+        let mut lookups = watch.elapsed();
         let mut round = exchange.begin(&self.send_sizes)?;
         round.expect(&self.receive_sizes)?;
         let polls = round.needs_progress();
         let mut messages = round.messages_mut();
-        let mut begin = Instant::now();
-        let mut lookups = Duration::ZERO;
+        watch = watch.restarted();
         let pooled = match &self.threads {
             Some(threads) => {
                 let jobs = self.jobs(&looked_up, counts, messages.iter_mut().map(|message| &mut **message));
@@ -326,14 +329,14 @@ impl DistributedModel {
             if polls {
                 // Other ranks' messages of earlier rounds move on meanwhile.
                 drop(messages);
-                lookups += begin.elapsed();
+                lookups += watch.elapsed();
                 round.progress()?;
-                begin = Instant::now();
+                watch = watch.restarted();
                 messages = round.messages_mut();
             }
         }
         drop(messages);
-        lookups += begin.elapsed();
+        lookups += watch.elapsed();
         let number = round.number();
         round.publish()?;
         drop(looked_up);
@@ -349,9 +352,9 @@ impl DistributedModel {
         pending.dense.clear();
         pending.dense.extend_from_slice(&batch.dense[own.start * features..own.end * features]);
         pending.has_bottom = false;
-        let begin = Instant::now();
+        watch = watch.restarted();
         self.pool_here(&mut pending, &own, &of_replicated, &of_hot)?;
-        self.work.lookups += lookups + begin.elapsed();
+        self.work.lookups += lookups + watch.elapsed();
         self.pending.push_back(pending);
         Ok(())
     }

@@ -15,6 +15,9 @@ pub use cost::{CostModel, Cuts, Level, TableCost};
 pub use error::PlanError;
 pub use planner::{Forced, PlanOptions, Split};
 
+/// The most ranks that a plan is made for.
+pub(crate) const MAX_RANKS: usize = 1 << 20;
+
 /// A run of rows and a run of columns of one table, on one rank.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,9 +149,10 @@ impl Plan {
         }
         let mut loads = vec![RankLoad::default(); ranks];
         for (number, table) in tables.iter().enumerate() {
-            let parts: Vec<&Part> = parts.iter().filter(|part| part.table == number).collect();
+            let (from, to) = (first_of(&parts, number), first_of(&parts, number + 1));
+            let parts = &parts[from..to];
             let is_replicated = replicated.binary_search(&number).is_ok();
-            check_parts(table, &parts, is_replicated, ranks)?;
+            check_parts(table, parts, is_replicated, ranks)?;
             if let Some(rows) = hot.get_mut(&number) {
                 rows.sort_unstable();
                 rows.dedup();
@@ -157,7 +161,7 @@ impl Plan {
             for part in parts {
                 let load = &mut loads[part.rank];
                 load.bytes += part.bytes(table);
-                load.cost += model.part(table, part.lookups_per_sample, part.columns.len());
+                load.cost += model.part(table, part);
                 load.parts.push(part.clone());
             }
             let copied = hot.get(&number).map_or(0, |rows| rows.len() as u64 * table.row_bytes);
@@ -219,7 +223,7 @@ impl Plan {
     /// If there is no such table.
     pub fn rank_of(&self, table: usize) -> Option<usize> {
         assert!(table < self.tables.len(), "table {table} of {}", self.tables.len());
-        let first = self.parts.partition_point(|part| part.table < table);
+        let first = first_of(&self.parts, table);
         match &self.parts[first..] {
             [one, rest @ ..] if one.table == table && rest.first().is_none_or(|next| next.table != table) => {
                 Some(one.rank)
@@ -264,7 +268,7 @@ impl Plan {
     ///
     /// If it is of a table that the plan does not have.
     pub fn cost_of_part(&self, part: &Part) -> f64 {
-        self.model.part(&self.tables[part.table], part.lookups_per_sample, part.columns.len())
+        self.model.part(&self.tables[part.table], part)
     }
 
     /// The largest cost of a rank divided by the mean: 1.0 is perfect balance (also if nothing costs anything), the number
@@ -396,6 +400,10 @@ fn check(model: &CostModel, tables: &[TableCost], ranks: usize) -> Result<(), Pl
     if ranks == 0 {
         return Err(PlanError::NoRanks);
     }
+    // A plan may come from a file: the number is not to decide how much memory is asked for.
+    if ranks > MAX_RANKS {
+        return Err(PlanError::TooManyRanks { ranks });
+    }
     let mut total = 0u64;
     let mut cost = 0.0;
     for table in tables {
@@ -414,8 +422,13 @@ fn check(model: &CostModel, tables: &[TableCost], ranks: usize) -> Result<(), Pl
     Ok(())
 }
 
+/// Where a table's parts begin among those of all tables, in order.
+fn first_of(parts: &[Part], table: usize) -> usize {
+    parts.partition_point(|part| part.table < table)
+}
+
 /// Checks that the parts, in order, hold every value once: runs of columns, each of runs of rows.
-fn check_parts(table: &TableCost, parts: &[&Part], replicated: bool, ranks: usize) -> Result<(), PlanError> {
+fn check_parts(table: &TableCost, parts: &[Part], replicated: bool, ranks: usize) -> Result<(), PlanError> {
     let wrong = |why: String| Err(PlanError::Parts { table: table.name.clone(), why });
     if replicated {
         return if parts.is_empty() { Ok(()) } else { wrong("replicated, and placed as well".to_owned()) };

@@ -32,7 +32,8 @@ pub struct TableProfile {
     pub lookups: u64,
     /// Different rows among them.
     pub used_rows: u64,
-    /// The time to pool it for one sample, in nanoseconds; 0 if it was not measured.
+    /// The time to check and pool its lookups of one sample, in nanoseconds: of the median batch, so that a batch in which
+    /// the system took the core away counts for no more than another; 0 if none was measured.
     pub ns_per_sample: f64,
     /// Lookups in each of equal runs of rows: row `i` is in run `i * runs / rows`.
     pub runs: Vec<u64>,
@@ -131,13 +132,14 @@ struct Counted {
     name: String,
     rows: u64,
     counts: HashMap<u64, u64>,
-    elapsed: Duration,
+    /// Of each batch that was measured.
+    ns_per_sample: Vec<f64>,
 }
 
 impl Profiler {
     /// Nothing counted yet of tables with these names and numbers of rows.
     pub fn new(tables: impl IntoIterator<Item = (String, u64)>) -> Self {
-        let none = |(name, rows)| Counted { name, rows, counts: HashMap::new(), elapsed: Duration::ZERO };
+        let none = |(name, rows)| Counted { name, rows, counts: HashMap::new(), ns_per_sample: Vec::new() };
         Profiler { samples: 0, tables: tables.into_iter().map(none).collect() }
     }
 
@@ -146,28 +148,29 @@ impl Profiler {
         self.samples += samples as u64;
     }
 
-    /// Counts a table's lookups of a batch, and the time that pooling them took (nothing, if it was not measured).
+    /// Counts a table's lookups of a batch, and the time that checking and pooling them took, if it was measured.
     ///
     /// Cost: a hash table's entry for every row that is looked up.
     ///
     /// # Panics
     ///
     /// If there is no such table, or the bags were checked against another number of rows.
-    pub fn lookups(&mut self, table: usize, bags: &Bags<'_>, elapsed: Duration) {
+    pub fn lookups(&mut self, table: usize, bags: &Bags<'_>, elapsed: Option<Duration>) {
         let counted = &mut self.tables[table];
         assert_eq!(bags.rows(), counted.rows, "rows of {}", counted.name);
         let indices = bags.indices();
         for position in (0..bags.len()).flat_map(|sample| bags.bag(sample)) {
             *counted.counts.entry(indices.value(position) as u64).or_default() += 1;
         }
-        counted.elapsed += elapsed;
+        let per_sample = |elapsed: Duration| elapsed.as_secs_f64() * 1e9 / bags.len().max(1) as f64;
+        counted.ns_per_sample.extend(elapsed.map(per_sample));
     }
 
     /// What was counted, with at most so many of the most looked-up rows of each table.
     pub fn finish(self, hot: usize) -> Profile {
         let samples = self.samples;
         let table = |counted: Counted| {
-            let Counted { name, rows, counts, elapsed } = counted;
+            let Counted { name, rows, counts, mut ns_per_sample } = counted;
             let mut runs = vec![0; if counts.is_empty() { 0 } else { RUNS.min(rows as usize) }];
             let mut by_count: Vec<(u64, u64)> = counts.into_iter().collect();
             for (row, count) in &by_count {
@@ -177,7 +180,8 @@ impl Profiler {
             by_count.sort_by_key(|(row, count)| (std::cmp::Reverse(*count), *row));
             let (lookups, used_rows) = (by_count.iter().map(|(_, count)| count).sum(), by_count.len() as u64);
             by_count.truncate(hot);
-            let ns_per_sample = elapsed.as_nanos() as f64 / samples.max(1) as f64;
+            ns_per_sample.sort_unstable_by(f64::total_cmp);
+            let ns_per_sample = ns_per_sample.get(ns_per_sample.len() / 2).copied().unwrap_or(0.0);
             TableProfile { name, rows, lookups, used_rows, ns_per_sample, runs, hot: by_count }
         };
         Profile { samples, tables: self.tables.into_iter().map(table).collect() }

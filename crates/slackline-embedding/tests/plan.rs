@@ -321,15 +321,35 @@ rank  tables      memory  ns/sample  names
 }
 
 #[test]
+fn a_number_of_ranks_from_a_file_does_not_decide_how_much_memory_is_asked_for() {
+    let plan = Plan::table_wise(&[table("a", 10, 64, 1.0)], 1).unwrap();
+    let text = serde_json::to_string(&plan).unwrap().replace("\"ranks\":1,", "\"ranks\":1000000000000000,");
+    let error = serde_json::from_str::<Plan>(&text).unwrap_err().to_string();
+    assert!(error.contains("1000000000000000 ranks"), "{error}");
+}
+
+#[test]
+fn a_run_of_rows_costs_the_picking_of_its_lookups() {
+    let tables = [table("a", 1000, 64, 20.0)];
+    let cost = |pick_ns| {
+        let model = CostModel { pick_ns, ..CostModel::default() };
+        let options = PlanOptions { forced: [(0, Forced::Rows(2))].into(), model, ..PlanOptions::default() };
+        Plan::make(&tables, 2, &options).unwrap().cost_of(0)
+    };
+    // Both halves look at all 20 lookups.
+    assert!((cost(3.0) - cost(0.0) - 60.0).abs() < 1e-9);
+}
+
+#[test]
 fn a_profile_counts_and_says_what_is_hot() {
     let mut profiler = Profiler::new([("a".to_owned(), 1000), ("b".to_owned(), 10)]);
     for first in [0, 1] {
         profiler.batch(2);
         let indices = [7, 7, 990 + first, 7];
         let bags = Bags::new("a", 1000, &indices, &[0i64, 3, 4], None).unwrap();
-        profiler.lookups(0, &bags, Duration::from_nanos(40));
+        profiler.lookups(0, &bags, Some(Duration::from_nanos(40)));
         let none = Bags::new("b", 10, &[0i64; 0], &[0i64, 0, 0], None).unwrap();
-        profiler.lookups(1, &none, Duration::ZERO);
+        profiler.lookups(1, &none, None);
     }
     let profile = profiler.finish(2);
     let a = &profile.tables[0];

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -29,19 +29,20 @@ pub(crate) fn profile(args: &args::Profile) -> Result<u8> {
     let mut input = Input::open(&args.input, Some(format), &input_shape(config))?;
     let mut profiler = Profiler::new(tables.iter().map(|table| (table.name().to_owned(), table.rows())));
     let mut progress = Progress::new("profile");
-    let (mut batch, mut out, mut samples) = (Batch::default(), Vec::new(), 0);
+    // Room of its own for each, as messages are: one that is written again and again would stay in a cache.
+    let mut outs = vec![Vec::new(); tables.len()];
+    let (mut batch, mut samples) = (Batch::default(), 0);
     let limit = args.samples.unwrap_or(usize::MAX);
     while samples < limit && input.next_batch(args.batch.min(limit - samples), &mut batch)? {
         profiler.batch(batch.samples);
-        for (number, (table, lookups)) in tables.iter().zip(&batch.tables).enumerate() {
+        for (number, ((table, lookups), out)) in tables.iter().zip(&batch.tables).zip(&mut outs).enumerate() {
             let weights = (!lookups.weights.is_empty()).then_some(&lookups.weights[..]);
-            let bags = Bags::new(table.name(), table.rows(), &lookups.indices, &lookups.offsets, weights)?;
             out.resize(batch.samples * table.dim(), 0.0);
             let begin = Instant::now();
-            table.pool(&bags, Pooling::Sum, &mut out)?;
+            let bags = Bags::new(table.name(), table.rows(), &lookups.indices, &lookups.offsets, weights)?;
+            table.pool(&bags, Pooling::Sum, out)?;
             // The first batch brings pages and code into place.
-            let elapsed = if samples == 0 { Duration::ZERO } else { begin.elapsed() };
-            profiler.lookups(number, &bags, elapsed);
+            profiler.lookups(number, &bags, (samples > 0).then(|| begin.elapsed()));
         }
         samples += batch.samples;
         progress.at(|| format!("{samples} rows"));
@@ -50,12 +51,7 @@ pub(crate) fn profile(args: &args::Profile) -> Result<u8> {
     if samples == 0 {
         bail!("{}: no rows to look up", args.input.display());
     }
-    let first = samples.min(args.batch);
-    let mut profile = profiler.finish(args.hot);
-    // The time is that of the other batches; of a single one there is none.
-    for table in &mut profile.tables {
-        table.ns_per_sample *= if samples > first { samples as f64 / (samples - first) as f64 } else { 0.0 };
-    }
+    let profile = profiler.finish(args.hot);
     write_whole(&args.output, serde_json::to_string(&profile)?.as_bytes())?;
     print(&shown(&profile, &args.output))?;
     Ok(fail::OK)

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Part;
+
 /// What the planner knows of one table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -120,7 +122,8 @@ impl TableCost {
 /// What pooling costs on one core of a machine.
 ///
 /// For one sample and one table: `lookups * (lookup_ns + byte_ns * bytes of a row) + vector_ns + value_ns * columns`,
-/// where the first two depend on how many bytes of the table are in use, since those decide which cache serves them.
+/// where the first two depend on how many bytes of the table are in use, since those decide which cache serves them. A run
+/// of rows takes `pick_ns` more for each lookup of the whole table, to pick those that are its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CostModel {
@@ -130,6 +133,8 @@ pub struct CostModel {
     pub vector_ns: f64,
     /// To write one value of a pooled vector, in nanoseconds.
     pub value_ns: f64,
+    /// To see whether a lookup goes to a run of rows, in nanoseconds.
+    pub pick_ns: f64,
 }
 
 /// What a row costs in tables of up to some size.
@@ -152,6 +157,7 @@ impl Default for CostModel {
             levels: vec![Level { bytes: u64::MAX, lookup_ns: 25.0, byte_ns: 0.1 }],
             vector_ns: 0.0,
             value_ns: 0.0,
+            pick_ns: 1.0,
         }
     }
 }
@@ -162,17 +168,20 @@ impl CostModel {
         table.measured_ns.unwrap_or_else(|| self.reckoned(table, table.lookups_per_sample, table.dim, 1.0))
     }
 
-    /// The same for a part of it: some columns, and the rows that so many of the lookups go to.
-    pub(crate) fn part(&self, table: &TableCost, lookups: f64, columns: usize) -> f64 {
+    /// The same for a part of it.
+    pub(crate) fn part(&self, table: &TableCost, part: &Part) -> f64 {
+        let (lookups, columns) = (part.lookups_per_sample, part.columns.len());
         let share = if table.lookups_per_sample > 0.0 { lookups / table.lookups_per_sample } else { 1.0 };
         let reckoned = self.reckoned(table, lookups, columns, share);
-        match table.measured_ns {
+        let pooling = match table.measured_ns {
             None => reckoned,
             Some(measured) => {
                 let whole = self.reckoned(table, table.lookups_per_sample, table.dim, 1.0);
                 if whole > 0.0 { measured * reckoned / whole } else { measured }
             }
-        }
+        };
+        let picked = if part.rows == (0..table.rows) { 0.0 } else { table.lookups_per_sample };
+        pooling + self.pick_ns * picked
     }
 
     fn reckoned(&self, table: &TableCost, lookups: f64, columns: usize, share: f64) -> f64 {

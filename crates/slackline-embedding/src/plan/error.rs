@@ -1,9 +1,17 @@
 //! Placements that cannot be made.
 
+use super::MAX_RANKS;
+
 /// A placement that cannot be made.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
+    /// More ranks than a plan is made for.
+    #[error("{ranks} ranks, of which a plan has at most {MAX_RANKS}")]
+    TooManyRanks {
+        /// The number asked for.
+        ranks: usize,
+    },
     /// There is no rank to place tables on.
     #[error("a plan for 0 ranks")]
     NoRanks,

@@ -159,7 +159,7 @@ impl Planner<'_> {
         let part = Part { table, rank: 0, rows, columns, lookups_per_sample: lookups };
         Piece {
             table,
-            cost: self.options.model.part(cost, lookups, part.columns.len()),
+            cost: self.options.model.part(cost, &part),
             bytes: part.bytes(cost),
             rows: part.rows,
             columns: part.columns,
@@ -242,6 +242,9 @@ impl Planner<'_> {
                 }
             }
         };
+        // Without further cuts: evening out the bytes may happen to even out the cost.
+        let mut uncut = best.clone();
+        self.even_out_bytes(&mut uncut);
         // Pieces that it did not help to cut.
         let mut hopeless = Vec::new();
         for _ in 0..8 * self.ranks + self.tables.len() {
@@ -273,7 +276,8 @@ impl Planner<'_> {
             }
         }
         self.even_out_bytes(&mut best);
-        Ok(best)
+        let is_better = largest(&self.loads(&best)) < largest(&self.loads(&uncut));
+        Ok(if is_better { best } else { uncut })
     }
 
     fn is_fixed(&self, piece: &Piece) -> bool {
