@@ -1,4 +1,4 @@
-//! Pooling, interaction, layers and a round of the exchange.
+//! Interaction, layers and a round of the exchange.
 
 use std::hint::black_box;
 use std::thread;
@@ -6,46 +6,10 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use slackline_collective::{Exchange, Group, GroupOptions, LaneOptions};
-use slackline_data::{Access, Batch, Synthetic, SyntheticSpec, TableSpec};
 use slackline_dlrm::{Arguments, DenseModel, InteractionScratch, MlpScratch, ModelConfig};
-use slackline_embedding::{Bags, EmbeddingTable, HeapTable, Pooling};
 use slackline_transport::{Endpoint, GroupShape, Lane, threads};
 
-/// Rows of the table: past any cache at 64 columns, with hot rows inside.
-const ROWS: u64 = 1_000_000;
-
 const SAMPLES: usize = 128;
-
-/// A batch of one table with bags of `lookups` rows.
-fn bags(lookups: u32) -> Batch {
-    let pooling = slackline_data::Pooling::Fixed(lookups);
-    let table = TableSpec { rows: ROWS, pooling, access: Access::Zipf(1.05) };
-    let spec = SyntheticSpec { samples_per_batch: SAMPLES, dense_features: 1, tables: vec![table], seed: 1 };
-    let mut batch = Batch::default();
-    Synthetic::new(&spec).expect("the specification is valid").fill(0, &mut batch);
-    batch
-}
-
-fn pooling(c: &mut Criterion) {
-    let mut group = c.benchmark_group("pooling f32");
-    for dim in [16, 64] {
-        let table = HeapTable::random("table", ROWS, dim, 1);
-        for lookups in [1, 20] {
-            let batch = bags(lookups);
-            let input = &batch.tables[0];
-            let bags =
-                Bags::new("table", ROWS, &input.indices, &input.offsets, None).expect("indices within the table");
-            let mut out = vec![0.0; SAMPLES * dim];
-            group.throughput(Throughput::Elements(input.indices.len() as u64));
-            group.bench_function(BenchmarkId::new(format!("dim {dim}"), format!("{lookups} rows a bag")), |b| {
-                b.iter(|| {
-                    table.pool(&bags, Pooling::Sum, &mut out).expect("the output has the right length");
-                    black_box(&mut out);
-                });
-            });
-        }
-    }
-}
 
 /// The dense part of the reference's Kaggle model.
 fn kaggle() -> DenseModel {
@@ -127,5 +91,5 @@ fn exchange(c: &mut Criterion) {
     }
 }
 
-criterion_group!(layers, pooling, interaction, mlp, exchange);
+criterion_group!(layers, interaction, mlp, exchange);
 criterion_main!(layers);
