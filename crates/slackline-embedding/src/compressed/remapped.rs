@@ -24,11 +24,13 @@ pub enum RowMap {
 /// A table of `rows` rows that are rows of a smaller one.
 ///
 /// ```
+/// use std::sync::Arc;
+///
 /// use slackline_embedding::compressed::{RemappedTable, RowMap};
 /// use slackline_embedding::{Bags, EmbeddingTable, HeapTable, Pooling};
 ///
 /// let small = HeapTable::from_fn("item", 3, 2, |row, column| (10 * row + column as u64) as f32);
-/// let hashed = RemappedTable::new(small.into(), 1000, RowMap::Modulo)?;
+/// let hashed = RemappedTable::new(Arc::new(small), 1000, RowMap::Modulo)?;
 /// let bags = Bags::new("item", hashed.rows(), &[998i64], &[0i64, 1], None)?;
 /// let mut out = [0.0; 2];
 /// hashed.pool(&bags, Pooling::Sum, &mut out)?;

@@ -197,7 +197,8 @@ unsafe fn one<V: Vector, F: Format, I: Index, S: Store, const WEIGHTED: bool>(
     unsafe { sample.blocks::<V, F, 2>() };
     // SAFETY: the caller's.
     unsafe { sample.blocks::<V, F, 1>() };
-    sample.rest::<F>();
+    // SAFETY: the caller's.
+    unsafe { sample.rest::<V, F>() };
 }
 
 struct Sample<'j, 'a, I, S, const WEIGHTED: bool> {
@@ -250,7 +251,7 @@ impl<I: Index, S: Store, const WEIGHTED: bool> Sample<'_, '_, I, S, WEIGHTED> {
             let row = job.row(position);
             let weight = if WEIGHTED { self.weights[position] } else { 1.0 };
             // SAFETY: a row of the table, since the bags were checked against as many rows as there are.
-            let (first, second) = unsafe { F::head::<WEIGHTED>(&job.parts, row, weight) };
+            let (first, second) = unsafe { F::head::<V, WEIGHTED>(&job.parts, row, weight) };
             // SAFETY: the caller's.
             let first = unsafe { V::splat(first) };
             // SAFETY: the caller's.
@@ -265,8 +266,12 @@ impl<I: Index, S: Store, const WEIGHTED: bool> Sample<'_, '_, I, S, WEIGHTED> {
     }
 
     /// Pools the columns that are too few for a vector, one by one.
+    ///
+    /// # Safety
+    ///
+    /// As [`samples`].
     #[inline(always)]
-    fn rest<F: Format>(&mut self) {
+    unsafe fn rest<V: Vector, F: Format>(&mut self) {
         let job = self.job;
         for column in self.column..self.out.len() {
             let mut sum = 0.0;
@@ -278,7 +283,7 @@ impl<I: Index, S: Store, const WEIGHTED: bool> Sample<'_, '_, I, S, WEIGHTED> {
                 let row = job.row(position);
                 let weight = if WEIGHTED { self.weights[position] } else { 1.0 };
                 // SAFETY: a row of the table, as above.
-                let (first, second) = unsafe { F::head::<WEIGHTED>(&job.parts, row, weight) };
+                let (first, second) = unsafe { F::head::<V, WEIGHTED>(&job.parts, row, weight) };
                 // SAFETY: a row of the table, as above, and one of its columns.
                 sum = unsafe { F::add_one::<WEIGHTED>(sum, &job.parts, row, column, first, second) };
             }

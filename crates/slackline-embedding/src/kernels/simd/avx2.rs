@@ -103,6 +103,15 @@ impl Vector for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn two_halves(bytes: [u8; 4]) -> (f32, f32) {
+        let both = vouched!(_mm_cvtsi32_si128(i32::from_le_bytes(bytes)));
+        let values = vouched!(_mm_cvtph_ps(both));
+        let first = vouched!(_mm_cvtss_f32(values));
+        let second = vouched!(_mm_movehdup_ps(values));
+        (first, vouched!(_mm_cvtss_f32(second)))
+    }
+
+    #[inline(always)]
     unsafe fn store_f32(self, at: *mut u8) {
         vouched!(_mm256_storeu_ps(at.cast(), self.0));
     }

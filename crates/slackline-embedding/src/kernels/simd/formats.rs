@@ -28,8 +28,8 @@ pub(super) trait Format {
     ///
     /// # Safety
     ///
-    /// `row` is the first byte of a row.
-    unsafe fn head<const WEIGHTED: bool>(parts: &Parts, row: *const u8, weight: f32) -> (f32, f32);
+    /// `row` is the first byte of a row, and the machine has the instructions of `V`.
+    unsafe fn head<V: Vector, const WEIGHTED: bool>(parts: &Parts, row: *const u8, weight: f32) -> (f32, f32);
 
     /// Adds the values from a column on to a vector of sums.
     ///
@@ -76,7 +76,7 @@ macro_rules! floats {
 
         impl Format for $name {
             #[inline(always)]
-            unsafe fn head<const WEIGHTED: bool>(_: &Parts, _: *const u8, weight: f32) -> (f32, f32) {
+            unsafe fn head<V: Vector, const WEIGHTED: bool>(_: &Parts, _: *const u8, weight: f32) -> (f32, f32) {
                 (weight, 0.0)
             }
 
@@ -126,31 +126,20 @@ floats!(
 
 /// # Safety
 ///
-/// `row` is the first byte of a quantised row.
+/// As [`Format::head`], for a quantised row.
 #[inline(always)]
-unsafe fn scale_and_bias<const WEIGHTED: bool>(parts: &Parts, row: *const u8, weight: f32) -> (f32, f32) {
+unsafe fn scale_and_bias<V: Vector, const WEIGHTED: bool>(parts: &Parts, row: *const u8, weight: f32) -> (f32, f32) {
     let (scale, bias) = if parts.half {
         // SAFETY: two values of 2 bytes stand there.
-        let [a, b, c, d] = unsafe { read::<4>(row, parts.scale_at) };
-        (half_to_f32([a, b]), half_to_f32([c, d]))
+        let both = unsafe { read::<4>(row, parts.scale_at) };
+        // SAFETY: the caller's.
+        unsafe { V::two_halves(both) }
     } else {
         // SAFETY: two values of 4 bytes stand there.
         let both = u64::from_le_bytes(unsafe { read::<8>(row, parts.scale_at) });
         (f32::from_bits(both as u32), f32::from_bits((both >> 32) as u32))
     };
     if WEIGHTED { (scale * weight, bias * weight) } else { (scale, bias) }
-}
-
-/// [`f16::to_f32`] without its look at what the processor has, which costs more than the conversion.
-#[inline(always)]
-fn half_to_f32(bytes: [u8; 2]) -> f32 {
-    let bits = u32::from(u16::from_le_bytes(bytes));
-    let (sign, rest) = ((bits & 0x8000) << 16, bits & 0x7fff);
-    // Exponent and fraction moved into place, 112 too small in the exponent; the product is exact, subnormals included.
-    let magnitude = f32::from_bits(rest << 13) * f32::from_bits((127 + 112) << 23);
-    // Infinities and NaNs came out as values of 65536 and more.
-    let magnitude = if rest >= 0x7c00 { f32::from_bits(0x7f80_0000 | (rest & 0x3ff) << 13) } else { magnitude };
-    f32::from_bits(magnitude.to_bits() | sign)
 }
 
 macro_rules! quantised {
@@ -160,9 +149,9 @@ macro_rules! quantised {
 
         impl Format for $name {
             #[inline(always)]
-            unsafe fn head<const WEIGHTED: bool>(parts: &Parts, row: *const u8, weight: f32) -> (f32, f32) {
+            unsafe fn head<V: Vector, const WEIGHTED: bool>(parts: &Parts, row: *const u8, weight: f32) -> (f32, f32) {
                 // SAFETY: the caller's.
-                unsafe { scale_and_bias::<WEIGHTED>(parts, row, weight) }
+                unsafe { scale_and_bias::<V, WEIGHTED>(parts, row, weight) }
             }
 
             #[inline(always)]
@@ -204,16 +193,3 @@ quantised!(
     /// Half a byte for each column, the even one in the low half.
     Int4, 2, load_u4, |byte: u8, column: usize| byte >> (column % 2 * 4) & 15
 );
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_half_precision_values_are_read_exactly() {
-        for bits in 0..=u16::MAX {
-            let (ours, theirs) = (half_to_f32(bits.to_le_bytes()), f16::from_bits(bits).to_f32());
-            assert!(ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan(), "{bits:#06x}");
-        }
-    }
-}
