@@ -110,7 +110,7 @@ impl ModelWork {
         let directory = task.open()?;
         let plan = task.plan(&directory)?;
         // The launcher has compared them with their checksums.
-        let tables = directory.load_rank(&plan, rank, Load::Mapped, Verify::HeaderOnly).map_err(failed)?;
+        let tables = directory.load_rank(&plan, rank, Load::Mapped, Verify::HeaderOnly, &mut |_| ()).map_err(failed)?;
         let dense = directory.load_dense().map_err(failed)?;
         let model = DistributedModel::new(dense, tables, plan, rank).map_err(failed)?;
         Ok(ModelWork { batches: task.batches(directory.config())?, model, predictions: Vec::new() })

@@ -325,7 +325,7 @@ fn compressed_tables_in_parts_give_the_bits_of_whole_ones() {
             (number, how)
         });
         let plan = Plan::make(&tables, 3, &PlanOptions { forced: forced.collect(), ..PlanOptions::default() }).unwrap();
-        let load = |rank| directory.load_rank(&plan, rank, Load::Mapped, Verify::Checksums).unwrap();
+        let load = |rank| directory.load_rank(&plan, rank, Load::Mapped, Verify::Checksums, &mut |_| ()).unwrap();
         let found = on_threads(LaneOptions::lag(2), 4096, 3, |rank, group| {
             let dense = directory.load_dense().unwrap();
             let mut model = DistributedModel::new(dense, load(rank), plan.clone(), rank).unwrap();

@@ -10,7 +10,7 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use crate::kernels::{self, Isa};
 use crate::memory::Memory;
 use crate::table::check_pool;
-use crate::{Bags, EmbeddingTable, MAX_DIM, Output, PoolError, Pooling, RowFormat, Rows, UnfitValue};
+use crate::{Bags, EmbeddingTable, MAX_DIM, Output, PoolError, Pooling, Residency, RowFormat, Rows, UnfitValue};
 
 /// A table in memory of this process (in huge pages, if it is large and the system has them), for tests, benchmarks, and
 /// tables that are looked up too often to be mapped.
@@ -203,6 +203,10 @@ impl EmbeddingTable for HeapTable {
         check_pool(self, bags, pooling, &out)?;
         kernels::pool(Isa::best(), self.stored(), bags, pooling, out);
         Ok(())
+    }
+
+    fn residency(&self) -> Option<Residency> {
+        self.memory.residency().ok()
     }
 }
 

@@ -26,14 +26,16 @@ mod heap;
 mod hot;
 pub mod kernels;
 mod memory;
-// `unsafe` for mapping a file.
+// `unsafe` for mapping files, and for living on when one fails.
 #[allow(unsafe_code)]
 mod mmap;
 mod parallel;
 mod plan;
 mod profile;
+mod residency;
 mod rows;
 mod shard;
+mod sync;
 mod table;
 
 pub use bags::{BagBuffer, BagError, Bags, Indices};
@@ -43,6 +45,7 @@ pub use hot::HotRows;
 pub use parallel::{PoolJob, pool_all};
 pub use plan::{CostModel, Cuts, Forced, Level, Part, Plan, PlanError, PlanOptions, Split, TableCost};
 pub use profile::{OtherTables, Profile, Profiler, TableProfile};
+pub use residency::Residency;
 pub use rows::{Rows, UnfitValue};
 pub use shard::{Load, MappedTable, Shard, ShardDefect, ShardError, ShardTable, ShardWriter, TableSpec, Verify};
 pub use table::{EmbeddingTable, Output, PoolError, Pooling};

@@ -5,6 +5,9 @@ use std::io;
 
 use memmap2::MmapMut;
 
+use crate::Residency;
+use crate::mmap::resident;
+
 /// Below this there is nothing to gain.
 const HUGE: usize = 2 << 20;
 
@@ -33,6 +36,11 @@ impl Memory {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         self.0.as_deref().unwrap_or_default()
+    }
+
+    /// How much of it is in memory.
+    pub(crate) fn residency(&self) -> io::Result<Residency> {
+        resident(self.bytes(), 0..self.bytes().len())
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {

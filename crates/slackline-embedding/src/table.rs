@@ -5,7 +5,7 @@ use std::fmt;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::{Bags, RowFormat};
+use crate::{Bags, Residency, RowFormat};
 
 /// How the rows of a bag become one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,8 +56,15 @@ pub trait EmbeddingTable: Send + Sync + fmt::Debug {
     /// # Errors
     ///
     /// [`PoolError`] if `bags` were not checked against as many rows as this table has, `out` has the wrong length, or a
-    /// mean is asked for of weighted bags. `out` is then untouched.
+    /// mean is asked for of weighted bags; `out` is then untouched. And [`PoolError::Lost`].
     fn pool_to(&self, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) -> Result<(), PoolError>;
+
+    /// How much of [`bytes`](Self::bytes) is in memory; none if that cannot be told.
+    ///
+    /// Cost: some system calls, and a byte for each page of the table: for people and readiness checks.
+    fn residency(&self) -> Option<Residency> {
+        None
+    }
 
     /// [`pool_to`](Self::pool_to) in single precision.
     ///
@@ -161,6 +168,15 @@ pub enum PoolError {
         dim: usize,
         /// The values that the output has room for.
         found: usize,
+    },
+    /// Rows could not be read: the file that they are mapped from was cut short, or its disk failed. What the output holds is
+    /// of no use, and every later lookup of a table of that file fails as well.
+    #[error("table {table}: {why}")]
+    Lost {
+        /// The table.
+        table: String,
+        /// The file, and what is wrong with it.
+        why: String,
     },
     /// A mean of weighted rows is not defined (PyTorch refuses it as well).
     #[error("table {table}: mean pooling takes no weights")]

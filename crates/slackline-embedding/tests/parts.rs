@@ -103,7 +103,7 @@ proptest! {
         let shard = Shard::open(&path, Verify::HeaderOnly).unwrap();
         for how in Load::ALL {
             for verify in [Verify::HeaderOnly, Verify::Checksums] {
-                let part = shard.load_part("t", run.clone(), columns.clone(), how, verify).unwrap();
+                let part = shard.load_part("t", run.clone(), columns.clone(), how, verify, &mut |_| ()).unwrap();
                 prop_assert_eq!((part.rows(), part.dim()), (run.end - run.start, columns.len()));
                 let one_each = Lookups {
                     indices: (0..part.rows() as i64).collect(),
@@ -268,7 +268,7 @@ fn parts_that_a_shard_does_not_have_are_refused_by_file_and_table() {
     #[expect(clippy::reversed_empty_ranges, reason = "that is the mistake")]
     let wrong = [(0..5, 0..5), (3..2, 0..5), (0..4, 0..6), (0..4, 2..2), (0..4, 1..5), (0..4, 0..3)];
     for (rows, columns) in wrong {
-        let error = shard.load_part("t", rows, columns, Load::Mapped, Verify::HeaderOnly).unwrap_err();
+        let error = shard.load_part("t", rows, columns, Load::Mapped, Verify::HeaderOnly, &mut |_| ()).unwrap_err();
         assert!(matches!(&error, ShardError::NoPart { table, .. } if table == "t"), "{error}");
         assert!(error.to_string().contains("t.safetensors"), "{error}");
     }

@@ -207,7 +207,8 @@ pub(crate) struct Infer {
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) deadline: Duration,
     /// Where tables are kept: mapped, in their files, read when first looked up; prefaulted, in their files, read whole before
-    /// the start; copied, in memory of the rank's own (huge pages), so that nothing that happens to the files does harm
+    /// the start; locked, the same, and kept in memory; copied, in memory of the rank's own (huge pages), so that nothing
+    /// that happens to the files does harm
     #[arg(long, value_name = "WAY", default_value_t = Load::Mapped)]
     pub(crate) load: Load,
     /// Trust the checksums of the tables instead of reading them whole before the start

@@ -51,6 +51,7 @@ impl Weights for ModelDirectory {
             for (row, values) in (first..last).zip(values.chunks_exact_mut(dim)) {
                 rows.decode(row, values);
             }
+            table.check()?;
             sink(&values)?;
         }
         Ok(())
@@ -68,7 +69,9 @@ impl Weights for ModelDirectory {
             return Ok(false);
         }
         shard.verify(&tensor.name)?;
+        // What was handed on is thrown away with the whole directory if it was not the file's.
         table.row_bytes().chunks(PIECE).try_for_each(sink)?;
+        table.check()?;
         Ok(true)
     }
 }

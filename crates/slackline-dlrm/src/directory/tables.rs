@@ -43,8 +43,8 @@ impl ModelDirectory {
     /// [`DlrmError::NoSuchTable`]; [`DlrmError::Shard`] for an altered table, a disk that fails, or too little memory.
     pub fn load_tables(&self, tables: &[usize], how: Load, verify: Verify) -> Result<Vec<Arc<dyn EmbeddingTable>>> {
         let load = |&table: &usize| {
-            let rows = self.config.rows().get(table).copied().unwrap_or(0) as u64;
-            self.load_part(table, 0..rows, 0..self.config.dim(), how, verify)
+            let part = self.whole(table);
+            self.load_part(&part, how, verify, &mut |_| ())
         };
         tables.iter().map(load).collect()
     }
@@ -55,17 +55,23 @@ impl ModelDirectory {
     ///
     /// Those of [`load_tables`](Self::load_tables), also if a table has no such part.
     pub fn load_parts(&self, parts: &[Part], how: Load, verify: Verify) -> Result<Vec<Arc<dyn EmbeddingTable>>> {
-        let load = |part: &Part| self.load_part(part.table, part.rows.clone(), part.columns.clone(), how, verify);
-        parts.iter().map(load).collect()
+        parts.iter().map(|part| self.load_part(part, how, verify, &mut |_| ())).collect()
     }
 
     /// All that one rank holds by a plan: its parts, ready in the way asked for; the replicated tables, likewise; and copies
-    /// of hot rows.
+    /// of hot rows. `progress` is told of bytes that were read or brought into memory since it was told last.
     ///
     /// # Errors
     ///
     /// Those of [`load_parts`](Self::load_parts); [`DlrmError::NoPart`] for hot rows of a compressed table.
-    pub fn load_rank(&self, plan: &Plan, rank: usize, how: Load, verify: Verify) -> Result<RankTables> {
+    pub fn load_rank(
+        &self,
+        plan: &Plan,
+        rank: usize,
+        how: Load,
+        verify: Verify,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<RankTables> {
         let hot = (0..self.config.tables()).filter(|table| !plan.hot_rows(*table).is_empty());
         let copy = |table: usize| {
             let name = &table_tensors(&self.config, table)[0].name;
@@ -73,32 +79,41 @@ impl ModelDirectory {
                 return Err(DlrmError::NoPart { table, defect: "a compressed table has no hot rows".to_owned() });
             }
             let mapped = self.shard_of(name).table(name)?;
-            Ok(Arc::new(HotRows::new(name, plan.hot_rows(table), mapped.stored())))
+            let rows = HotRows::new(name, plan.hot_rows(table), mapped.stored());
+            mapped.check()?;
+            Ok(Arc::new(rows))
         };
+        let mut load = |part: &Part| self.load_part(part, how, verify, progress);
         Ok(RankTables {
-            parts: self.load_parts(plan.parts_of(rank), how, verify)?,
-            replicated: self.load_tables(plan.replicated(), how, verify)?,
+            parts: plan.parts_of(rank).iter().map(&mut load).collect::<Result<_>>()?,
+            replicated: plan.replicated().iter().map(|&table| load(&self.whole(table))).collect::<Result<_>>()?,
             hot: hot.map(copy).collect::<Result<_>>()?,
         })
     }
 
+    /// All of a table, which need not exist.
+    fn whole(&self, table: usize) -> Part {
+        let rows = self.config.rows().get(table).copied().unwrap_or(0) as u64;
+        Part { table, rank: 0, rows: 0..rows, columns: 0..self.config.dim(), lookups_per_sample: 0.0 }
+    }
+
     fn load_part(
         &self,
-        table: usize,
-        rows: Range<u64>,
-        columns: Range<usize>,
+        part: &Part,
         how: Load,
         verify: Verify,
+        progress: &mut dyn FnMut(u64),
     ) -> Result<Arc<dyn EmbeddingTable>> {
         let config = &self.config;
+        let (table, rows, columns) = (part.table, part.rows.clone(), part.columns.clone());
         if table >= config.tables() {
             return Err(DlrmError::NoSuchTable { table, tables: config.tables() });
         }
         let (all, dim) = (0..config.rows()[table] as u64, config.dim());
         let tensors = table_tensors(config, table);
-        let load = |tensor: usize, rows: Range<u64>, columns: Range<usize>| {
+        let mut load = |tensor: usize, rows: Range<u64>, columns: Range<usize>| {
             let name = &tensors[tensor].name;
-            self.shard_of(name).load_part(name, rows, columns, how, verify)
+            self.shard_of(name).load_part(name, rows, columns, how, verify, progress)
         };
         let held = |tensor: usize| 0..tensors[tensor].shape[0] as u64;
         let part = |defect: String| DlrmError::NoPart { table, defect };
@@ -147,6 +162,7 @@ impl ModelDirectory {
                 for (row, values) in values.chunks_exact_mut(narrow).enumerate() {
                     matrix.stored().decode(row as u64, values);
                 }
+                matrix.check()?;
                 let table = ProjectedTable::new(load(0, rows, 0..narrow)?, &values);
                 Arc::new(table.map_err(|error| odd(&error))?)
             }

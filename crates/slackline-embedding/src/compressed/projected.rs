@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{CHUNK, with_scratch};
 use crate::table::check_pool;
-use crate::{Bags, EmbeddingTable, MAX_DIM, Output, PoolError, Pooling, RowFormat};
+use crate::{Bags, EmbeddingTable, MAX_DIM, Output, PoolError, Pooling, Residency, RowFormat};
 
 /// A table with few columns whose pooled vectors are multiplied by a matrix: the reference's `PrEmbeddingBag`.
 ///
@@ -64,6 +64,10 @@ impl EmbeddingTable for ProjectedTable {
 
     fn row_format(&self) -> RowFormat {
         self.table.row_format()
+    }
+
+    fn residency(&self) -> Option<Residency> {
+        self.table.residency()
     }
 
     fn bytes(&self) -> u64 {

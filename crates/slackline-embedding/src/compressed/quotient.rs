@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::remapped::{RemappedTable, RowMap};
 use super::{CHUNK, with_scratch};
 use crate::table::check_pool;
-use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling, RowFormat};
+use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling, Residency, RowFormat};
 
 /// How the two vectors become one: the reference's `qr_operation`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,6 +116,12 @@ impl EmbeddingTable for QuotientRemainderTable {
 
     fn row_format(&self) -> RowFormat {
         self.quotient.row_format()
+    }
+
+    fn residency(&self) -> Option<Residency> {
+        let mut both = self.quotient.residency()?;
+        both += self.remainder.residency()?;
+        Some(both)
     }
 
     fn bytes(&self) -> u64 {

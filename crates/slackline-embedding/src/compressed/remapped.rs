@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{CHUNK, with_scratch};
 use crate::table::check_pool;
-use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling, RowFormat};
+use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling, Residency, RowFormat};
 
 /// Which row of a smaller table stands for a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +109,10 @@ impl EmbeddingTable for RemappedTable {
 
     fn row_format(&self) -> RowFormat {
         self.table.row_format()
+    }
+
+    fn residency(&self) -> Option<Residency> {
+        self.table.residency()
     }
 
     fn bytes(&self) -> u64 {

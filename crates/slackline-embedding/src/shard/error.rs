@@ -33,6 +33,23 @@ pub enum ShardError {
         #[source]
         source: io::Error,
     },
+    /// Rows cannot be kept in memory for good.
+    #[error(
+        "{}: locking {bytes} bytes into memory failed: {source}{}",
+        file.display(),
+        limit.map_or(String::new(), |limit| format!("; this process may lock {limit} bytes in all (ulimit -l, LimitMEMLOCK)"))
+    )]
+    Lock {
+        /// The file.
+        file: PathBuf,
+        /// The bytes that were to be locked.
+        bytes: u64,
+        /// The bytes that the process may lock in all; none for no limit.
+        limit: Option<u64>,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
     /// The file is not a whole and unaltered shard.
     #[error("{}: {defect}", file.display())]
     Corrupt {

@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::error::{ShardDefect, ShardError};
 use super::header::ShardTable;
 use super::reader::{CHUNK, Shard, Verify};
-use crate::{EmbeddingTable, HeapTable, Rows};
+use crate::{EmbeddingTable, HeapTable, Rows, mmap};
 
 /// Where the rows of a table are when it is ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +21,9 @@ pub enum Load {
     Mapped,
     /// `prefaulted`: in the file, all pages read before it is ready.
     Prefaulted,
+    /// `locked`: in the file, all pages read and kept in memory, whatever else the machine needs memory for. Takes the right to
+    /// lock so much (`ulimit -l`).
+    Locked,
     /// `copied`: in memory of this process, in huge pages where the system gives them: the fastest lookups, and whatever
     /// becomes of the file afterwards does no harm. Not shared between processes.
     Copied,
@@ -28,7 +31,7 @@ pub enum Load {
 
 impl Load {
     /// All ways, by their names.
-    pub const ALL: [Load; 3] = [Load::Mapped, Load::Prefaulted, Load::Copied];
+    pub const ALL: [Load; 4] = [Load::Mapped, Load::Prefaulted, Load::Locked, Load::Copied];
 }
 
 impl fmt::Display for Load {
@@ -36,6 +39,7 @@ impl fmt::Display for Load {
         f.pad(match self {
             Load::Mapped => "mapped",
             Load::Prefaulted => "prefaulted",
+            Load::Locked => "locked",
             Load::Copied => "copied",
         })
     }
@@ -46,7 +50,7 @@ impl FromStr for Load {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Load::ALL.into_iter().find(|way| way.to_string() == text);
-        found.ok_or_else(|| "not one of mapped, prefaulted and copied".to_owned())
+        found.ok_or_else(|| "not one of mapped, prefaulted, locked and copied".to_owned())
     }
 }
 
@@ -58,16 +62,17 @@ impl Shard {
     ///
     /// # Errors
     ///
-    /// Those of [`verify`](Shard::verify), if that is asked for; [`ShardError::Io`] where memory is short; and
-    /// [`ShardDefect::Short`] within [`ShardError::Corrupt`] if the file was cut short since the shard was opened.
+    /// Those of [`verify`](Shard::verify), if that is asked for; [`ShardError::Io`] where memory is short;
+    /// [`ShardError::Lock`]; and [`ShardDefect::Short`] within [`ShardError::Corrupt`] if the file was cut short since the shard was opened.
     pub fn load(&self, name: &str, how: Load, verify: Verify) -> Result<Arc<dyn EmbeddingTable>, ShardError> {
         let meta = self.find(name)?;
         let (rows, columns) = (0..meta.rows, 0..meta.dim);
-        self.load_part(name, rows, columns, how, verify)
+        self.load_part(name, rows, columns, how, verify, &mut |_| ())
     }
 
     /// Some rows and columns of one table, ready in the way asked for: a table of its own, whose rows count from 0. A run
-    /// of columns is always copied, since rows that lie apart would waste the cache.
+    /// of columns is always copied, since rows that lie apart would waste the cache. `progress` is told of bytes that were
+    /// read or brought into memory since it was told last, some MiB at a time.
     ///
     /// Cost: as [`load`](Shard::load), of the rows asked for; to verify them means to read the whole table.
     ///
@@ -82,6 +87,7 @@ impl Shard {
         columns: Range<usize>,
         how: Load,
         verify: Verify,
+        progress: &mut dyn FnMut(u64),
     ) -> Result<Arc<dyn EmbeddingTable>, ShardError> {
         let meta = self.find(name)?;
         let whole_columns = columns == (0..meta.dim);
@@ -93,25 +99,53 @@ impl Shard {
         }
         let whole = whole_columns && rows == (0..meta.rows);
         if verify == Verify::Checksums && !(whole && how == Load::Copied) {
-            self.verify(name)?;
+            let mut last = 0;
+            self.verify_with(name, &mut |done| {
+                progress(done - last);
+                last = done;
+            })?;
         }
         if !whole_columns {
-            return Ok(Arc::new(self.copy_columns(meta, rows, columns)?));
+            return Ok(Arc::new(self.copy_columns(meta, rows, columns, progress)?));
         }
         if how == Load::Copied {
-            return Ok(Arc::new(self.copy(meta, rows, if whole { verify } else { Verify::HeaderOnly })?));
+            let verify = if whole { verify } else { Verify::HeaderOnly };
+            return Ok(Arc::new(self.copy(meta, rows, verify, progress)?));
         }
         let table = self.table(name)?.run(rows);
-        if how == Load::Prefaulted {
-            let meta = table.meta();
-            let populated = self.mapping().populate(meta.offset as usize, meta.bytes as usize);
-            populated.map_err(ShardError::io(self.path(), "reading rows into memory"))?;
-        }
+        self.bring_in(table.meta(), how, progress)?;
         Ok(Arc::new(table))
     }
 
+    /// Brings mapped rows into memory, as far as that is asked for.
+    fn bring_in(&self, meta: &ShardTable, how: Load, progress: &mut dyn FnMut(u64)) -> Result<(), ShardError> {
+        let bytes = meta.offset as usize..(meta.offset + meta.bytes) as usize;
+        let mut last = 0;
+        let mut newly = |done: u64| {
+            progress(done - last);
+            last = done;
+        };
+        let map = self.mapping();
+        if how == Load::Prefaulted || how == Load::Locked {
+            map.populate(bytes.clone(), &mut newly).map_err(|error| self.unreadable(meta, error))?;
+        }
+        if how == Load::Locked {
+            let file = || self.path().to_owned();
+            let refused =
+                |source| ShardError::Lock { file: file(), bytes: meta.bytes, limit: mmap::lock_limit(), source };
+            map.lock(bytes).map_err(refused)?;
+        }
+        Ok(())
+    }
+
     /// Reads through the file and not through the mapping, so that a file that was cut short is an error.
-    fn copy(&self, meta: &ShardTable, rows: Range<u64>, verify: Verify) -> Result<HeapTable, ShardError> {
+    fn copy(
+        &self,
+        meta: &ShardTable,
+        rows: Range<u64>,
+        verify: Verify,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<HeapTable, ShardError> {
         let mut hash = Xxh3::new();
         let count = (rows.end - rows.start) as usize;
         let table = HeapTable::read(meta.table.clone(), meta.dim, meta.row_format, count, |bytes| {
@@ -122,6 +156,7 @@ impl Shard {
                 if verify == Verify::Checksums {
                     hash.update(chunk);
                 }
+                progress(chunk.len() as u64);
             }
             Ok(())
         });
@@ -139,6 +174,7 @@ impl Shard {
         meta: &ShardTable,
         rows: Range<u64>,
         columns: Range<usize>,
+        progress: &mut dyn FnMut(u64),
     ) -> Result<HeapTable, ShardError> {
         let row_bytes = meta.row_format.row_bytes(meta.dim);
         let (count, width) = ((rows.end - rows.start) as usize, meta.row_format.row_bytes(columns.len()));
@@ -153,6 +189,7 @@ impl Shard {
                 cut.clear();
                 Rows::new(meta.row_format, meta.dim, whole).write_columns(columns.clone(), &mut cut);
                 out.copy_from_slice(&cut);
+                progress(whole.len() as u64);
             }
             Ok(())
         });

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
@@ -14,7 +14,7 @@ use super::header::{self, MAX_HEADER, PREFIX, ShardTable};
 use crate::kernels::{self, Isa};
 use crate::mmap::Mapping;
 use crate::table::check_pool;
-use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling, RowFormat, Rows};
+use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling, Residency, RowFormat, Rows};
 
 /// Bytes that are read at a time to verify a table.
 pub(super) const CHUNK: usize = 1 << 20;
@@ -31,15 +31,17 @@ pub enum Verify {
 
 /// An open shard file, mapped into memory. Cheap to clone; the mapping lives as long as a clone or a table of it does.
 ///
-/// The file must not be written into while it is mapped: what is looked up would change, and if it were cut short the
-/// system would end the process. [`ShardWriter`](super::ShardWriter) never does that, it replaces files as a whole.
+/// The file must not be written into while it is mapped, since what is looked up would change; [`ShardWriter`] never does
+/// that, it replaces files as a whole. If somebody cuts it short all the same, or its disk fails, lookups of its tables are
+/// errors ([`PoolError::Lost`]) from then on; the process lives on, and other shards are not touched. (The first mapping
+/// installs a handler for SIGBUS, which passes on what is not its own.)
+///
+/// [`ShardWriter`]: super::ShardWriter
 #[derive(Clone, Debug)]
 pub struct Shard(Arc<Opened>);
 
 #[derive(Debug)]
 struct Opened {
-    path: PathBuf,
-    file: File,
     map: Arc<Mapping>,
     tables: Vec<ShardTable>,
 }
@@ -77,13 +79,13 @@ impl Shard {
             };
             return Err(ShardError::corrupt(path)(defect));
         }
-        let map = Mapping::new(&file).map_err(io("mapping"))?;
+        let map = Mapping::new(file, path).map_err(io("mapping"))?;
         // The file may have been cut short since its length was asked for.
         let mapped = map.bytes().len() as u64;
         if mapped != expected {
             return Err(ShardError::corrupt(path)(ShardDefect::Short { expected, found: mapped }));
         }
-        let shard = Shard(Arc::new(Opened { path: path.to_owned(), file, map: Arc::new(map), tables }));
+        let shard = Shard(Arc::new(Opened { map: Arc::new(map), tables }));
         if verify == Verify::Checksums {
             shard.tables().iter().try_for_each(|table| shard.verify(&table.tensor))?;
         }
@@ -92,7 +94,7 @@ impl Shard {
 
     /// The path that the shard was opened by.
     pub fn path(&self) -> &Path {
-        &self.0.path
+        self.0.map.path()
     }
 
     /// The tables, in the order of their bytes in the file.
@@ -141,7 +143,7 @@ impl Shard {
         let (expected, found) = (table.xxh3, hash.digest());
         if found != expected {
             let defect = ShardDefect::Checksum { table: name.to_owned(), expected, found };
-            return Err(ShardError::corrupt(&self.0.path)(defect));
+            return Err(ShardError::corrupt(self.path())(defect));
         }
         Ok(())
     }
@@ -152,23 +154,23 @@ impl Shard {
 
     /// Bytes of the file, from an offset on.
     pub(super) fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
-        self.0.file.read_exact_at(bytes, at)
+        self.0.map.file().read_exact_at(bytes, at)
     }
 
     /// Why the rows of a table cannot be read: the file was cut short since it was opened, or the system's reason.
     pub(super) fn unreadable(&self, table: &ShardTable, error: io::Error) -> ShardError {
         let expected = table.offset + table.bytes;
-        match self.0.file.metadata() {
-            Ok(now) if error.kind() == io::ErrorKind::UnexpectedEof && now.len() < expected => {
-                ShardError::corrupt(&self.0.path)(ShardDefect::Short { expected, found: now.len() })
+        match self.0.map.file().metadata() {
+            Ok(now) if now.len() < expected => {
+                ShardError::corrupt(self.path())(ShardDefect::Short { expected, found: now.len() })
             }
-            _ => ShardError::io(&self.0.path, "reading rows")(error),
+            _ => ShardError::io(self.path(), "reading rows")(error),
         }
     }
 
     pub(super) fn find(&self, name: &str) -> Result<&ShardTable, ShardError> {
         let table = self.0.tables.iter().find(|table| table.tensor == name);
-        table.ok_or_else(|| ShardError::NoTable { file: self.0.path.clone(), table: name.to_owned() })
+        table.ok_or_else(|| ShardError::NoTable { file: self.path().to_owned(), table: name.to_owned() })
     }
 }
 
@@ -185,7 +187,7 @@ impl MappedTable {
         &self.meta
     }
 
-    /// The bytes of all rows, in place in the file's mapping.
+    /// The bytes of all rows, in place in the file's mapping. Whoever reads them asks [`check`](Self::check) afterwards.
     pub fn row_bytes(&self) -> &[u8] {
         let start = self.meta.offset as usize;
         &self.map.bytes()[start..start + self.meta.bytes as usize]
@@ -205,9 +207,38 @@ impl MappedTable {
         MappedTable { meta, ..self }
     }
 
-    /// All rows.
+    /// All rows. Whoever reads them asks [`check`](Self::check) afterwards.
     pub fn stored(&self) -> Rows<'_> {
         Rows::new(self.meta.row_format, self.meta.dim, self.row_bytes())
+    }
+
+    /// Whether what was read of the rows so far was the file's: not so if it was cut short while it was mapped, or its disk
+    /// failed. [`pool_to`](EmbeddingTable::pool_to) asks by itself.
+    ///
+    /// Cost: one load.
+    ///
+    /// # Errors
+    ///
+    /// [`ShardDefect::Short`] within [`ShardError::Corrupt`], or [`ShardError::Io`] if the file is as long as it was.
+    pub fn check(&self) -> Result<(), ShardError> {
+        match self.map.lost() {
+            None => Ok(()),
+            Some(lost) => Err(match lost.found {
+                Some(found) if found < lost.expected => {
+                    ShardError::corrupt(&lost.file)(ShardDefect::Short { expected: lost.expected, found })
+                }
+                _ => ShardError::io(&lost.file, "reading mapped rows")(io::Error::other(
+                    "its disk failed, or it was cut short and written again",
+                )),
+            }),
+        }
+    }
+
+    /// What is left to say of rows that could not be read.
+    #[cold]
+    fn lost(&self) -> PoolError {
+        let why = self.check().expect_err("asked because bytes were lost").to_string();
+        PoolError::Lost { table: self.meta.table.clone(), why }
     }
 }
 
@@ -235,7 +266,13 @@ impl EmbeddingTable for MappedTable {
     fn pool_to(&self, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) -> Result<(), PoolError> {
         check_pool(self, bags, pooling, &out)?;
         kernels::pool(Isa::best(), self.stored(), bags, pooling, out);
-        Ok(())
+        // Afterwards, since a file may be cut short at any time.
+        if self.map.lost().is_some() { Err(self.lost()) } else { Ok(()) }
+    }
+
+    fn residency(&self) -> Option<Residency> {
+        let start = self.meta.offset as usize;
+        self.map.residency(start..start + self.meta.bytes as usize).ok()
     }
 }
 

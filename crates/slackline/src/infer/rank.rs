@@ -61,7 +61,15 @@ pub(super) fn run<E: Endpoint>(endpoint: E, job: &Job<'_>) -> Result<Option<Answ
 fn work<E: Endpoint>(group: &mut Group<E>, job: &Job<'_>) -> Result<Option<Answers>> {
     let rank = group.rank();
     // The tables have been verified before the ranks started, or the user trusts them.
-    let tables = job.directory.load_rank(&job.plan, rank, job.args.load, Verify::HeaderOnly)?;
+    let mut progress = (rank == 0).then(|| Progress::new("load"));
+    let (mut loaded, total) = (0, job.plan.bytes_of(rank));
+    let tables = job.directory.load_rank(&job.plan, rank, job.args.load, Verify::HeaderOnly, &mut |newly| {
+        loaded += newly;
+        if let Some(progress) = &mut progress {
+            progress.share(loaded, total, "bytes");
+        }
+    })?;
+    drop(progress);
     let mut model = DistributedModel::new(job.dense.clone(), tables, job.plan.clone(), rank)?.with_wire(job.args.wire);
     if job.args.threads > 1 {
         let threads = rayon::ThreadPoolBuilder::new().num_threads(job.args.threads);
