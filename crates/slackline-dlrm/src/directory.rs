@@ -23,7 +23,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use slackline_embedding::{Shard, ShardTable, Verify};
+use slackline_embedding::{EmbeddingTable, Residency, Shard, ShardTable, Verify};
 
 use crate::{DenseModel, DirectoryDefect, DlrmError, ModelConfig, Result};
 pub use convert::convert;
@@ -197,6 +197,13 @@ impl ModelDirectory {
             dense_values: self.config.dense_values(),
             files: self.files.clone().into_iter().collect(),
         }
+    }
+
+    /// How much of each table of [`Summary::tables`] is in memory: of this process, or of any other, since all read one page
+    /// cache. None where the system does not tell.
+    pub fn residency(&self) -> Vec<Option<Residency>> {
+        let of = |(tensor, shard): &(TensorSpec, Shard)| shard.table(&tensor.name).ok()?.residency();
+        self.tables.iter().map(of).collect()
     }
 
     /// The shard of a table's tensor.

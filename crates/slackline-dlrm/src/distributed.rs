@@ -407,6 +407,18 @@ impl DistributedModel {
         Some(jobs.into_iter().map(|(_, job)| job).collect())
     }
 
+    /// Whether all that this rank looked up so far was its tables', to be asked before predictions are given away; see
+    /// [`EmbeddingTable::intact`].
+    ///
+    /// # Errors
+    ///
+    /// [`DlrmError::Pool`] with the file that was cut short.
+    pub fn intact(&self) -> Result<()> {
+        let parts = self.parts.iter().map(|(_, table)| table);
+        let mut tables = parts.chain(self.replicated.iter().map(|(_, table)| table));
+        Ok(tables.try_for_each(|table| table.intact())?)
+    }
+
     /// Runs the bottom MLP for this rank's samples of every batch that was pooled and has not been through it. A round
     /// that is completed earlier does it then.
     pub fn bottom(&mut self) {

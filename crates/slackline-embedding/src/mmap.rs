@@ -71,6 +71,12 @@ impl Mapping {
         self.guard.is_lost().then(|| self.describe_loss())
     }
 
+    /// The same if the file is shorter than it was. Cost: a system call.
+    pub(crate) fn cut(&self) -> Option<Box<Lost>> {
+        let now = self.file.metadata().ok()?.len();
+        (now < self.map.len() as u64).then(|| self.describe_loss())
+    }
+
     #[cold]
     fn describe_loss(&self) -> Box<Lost> {
         let found = self.file.metadata().ok().map(|metadata| metadata.len());

@@ -59,6 +59,18 @@ pub trait EmbeddingTable: Send + Sync + fmt::Debug {
     /// mean is asked for of weighted bags; `out` is then untouched. And [`PoolError::Lost`].
     fn pool_to(&self, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) -> Result<(), PoolError>;
 
+    /// Whether all that was looked up so far was the table's. Lookups of a mapped file that was cut short are errors by
+    /// themselves, but for a cut within its last page; before results are given away that took long to make, ask.
+    ///
+    /// Cost: one system call for each file that is mapped.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::Lost`].
+    fn intact(&self) -> Result<(), PoolError> {
+        Ok(())
+    }
+
     /// How much of [`bytes`](Self::bytes) is in memory; none if that cannot be told.
     ///
     /// Cost: some system calls, and a byte for each page of the table: for people and readiness checks.

@@ -78,6 +78,20 @@ fn lookups_of_a_file_that_was_cut_short_are_errors_that_name_it_and_other_files_
 }
 
 #[test]
+fn a_cut_within_the_last_page_is_seen_when_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "shard");
+    let table =
+        Shard::open(&path, Verify::HeaderOnly).unwrap().load("second", Load::Mapped, Verify::HeaderOnly).unwrap();
+    table.intact().unwrap();
+    let whole = fs::metadata(&path).unwrap().len();
+    cut(&path, whole - 1);
+    // The rest of a page reads as zeros, and no signal comes.
+    pool(table.as_ref()).unwrap();
+    assert_lost(table.intact().unwrap_err(), &path, "second");
+}
+
+#[test]
 fn threads_that_look_up_while_a_file_is_cut_short_get_right_answers_or_errors() {
     let folder = tempfile::tempdir().unwrap();
     let expected = pool(&values("first")).unwrap();

@@ -136,6 +136,9 @@ pub(crate) struct Inspect {
     /// Read every byte and compare it with its checksum
     #[arg(long)]
     pub(crate) verify: bool,
+    /// Show how much of each table is in memory, in the page cache that all processes share
+    #[arg(long)]
+    pub(crate) residency: bool,
     /// Show which rank of N would hold which table
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]
     pub(crate) ranks: usize,
@@ -148,6 +151,7 @@ const INSPECT_HELP: &str = "\
 Examples:
   slackline inspect model
   slackline inspect model --verify --ranks 4
+  slackline inspect model --residency
   slackline inspect model --json
 
 Exit codes: 0 success; 1 failure, such as a file that is short or altered, with the reason on standard error; 2 a \

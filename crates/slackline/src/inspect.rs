@@ -3,10 +3,10 @@
 use anyhow::Result;
 use serde_json::json;
 use slackline_dlrm::{ModelDirectory, Summary};
-use slackline_embedding::Plan;
+use slackline_embedding::{Plan, Residency};
 
 use crate::args::Inspect;
-use crate::progress::Progress;
+use crate::progress::{Progress, bytes};
 use crate::{fail, print};
 
 /// Runs the command.
@@ -17,7 +17,12 @@ pub(crate) fn run(args: &Inspect) -> Result<u8> {
         verify(&directory)?;
     }
     let summary = directory.summary();
-    print(&if args.json { to_json(args, &summary, &plan) } else { to_text(args, &summary, &plan) })?;
+    let residency = args.residency.then(|| directory.residency());
+    let residency = residency.as_deref();
+    print(&match args.json {
+        true => to_json(args, &summary, &plan, residency),
+        false => to_text(args, &summary, &plan, residency),
+    })?;
     Ok(fail::OK)
 }
 
@@ -27,15 +32,30 @@ pub(crate) fn verify(directory: &ModelDirectory) -> Result<()> {
     Ok(directory.verify(&mut |at| progress.share(at.done, at.total, "bytes"))?)
 }
 
-fn to_text(args: &Inspect, summary: &Summary, plan: &Plan) -> String {
+fn to_text(args: &Inspect, summary: &Summary, plan: &Plan, residency: Option<&[Option<Residency>]>) -> String {
     let checksums = match args.verify {
         true => "every tensor has its checksum",
         false => "headers checked; --verify reads the tensors too",
     };
-    format!("{summary}\nchecksums     {checksums}\n\n{plan}\n")
+    let residency = residency.map_or(String::new(), |residency| resident(summary, residency));
+    format!("{summary}\nchecksums     {checksums}\n{residency}\n{plan}\n")
 }
 
-fn to_json(args: &Inspect, summary: &Summary, plan: &Plan) -> String {
+/// How much of each table is in memory.
+fn resident(summary: &Summary, residency: &[Option<Residency>]) -> String {
+    let mut all = Residency::default();
+    let mut text = String::new();
+    for (table, residency) in summary.tables.iter().zip(residency) {
+        let Some(residency) = residency else { continue };
+        all += *residency;
+        let share = 100.0 * residency.resident as f64 / residency.bytes.max(1) as f64;
+        text += &format!("  {:<20} {share:5.1} %\n", table.table);
+    }
+    let share = 100.0 * all.resident as f64 / all.bytes.max(1) as f64;
+    format!("in memory     {} of {} ({share:.1} %)\n{text}", bytes(all.resident), bytes(all.bytes))
+}
+
+fn to_json(args: &Inspect, summary: &Summary, plan: &Plan, residency: Option<&[Option<Residency>]>) -> String {
     let tables = summary.tables.iter().enumerate().map(|(number, table)| {
         json!({
             "number": number,
@@ -45,6 +65,7 @@ fn to_json(args: &Inspect, summary: &Summary, plan: &Plan) -> String {
             "row_format": table.row_format.to_string(),
             "bytes": table.bytes,
             "xxh3": format!("{:016x}", table.xxh3),
+            "resident_bytes": residency.and_then(|residency| residency[number]).map(|residency| residency.resident),
             "rank": table_number(&table.table).and_then(|table| plan.rank_of(table)),
         })
     });

@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use common::{Place, Running, assert_gone, until};
+use common::{Place, Run, Running, assert_gone, has_open, until};
 use rustix::process::{Pid, Signal, kill_process};
 
 fn send(process: i32, signal: Signal) {
@@ -61,6 +61,38 @@ fn a_stopped_rank_is_named_after_the_deadline_and_ended() {
         let line = line_of(&run.stderr, other);
         assert!(line.contains("rank 1"), "{line}");
     }
+    assert_nothing_left(&place);
+}
+
+#[test]
+fn a_table_that_is_cut_short_under_the_ranks_is_an_error_that_all_tell() {
+    let place = Place::new(5000);
+    let whole = fs::read(place.path("model/tables-00001-of-00002.safetensors")).unwrap();
+    let cut = || {
+        let file = fs::OpenOptions::new().write(true).open(place.path("model/tables-00001-of-00002.safetensors"));
+        file.unwrap().set_len(4096).unwrap();
+    };
+    let told = |line: &str| line.contains("tables-00001-of-00002.safetensors: the file is short");
+    let running = Running::start(&place, &[]);
+    cut();
+    let run = running.end();
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    for rank in 0..4 {
+        assert!(told(line_of(&run.stderr, rank)), "{}", run.stderr);
+    }
+    assert!(!run.stderr.contains("signal"), "{}", run.stderr);
+    assert_nothing_left(&place);
+
+    fs::write(place.path("model/tables-00001-of-00002.safetensors"), whole).unwrap();
+    let words = "infer model --input rows.csv --format criteo-csv --ranks 2 --batch 1 --delay random:1..1 \
+                 --delay-unit 50 --output out.csv";
+    let child = place.command(&words.split_whitespace().collect::<Vec<_>>()).spawn().unwrap();
+    let input = fs::canonicalize(place.path("rows.csv")).unwrap();
+    until("a run that reads its input", || has_open(child.id() as i32, &input).then_some(()));
+    cut();
+    let run = Run::of(child.wait_with_output().unwrap());
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(told(&run.stderr), "{}", run.stderr);
     assert_nothing_left(&place);
 }
 

@@ -66,6 +66,10 @@ impl EmbeddingTable for ProjectedTable {
         self.table.row_format()
     }
 
+    fn intact(&self) -> Result<(), PoolError> {
+        self.table.intact()
+    }
+
     fn residency(&self) -> Option<Residency> {
         self.table.residency()
     }

@@ -118,6 +118,11 @@ impl EmbeddingTable for QuotientRemainderTable {
         self.quotient.row_format()
     }
 
+    fn intact(&self) -> Result<(), PoolError> {
+        self.quotient.intact()?;
+        self.remainder.intact()
+    }
+
     fn residency(&self) -> Option<Residency> {
         let mut both = self.quotient.residency()?;
         both += self.remainder.residency()?;

@@ -111,6 +111,10 @@ impl EmbeddingTable for RemappedTable {
         self.table.row_format()
     }
 
+    fn intact(&self) -> Result<(), PoolError> {
+        self.table.intact()
+    }
+
     fn residency(&self) -> Option<Residency> {
         self.table.residency()
     }

@@ -136,9 +136,11 @@ impl Entry {
         self.lost.store(true, Ordering::SeqCst);
     }
 
-    /// Whether they are.
+    /// Whether they are, of all that this thread has read so far.
     #[inline]
     pub(super) fn is_lost(&self) -> bool {
+        // What was read before is read before the mark: no instruction on x86-64, but a word to the compiler.
+        fence(Ordering::Acquire);
         self.lost.load(Ordering::Acquire)
     }
 }

@@ -213,15 +213,16 @@ impl MappedTable {
     }
 
     /// Whether what was read of the rows so far was the file's: not so if it was cut short while it was mapped, or its disk
-    /// failed. [`pool_to`](EmbeddingTable::pool_to) asks by itself.
+    /// failed. [`pool_to`](EmbeddingTable::pool_to) asks for most of it by itself, but not for a cut within the file's last
+    /// page, whose rest then reads as zeros without a signal: that only the file's length tells.
     ///
-    /// Cost: one load.
+    /// Cost: one system call.
     ///
     /// # Errors
     ///
     /// [`ShardDefect::Short`] within [`ShardError::Corrupt`], or [`ShardError::Io`] if the file is as long as it was.
     pub fn check(&self) -> Result<(), ShardError> {
-        match self.map.lost() {
+        match self.map.lost().or_else(|| self.map.cut()) {
             None => Ok(()),
             Some(lost) => Err(match lost.found {
                 Some(found) if found < lost.expected => {
@@ -268,6 +269,10 @@ impl EmbeddingTable for MappedTable {
         kernels::pool(Isa::best(), self.stored(), bags, pooling, out);
         // Afterwards, since a file may be cut short at any time.
         if self.map.lost().is_some() { Err(self.lost()) } else { Ok(()) }
+    }
+
+    fn intact(&self) -> Result<(), PoolError> {
+        self.check().map_err(|error| PoolError::Lost { table: self.meta.table.clone(), why: error.to_string() })
     }
 
     fn residency(&self) -> Option<Residency> {

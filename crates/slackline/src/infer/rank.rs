@@ -82,6 +82,7 @@ fn work<E: Endpoint>(group: &mut Group<E>, job: &Job<'_>) -> Result<Option<Answe
     let begin = Instant::now();
     let own = predict(group, job, &mut model, &mut input)?;
     let elapsed = begin.elapsed();
+    model.intact()?;
 
     let stats = group.stats(DATA);
     let work = model.work();

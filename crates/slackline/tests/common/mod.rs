@@ -169,7 +169,8 @@ fn rank_process(parent: u32, rank: usize) -> Option<i32> {
     children.split_whitespace().filter_map(|child| child.parse().ok()).find(is_rank)
 }
 
-fn has_open(process: i32, file: &Path) -> bool {
+/// Whether a process has a file open.
+pub(crate) fn has_open(process: i32, file: &Path) -> bool {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{process}/fd")) else { return false };
     descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).any(|target| target == file)
 }
