@@ -176,6 +176,7 @@ fn guarded(folder: &Path) -> Shard {
     Shard::open(write(folder, "guarded"), Verify::HeaderOnly).unwrap()
 }
 
+#[allow(unconditional_recursion, reason = "it is to overflow")]
 fn overflow(depth: u64) -> u64 {
     let room = std::hint::black_box([depth; 512]);
     overflow(depth + 1) + std::hint::black_box(room)[(depth % 512) as usize]
@@ -229,14 +230,14 @@ fn a_fault_in_memory_of_others_ends_the_process_as_before() {
 
 /// A mapping that nobody guards.
 mod foreign {
-    pub mod mmap {
+    pub(crate) mod mmap {
         use std::fs::File;
 
-        pub fn map(file: &File) -> memmap2::Mmap {
+        pub(crate) fn map(file: &File) -> memmap2::Mmap {
             // SAFETY: what becomes of a changed file is what is tested, in a process of its own.
             unsafe { memmap2::Mmap::map(file) }.unwrap()
         }
     }
 
-    pub use mmap::map;
+    pub(crate) use mmap::map;
 }
