@@ -7,6 +7,8 @@ use slackline_checkpoint::CheckpointError;
 use slackline_collective::CollectiveError;
 use slackline_embedding::{BagError, PlanError, PoolError, ShardError, UnfitRow};
 
+use crate::UnfitModel;
+
 /// Why a configuration, a model directory, a batch or a distributed round was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -177,6 +179,22 @@ pub enum DlrmError {
         file: PathBuf,
         /// What is wrong with it.
         defect: DirectoryDefect,
+    },
+
+    /// The directory gave way to another one while it was being opened.
+    #[error("{}: was replaced while it was being opened; try again", path.display())]
+    Replaced {
+        /// The directory.
+        path: PathBuf,
+    },
+
+    /// The model of a directory cannot replace the one that is being served.
+    #[error("{}: {source}", path.display())]
+    UnfitModel {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: UnfitModel,
     },
 
     /// A model cannot be written as 0 files.

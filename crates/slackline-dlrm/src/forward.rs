@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use slackline_data::Batch;
-use slackline_embedding::{EmbeddingTable, Pooling};
+use slackline_embedding::{EmbeddingTable, Pooling, Successor, TableSet, UnfitTables};
 
 use crate::pooled::{bags, check_batch, check_table};
 use crate::{Activation, DlrmError, Interaction, InteractionScratch, Linear, Mlp, MlpScratch, ModelConfig, Result};
@@ -133,10 +133,16 @@ impl DenseModel {
 #[derive(Debug)]
 pub struct LocalModel {
     dense: DenseModel,
-    tables: Vec<Arc<dyn EmbeddingTable>>,
+    tables: TableSet,
+    scratch: LocalScratch,
+}
+
+/// Room for what lies between the parts of a [`LocalModel`], reused from call to call; one for each thread.
+#[derive(Clone, Debug, Default)]
+pub struct LocalScratch {
     pooled: Vec<f32>,
     bottom: Vec<f32>,
-    scratch: DenseScratch,
+    dense: DenseScratch,
 }
 
 impl LocalModel {
@@ -153,7 +159,7 @@ impl LocalModel {
         for (number, table) in tables.iter().enumerate() {
             check_table(&dense.config, number, table.as_ref())?;
         }
-        Ok(Self { dense, tables, pooled: Vec::new(), bottom: Vec::new(), scratch: DenseScratch::default() })
+        Ok(Self { dense, tables: TableSet::new(tables), scratch: LocalScratch::default() })
     }
 
     /// The model's shape.
@@ -173,13 +179,25 @@ impl LocalModel {
     /// its table, or malformed offsets or weights: it names table, sample (counted from the beginning of the input) and
     /// value.
     pub fn predict(&mut self, batch: &Batch, out: &mut Vec<f32>) -> Result<()> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let done = self.predict_with(batch, &mut scratch, out);
+        self.scratch = scratch;
+        done
+    }
+
+    /// [`predict`](Self::predict) for threads that share the model, each with room of its own.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`predict`](Self::predict).
+    pub fn predict_with(&self, batch: &Batch, scratch: &mut LocalScratch, out: &mut Vec<f32>) -> Result<()> {
         let config = &self.dense.config;
         check_batch(config, batch)?;
         let bags = bags(config, batch, self.tables.iter().map(|table| table.name()).enumerate())?;
         let samples = batch.samples;
         let block = samples * config.dim();
-        self.pooled.resize(self.tables.len() * block, 0.0);
-        let mut rest = &mut self.pooled[..];
+        scratch.pooled.resize(self.tables.len() * block, 0.0);
+        let mut rest = &mut scratch.pooled[..];
         let mut blocks = Vec::with_capacity(self.tables.len());
         for (table, bags) in self.tables.iter().zip(&bags) {
             let (out, after) = rest.split_at_mut(block);
@@ -187,10 +205,41 @@ impl LocalModel {
             blocks.push(&*out);
             rest = after;
         }
-        self.dense.bottom(&batch.dense, samples, &mut self.scratch, &mut self.bottom);
-        self.dense.predict(&self.bottom, &blocks, samples, &mut self.scratch, out);
+        self.dense.bottom(&batch.dense, samples, &mut scratch.dense, &mut scratch.bottom);
+        self.dense.predict(&scratch.bottom, &blocks, samples, &mut scratch.dense, out);
         Ok(())
     }
+}
+
+/// A batch that fitted the one model fits the other: as many dense features, and tables that can replace the others. The
+/// widths of hidden layers and the interaction may change.
+impl Successor for LocalModel {
+    type Unfit = UnfitModel;
+
+    fn check(&self, current: &Self) -> Result<(), UnfitModel> {
+        let (expected, found) = (current.config().dense_features(), self.config().dense_features());
+        if found != expected {
+            return Err(UnfitModel::DenseFeatures { expected, found });
+        }
+        Ok(self.tables.check(&current.tables)?)
+    }
+}
+
+/// Why a model cannot replace the one that is being served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnfitModel {
+    /// Another number of dense features.
+    #[error("a model of {found} dense features cannot replace one of {expected}")]
+    DenseFeatures {
+        /// Those of the model being served.
+        expected: usize,
+        /// Those of the new one.
+        found: usize,
+    },
+    /// Its tables.
+    #[error(transparent)]
+    Tables(#[from] UnfitTables),
 }
 
 fn mlp(argument: &'static str, widths: &[usize], sigmoid: Option<usize>, layers: Vec<LayerWeights>) -> Result<Mlp> {

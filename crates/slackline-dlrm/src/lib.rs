@@ -4,6 +4,7 @@
 //! * [`import`] turns a checkpoint into a [`ModelDirectory`]; [`write_synthetic`] makes one with random weights.
 //! * [`DenseModel`] is everything but the tables: bottom MLP ([`Mlp`]), [`Interaction`], top MLP.
 //! * [`LocalModel`] is a whole model in one process.
+//! * [`ServedModel`] is one that newer generations replace while requests go on.
 //! * [`DistributedModel`] is one rank's part of a model whose tables are spread over many ranks.
 //!
 //! A sample's prediction has the same bits whatever batch it is in, and whether one process computes it or many: every
@@ -56,6 +57,7 @@ mod error;
 mod forward;
 mod interaction;
 mod pooled;
+mod serving;
 
 pub use config::{
     Arguments, Compression, InteractionOp, MixedDimensions, ModelConfig, ParsedConfig, QuotientRemainder, TableKind,
@@ -67,6 +69,7 @@ pub use directory::{
 };
 pub use distributed::{Answered, DistributedModel, RankTables, RankWork, largest_message, samples_of};
 pub use error::{DirectoryDefect, DlrmError, Result};
-pub use forward::{DenseModel, DenseScratch, DenseWeights, LayerWeights, LocalModel};
+pub use forward::{DenseModel, DenseScratch, DenseWeights, LayerWeights, LocalModel, LocalScratch, UnfitModel};
 pub use interaction::{Interaction, InteractionScratch};
 pub use pooled::Wire;
+pub use serving::ServedModel;

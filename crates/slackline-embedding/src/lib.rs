@@ -7,6 +7,7 @@
 //! * [`RowFormat`] names how rows are stored, [`Rows`] are such rows: made from values, and read back.
 //! * [`kernels`] reduce rows to pooled vectors. They all sum in index order, so all give the same bits.
 //! * [`ShardWriter`] and [`Shard`] write and read shard files: safetensors with checksums and a page-aligned data section.
+//! * [`Generations`] replace all tables at once while requests go on, each of which sees one generation.
 //! * [`HotRows`] are copies of the rows that are looked up most.
 //! * [`Plan`] says which rank holds which tables, or which parts of them; a [`Profile`] of a trace tells it what is looked
 //!   up, and [`CostModel`] what that costs.
@@ -22,6 +23,7 @@ compile_error!("shard files hold little-endian rows and are used in place");
 mod bags;
 pub mod compressed;
 mod format;
+mod generation;
 mod heap;
 mod hot;
 pub mod kernels;
@@ -40,6 +42,7 @@ mod table;
 
 pub use bags::{BagBuffer, BagError, Bags, Indices};
 pub use format::{MAX_DIM, RowFormat, UnknownRowFormat};
+pub use generation::{Generation, Generations, Retired, Successor, TableSet, UnfitTables};
 pub use heap::{HeapTable, UnfitRow};
 pub use hot::HotRows;
 pub use parallel::{PoolJob, pool_all};
