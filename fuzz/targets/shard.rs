@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use slackline_embedding::{Bags, EmbeddingTable, Load, Pooling, RowFormat, Shard, ShardWriter, TableSpec, Verify};
+use slackline_embedding::{Bags, Load, Pooling, RowFormat, Shard, ShardWriter, TableSpec, Verify};
 use slackline_fuzz::{file, folder, mend_shard, seed};
 
 fn seeds() -> Vec<Vec<u8>> {
