@@ -1,15 +1,18 @@
 //! One checkpoint, whatever its format.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use half::{bf16, f16};
 
 use crate::dtype::{DType, TensorInfo};
 use crate::layout::Layout;
 use crate::names::without_wrapper;
+use crate::parts::Parts;
 use crate::source::{Cursor, Source};
-use crate::{CheckpointError, Corrupt, safetensors, torch};
+use crate::{CheckpointError, Corrupt, safetensors, snapshot, torch};
 
 /// The formats that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,6 +26,32 @@ pub enum Format {
     Safetensors,
     /// A set of safetensors files and the JSON index that names them.
     SafetensorsIndex,
+    /// A directory of raw tensors that torchsnapshot wrote, with a manifest in YAML or JSON.
+    TorchSnapshot,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Format::PyTorchZip => "PyTorch (zip)",
+            Format::PyTorchLegacy => "PyTorch (legacy stream)",
+            Format::Safetensors => "safetensors",
+            Format::SafetensorsIndex => "safetensors with an index",
+            Format::TorchSnapshot => "torchsnapshot",
+        })
+    }
+}
+
+/// A file of a checkpoint as it was when it was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SourceFile {
+    /// The path that it was opened by.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was last written to.
+    pub modified: SystemTime,
 }
 
 /// The tensors of a checkpoint that somebody else wrote, by name, read from the file when asked for.
@@ -35,8 +64,9 @@ pub enum Format {
 /// If the top of a PyTorch file is a dict and exactly one of its entries `state_dict`, `model_state_dict`, `model` and
 /// `module` is a dict with tensors in it, that entry is the model, and everything beside it is
 /// [skipped](Self::skipped): training fields, optimizer state. Otherwise every tensor in the file is taken. Names are the
-/// keys on the way to the tensor joined by dots (positions, in lists); a tensor saved alone is named `tensor`. In every
-/// format one leading `module.`, as `DataParallel` writes it, is taken off; if that gives two tensors one name, the file is
+/// keys on the way to the tensor joined by dots (positions, in lists); a tensor saved alone is named `tensor`. The same
+/// goes for the state of an application that torchsnapshot took. What ranks saved in parts is one tensor; of what each of
+/// them saved for itself, the lowest rank's is taken. In every format one leading `module.`, as `DataParallel` writes it, is taken off; if that gives two tensors one name, the file is
 /// refused. Shared storages and views are fine.
 ///
 /// # Examples
@@ -54,9 +84,9 @@ pub enum Format {
 #[derive(Debug)]
 pub struct Checkpoint {
     format: Format,
-    /// The file that was opened: the index, of a sharded set.
+    /// The file that was opened: the index, of a sharded set; the manifest, of a snapshot.
     opened: Source,
-    /// The other files of a sharded set; tensors of other formats have the number 0 and mean `opened`.
+    /// The other files of a set; tensors of other formats have the number 0 and mean `opened`.
     shards: Vec<Source>,
     infos: BTreeMap<String, TensorInfo>,
     places: BTreeMap<String, Place>,
@@ -67,6 +97,26 @@ pub struct Checkpoint {
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub(crate) info: TensorInfo,
+    pub(crate) place: Place,
+}
+
+impl Stored {
+    /// A tensor that is whole in one file.
+    pub(crate) fn in_one(info: TensorInfo, source: usize, layout: Layout, extent: u64) -> Self {
+        Stored { info, place: Place::One(Piece { source, layout, extent }) }
+    }
+}
+
+/// Where a tensor is.
+#[derive(Debug)]
+pub(crate) enum Place {
+    One(Piece),
+    Parts(Parts),
+}
+
+/// A tensor, or a part of one, in one file.
+#[derive(Debug)]
+pub(crate) struct Piece {
     /// Number of the file.
     pub(crate) source: usize,
     pub(crate) layout: Layout,
@@ -82,13 +132,6 @@ pub(crate) struct Found {
     pub(crate) skipped: Vec<String>,
 }
 
-#[derive(Debug)]
-struct Place {
-    source: usize,
-    layout: Layout,
-    extent: u64,
-}
-
 /// Elements that [`Checkpoint::stream_f32`] hands over at a time, at most.
 const F32_CHUNK: usize = 64 << 10;
 
@@ -96,7 +139,8 @@ const F32_CHUNK: usize = 64 << 10;
 const MAX_EXPANDED: u64 = 64 << 20;
 
 impl Checkpoint {
-    /// Opens a checkpoint, whose format is told from its content. An index opens all the files that it names.
+    /// Opens a checkpoint, whose format is told from its content. An index opens all the files that it names; a directory
+    /// is a snapshot if it has a `.snapshot_metadata`.
     ///
     /// Cost: reads the headers and the pickle once; at most half a gigabyte of memory, whatever the file claims, and in
     /// practice some hundred bytes a tensor.
@@ -106,8 +150,10 @@ impl Checkpoint {
     /// A file that cannot be read, is of no known format, is [corrupt](CheckpointError::Corrupt), uses compression,
     /// encryption or big-endian numbers, has two tensors of one name, or (PyTorch) none at all.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
-        let opened = Source::open(path.as_ref())?;
-        let format = detect(&opened)?;
+        let path = path.as_ref();
+        let manifest = snapshot::manifest_of(path)?;
+        let opened = Source::open(manifest.as_deref().unwrap_or(path))?;
+        let format = if manifest.is_some() { Format::TorchSnapshot } else { detect(&opened)? };
         let mut shards = Vec::new();
         let Found { tensors, skipped } = match format {
             Format::PyTorchZip => torch::open_zip(&opened, 0)?,
@@ -118,11 +164,16 @@ impl Checkpoint {
                 shards = sources;
                 found
             }
+            Format::TorchSnapshot => {
+                let (sources, found) = snapshot::open(&opened)?;
+                shards = sources;
+                found
+            }
         };
         let (mut infos, mut places) = (BTreeMap::new(), BTreeMap::new());
-        for (name, Stored { info, source, layout, extent }) in without_wrapper(tensors, &opened)? {
+        for (name, Stored { info, place }) in without_wrapper(tensors, &opened)? {
             infos.insert(name.clone(), info);
-            places.insert(name, Place { source, layout, extent });
+            places.insert(name, place);
         }
         Ok(Self { format, opened, shards, infos, places, skipped })
     }
@@ -130,6 +181,15 @@ impl Checkpoint {
     /// The format of the file.
     pub fn format(&self) -> Format {
         self.format
+    }
+
+    /// The files that it consists of: first the one that was opened, or a snapshot's manifest.
+    pub fn files(&self) -> impl Iterator<Item = SourceFile> {
+        std::iter::once(&self.opened).chain(&self.shards).map(|source| SourceFile {
+            path: source.path().to_owned(),
+            bytes: source.len(),
+            modified: source.modified(),
+        })
     }
 
     /// Every tensor's element type, shape and size, by name.
@@ -192,8 +252,9 @@ impl Checkpoint {
     /// (taken to be between one element and 64 MiB). A chunk holds whole elements and may be overwritten once `sink`
     /// returns. A tensor without elements calls it not at all.
     ///
-    /// Cost: memory for one chunk, and 9 MiB where the elements do not lie in row-major order; one read a chunk. A
-    /// transposed matrix takes one read for every run of its elements in 8 MiB of output, so a few KiB each.
+    /// Cost: memory for one chunk, and 9 MiB where the elements do not lie in row-major order or the tensor is in parts (64
+    /// MiB if one of its rows is larger than 8); one read a chunk. A transposed matrix takes one read for every run of its
+    /// elements in 8 MiB of output, so a few KiB each.
     ///
     /// # Errors
     ///
@@ -205,11 +266,27 @@ impl Checkpoint {
         chunk_bytes: usize,
         sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
+        self.stream_from(name, 0, chunk_bytes, sink)
+    }
+
+    /// The same from index `first` of the first dimension on. There is nothing behind its end, and a scalar has no such
+    /// dimension: it is handed over whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`stream`](Self::stream).
+    pub fn stream_from<E: From<CheckpointError>>(
+        &self,
+        name: &str,
+        first: usize,
+        chunk_bytes: usize,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let (info, place) = self.find(name)?;
         if let DType::Other(_) = info.dtype {
             return Err(self.wrong_type(name, info, "little-endian bytes").into());
         }
-        place.layout.stream(self.source(place), chunk_bytes, sink)
+        self.stream_place(place, first, chunk_bytes, sink)
     }
 
     /// Hands the elements of a floating-point tensor to `sink` in row-major order, as [`read_f32`](Self::read_f32) converts
@@ -223,7 +300,22 @@ impl Checkpoint {
         name: &str,
         sink: &mut dyn FnMut(&[f32]) -> Result<(), E>,
     ) -> Result<(), E> {
+        self.stream_f32_from(name, 0, sink)
+    }
+
+    /// The same from index `first` of the first dimension on; see [`stream_from`](Self::stream_from).
+    ///
+    /// # Errors
+    ///
+    /// As [`stream_f32`](Self::stream_f32).
+    pub fn stream_f32_from<E: From<CheckpointError>>(
+        &self,
+        name: &str,
+        first: usize,
+        sink: &mut dyn FnMut(&[f32]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let (info, place) = self.find(name)?;
+        let size = info.dtype.size().unwrap_or(1);
         let convert: fn(&[u8], &mut Vec<f32>) = match info.dtype {
             DType::F32 => |b, v| v.extend(b.as_chunks().0.iter().map(|&x| f32::from_le_bytes(x))),
             DType::F64 => |b, v| v.extend(b.as_chunks().0.iter().map(|&x| f64::from_le_bytes(x) as f32)),
@@ -232,7 +324,7 @@ impl Checkpoint {
             _ => return Err(self.wrong_type(name, info, "f32").into()),
         };
         let mut values = Vec::new();
-        place.layout.stream(self.source(place), F32_CHUNK * place.layout.item, &mut |bytes: &[u8]| {
+        self.stream_place(place, first, F32_CHUNK * size, &mut |bytes: &[u8]| {
             values.clear();
             convert(bytes, &mut values);
             sink(&values)
@@ -246,17 +338,39 @@ impl Checkpoint {
         })
     }
 
-    fn source(&self, place: &Place) -> &Source {
-        self.shards.get(place.source).unwrap_or(&self.opened)
+    fn stream_place<E: From<CheckpointError>>(
+        &self,
+        place: &Place,
+        first: usize,
+        chunk_bytes: usize,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        match place {
+            Place::One(Piece { source, layout, .. }) => match layout.shape.first() {
+                Some(&rows) if first > 0 => {
+                    layout.rows(first.min(rows), rows).stream(self.source(*source), chunk_bytes, sink)
+                }
+                _ => layout.stream(self.source(*source), chunk_bytes, sink),
+            },
+            Place::Parts(parts) => parts.stream(&|number| self.source(number), first, chunk_bytes, sink),
+        }
+    }
+
+    fn source(&self, number: usize) -> &Source {
+        self.shards.get(number).unwrap_or(&self.opened)
     }
 
     /// Refuses a tensor that is much larger than the file it comes from.
     fn whole(&self, name: &str, info: &TensorInfo, place: &Place) -> Result<(), CheckpointError> {
-        if info.bytes <= place.extent.max(MAX_EXPANDED) {
+        let stored = match place {
+            Place::One(piece) => piece.extent,
+            Place::Parts(parts) => parts.extent(),
+        };
+        if info.bytes <= stored.max(MAX_EXPANDED) {
             return Ok(());
         }
-        let (file, tensor) = (self.source(place).path().to_owned(), name.to_owned());
-        Err(CheckpointError::TooLarge { file, tensor, bytes: info.bytes, stored: place.extent })
+        let (file, tensor) = (self.opened.path().to_owned(), name.to_owned());
+        Err(CheckpointError::TooLarge { file, tensor, bytes: info.bytes, stored })
     }
 
     fn wrong_type(&self, name: &str, info: &TensorInfo, wanted: &'static str) -> CheckpointError {
@@ -266,7 +380,7 @@ impl Checkpoint {
 }
 
 /// Tells the format from the first bytes.
-fn detect(source: &Source) -> Result<Format, CheckpointError> {
+pub(crate) fn detect(source: &Source) -> Result<Format, CheckpointError> {
     let mut head = [0; 32];
     let n = source.len().min(head.len() as u64) as usize;
     source.read(0, &mut head[..n], "the first bytes")?;

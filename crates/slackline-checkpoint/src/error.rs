@@ -19,7 +19,8 @@ pub enum CheckpointError {
     },
     /// The content is none of the formats that this crate reads.
     #[error(
-        "{}: not a checkpoint: neither a PyTorch file (zip or legacy stream) nor safetensors nor an index of safetensors",
+        "{}: not a checkpoint: neither a PyTorch file (zip or legacy stream) nor safetensors nor an index of safetensors \
+         nor a torchsnapshot directory",
         file.display()
     )]
     UnknownFormat {
@@ -194,4 +195,19 @@ pub enum Corrupt {
         /// What is wrong, with line and column.
         what: String,
     },
+    /// A snapshot's manifest.
+    #[error("manifest: {what}")]
+    Manifest {
+        /// What is wrong, with line and column.
+        what: String,
+    },
+    /// A snapshot's manifest places a tensor outside of the snapshot.
+    #[error("manifest: location {location:?} leads out of the snapshot")]
+    Escapes {
+        /// The location.
+        location: String,
+    },
+    /// It is not the file any more that it was when the checkpoint was opened.
+    #[error("was replaced or changed its length after the checkpoint was opened")]
+    Replaced,
 }

@@ -20,7 +20,7 @@ pub(crate) struct Layout {
 pub(crate) const MAX_CHUNK: usize = 64 << 20;
 
 /// Row-major bytes that are put together at once where elements do not lie in row-major order.
-const BLOCK: usize = 8 << 20;
+pub(crate) const BLOCK: usize = 8 << 20;
 /// Bytes of the file read at once to pick elements from.
 const SPAN: u64 = 1 << 20;
 /// The same where at most one byte in [`SPARSE`] is wanted.
@@ -53,6 +53,18 @@ impl Layout {
             }
         }
         Ok(())
+    }
+
+    /// Only the indices `from .. to` of the first dimension, which it has.
+    pub(crate) fn rows(&self, from: usize, to: usize) -> Self {
+        let mut part = self.clone();
+        if part.shape.contains(&0) {
+            part.shape[0] = to - from;
+            return part;
+        }
+        part.at += from as u64 * part.strides[0] * part.item as u64;
+        part.shape[0] = to - from;
+        part
     }
 
     fn is_row_major(&self) -> bool {

@@ -8,14 +8,14 @@ use crate::source::Source;
 use crate::{CheckpointError, Corrupt};
 
 /// Entries at the top of a file under which others keep the model's state dict.
-const MODEL_KEYS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
+pub(crate) const MODEL_KEYS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
 
 /// What `DataParallel` and `DistributedDataParallel` put before every name.
 const WRAPPER: &str = "module.";
 
 const MAX_DEPTH: usize = 64;
 const MAX_VISITS: u64 = 8 << 20;
-const MAX_NAME_BYTES: usize = 64 << 20;
+pub(crate) const MAX_NAME_BYTES: usize = 64 << 20;
 /// Tensors of one checkpoint.
 pub(crate) const MAX_TENSORS: usize = 1 << 18;
 

@@ -20,9 +20,9 @@ use crate::source::{Cursor, Source};
 use crate::{CheckpointError, Corrupt, DType};
 
 /// Bytes of a header or an index: the limit of the format's own library.
-const MAX_HEADER: u64 = 100_000_000;
+pub(crate) const MAX_HEADER: u64 = 100_000_000;
 /// Dimensions of all tensors of a file together.
-const MAX_ALL_DIMENSIONS: usize = 1 << 21;
+pub(crate) const MAX_ALL_DIMENSIONS: usize = 1 << 21;
 const MAX_SHARDS: usize = 4096;
 
 /// The header's tensors by name, and what else is in it.
@@ -128,7 +128,7 @@ fn parse<T>(
     parsed.map_err(|error| source.corrupt(Corrupt::Header { what: error.to_string() }))
 }
 
-struct CursorReader<'f>(Cursor<'f>);
+pub(crate) struct CursorReader<'f>(pub(crate) Cursor<'f>);
 
 impl Read for CursorReader<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
@@ -183,7 +183,7 @@ impl HeaderEntry {
         let strides = row_major(&shape);
         // The size of an unknown type's elements does not matter, since they are not read.
         let layout = Layout { at: data + from, item: dtype.size().unwrap_or(1), shape: shape.clone(), strides };
-        Ok(Stored { info: TensorInfo { dtype, shape, bytes }, source: number, layout, extent: bytes })
+        Ok(Stored::in_one(TensorInfo { dtype, shape, bytes }, number, layout, bytes))
     }
 }
 
@@ -225,7 +225,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
 }
 
 /// A shape, refused while it is read once it has too many dimensions.
-fn shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
+pub(crate) fn shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
     struct Shape;
     impl<'de> Visitor<'de> for Shape {
         type Value = Vec<usize>;

@@ -2,17 +2,22 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::{CheckpointError, Corrupt};
 
-/// An open file with the length it had when it was opened.
+/// A file with the length it had when it was opened.
 #[derive(Debug)]
 pub(crate) struct Source {
     path: PathBuf,
-    file: File,
+    /// `None` of a file that is opened anew for every read: there may be more of them than a process can have open.
+    file: Option<File>,
     len: u64,
+    modified: SystemTime,
+    /// Device and number: that a file opened anew is still the one that was checked.
+    identity: (u64, u64),
 }
 
 impl Source {
@@ -23,8 +28,23 @@ impl Source {
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
         }
         let file = File::open(path).map_err(failed)?;
-        let len = file.metadata().map_err(failed)?.len();
-        Ok(Self { path: path.to_owned(), file, len })
+        let metadata = file.metadata().map_err(failed)?;
+        Ok(Self {
+            path: path.to_owned(),
+            file: Some(file),
+            len: metadata.len(),
+            modified: metadata.modified().map_err(failed)?,
+            identity: (metadata.dev(), metadata.ino()),
+        })
+    }
+
+    /// The same, of a file that is not kept open.
+    pub(crate) fn closed(path: &Path) -> Result<Self, CheckpointError> {
+        Ok(Self { file: None, ..Self::open(path)? })
+    }
+
+    pub(crate) fn modified(&self) -> SystemTime {
+        self.modified
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -46,7 +66,19 @@ impl Source {
             let have = self.len.saturating_sub(at);
             return Err(self.corrupt(Corrupt::Truncated { at: self.len, wanted: wanted - have.min(wanted), what }));
         }
-        self.file.read_exact_at(into, at).map_err(|cause| match cause.kind() {
+        let anew;
+        let file = match &self.file {
+            Some(file) => file,
+            None => {
+                let now = Self::open(&self.path)?;
+                if (now.identity, now.len) != (self.identity, self.len) {
+                    return Err(self.corrupt(Corrupt::Replaced));
+                }
+                anew = now.file;
+                anew.as_ref().expect("opening keeps it open")
+            }
+        };
+        file.read_exact_at(into, at).map_err(|cause| match cause.kind() {
             // The file has become shorter since it was opened.
             io::ErrorKind::UnexpectedEof => self.corrupt(Corrupt::Truncated { at, wanted, what }),
             _ => CheckpointError::Io { file: self.path.clone(), cause },

@@ -187,7 +187,7 @@ fn checked(
     };
     let layout = Layout { at: at + start, item: ty.size as usize, shape: shape.to_vec(), strides: strides.to_vec() };
     let info = TensorInfo { dtype: ty.dtype(), shape: shape.to_vec(), bytes };
-    Ok(Stored { info, source: number, layout, extent: reach.unwrap_or(0) })
+    Ok(Stored::in_one(info, number, layout, reach.unwrap_or(0)))
 }
 
 /// The folder that everything in the archive lies in: torch names it after the file.
