@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use slackline_checkpoint::CheckpointError;
 use slackline_collective::CollectiveError;
-use slackline_embedding::{BagError, PlanError, PoolError, ShardError, UnfitRow};
+use slackline_embedding::{BagError, PlanError, PoolError, RowFormat, ShardError, UnfitRow};
 
 use crate::UnfitModel;
 
@@ -195,6 +195,100 @@ pub enum DlrmError {
         path: PathBuf,
         /// Why not.
         source: UnfitModel,
+    },
+
+    /// A checkpoint holds a model, or a tensor, of a kind that is not computed here.
+    #[error("{}: tensor {tensor}: {what} is not supported", file.display())]
+    UnsupportedModel {
+        /// The checkpoint.
+        file: PathBuf,
+        /// The tensor that shows it.
+        tensor: String,
+        /// What it is part of.
+        what: String,
+    },
+
+    /// Two tensors of a checkpoint are the same one of the model.
+    #[error("{}: {first} and {second} are the same tensor of the model", file.display())]
+    TwoNames {
+        /// The checkpoint.
+        file: PathBuf,
+        /// One of them.
+        first: String,
+        /// The other.
+        second: String,
+    },
+
+    /// A table is bytes, and nobody has said in which format.
+    #[error(
+        "{}: tensor {tensor} is bytes, {row_bytes} a row for {dim} columns: say in which format its rows are \
+         (--from-rows); by their size: {fits}",
+        file.display()
+    )]
+    RowsUnnamed {
+        /// The checkpoint.
+        file: PathBuf,
+        /// The table's tensor.
+        tensor: String,
+        /// Bytes of one row.
+        row_bytes: usize,
+        /// Columns by the configuration.
+        dim: usize,
+        /// The formats that rows of that many bytes may have.
+        fits: String,
+    },
+
+    /// A table's rows do not have the size of the format that they are said to be in.
+    #[error("{}: tensor {tensor} has {found} bytes a row; {dim} columns of {format} take {expected}", file.display())]
+    RowBytes {
+        /// The checkpoint.
+        file: PathBuf,
+        /// The table's tensor.
+        tensor: String,
+        /// The format named.
+        format: RowFormat,
+        /// Columns by the configuration.
+        dim: usize,
+        /// Bytes of a row in that format, without padding.
+        expected: usize,
+        /// Bytes of a row in the checkpoint.
+        found: usize,
+    },
+
+    /// A row format was named for a table whose elements are numbers.
+    #[error("{}: tensor {tensor} is {found}, not bytes: its rows need no format (--from-rows)", file.display())]
+    NotRows {
+        /// The checkpoint.
+        file: PathBuf,
+        /// The table's tensor.
+        tensor: String,
+        /// Its element type.
+        found: String,
+    },
+
+    /// Another import to the same place is at work.
+    #[error("{}: locked by another import that is writing there", path.display())]
+    Locked {
+        /// The folder of unfinished work.
+        path: PathBuf,
+    },
+
+    /// What lies beside the directory to be written was left by another import than this one.
+    #[error("{}: left by an import that was not the same: {differs}; begin anew with --restart, or remove it", path.display())]
+    OtherImport {
+        /// The folder of unfinished work.
+        path: PathBuf,
+        /// The first difference.
+        differs: String,
+    },
+
+    /// What an import left was altered since.
+    #[error("{}: what an import left there cannot be gone on with: {why}; begin anew with --restart", path.display())]
+    Leftover {
+        /// The folder of unfinished work.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
     },
 
     /// A model cannot be written as 0 files.

@@ -64,7 +64,7 @@ pub use config::{
 };
 pub use dense::{Activation, Linear, Mlp, MlpScratch, product};
 pub use directory::{
-    FORMAT_VERSION, ImportOptions, ImportReport, ModelDirectory, Progress, RowChoice, RowLoss, Summary, Written,
+    FORMAT_VERSION, ImportOptions, ImportReport, ImportedTable, ModelDirectory, Naming, Progress, RowChoice, RowLoss, Summary, Written,
     convert, import, write_synthetic,
 };
 pub use distributed::{Answered, DistributedModel, RankTables, RankWork, largest_message, samples_of};

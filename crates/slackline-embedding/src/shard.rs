@@ -24,4 +24,4 @@ pub use error::{ShardDefect, ShardError};
 pub use header::ShardTable;
 pub use load::Load;
 pub use reader::{MappedTable, Shard, Verify};
-pub use writer::{ShardWriter, TableSpec};
+pub use writer::{ShardMark, ShardWriter, TableSpec};

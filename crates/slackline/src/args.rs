@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use slackline_collective::Delivery;
 use slackline_data::Format;
 use slackline_dlrm::{RowChoice, Wire};
-use slackline_embedding::Load;
+use slackline_embedding::{Load, RowFormat};
 use slackline_transport::delay::DelayProfile;
 
 pub(crate) use placement::{Plan, Profile};
@@ -39,10 +39,12 @@ pub(crate) enum Command {
     Generate(Generate),
 }
 
-/// Turn a checkpoint of the reference DLRM into a model directory
+/// Turn a checkpoint of the reference DLRM, or of TorchRec's, into a model directory
 ///
-/// Reads a PyTorch checkpoint (.pt, zip or legacy) or safetensors, compares every tensor's shape with the configuration,
-/// and writes a directory that maps straight into memory. The directory appears only when it is whole.
+/// Reads a PyTorch checkpoint (.pt, zip or legacy), safetensors (a file or an index) or a torchsnapshot directory, compares
+/// every tensor's shape with the configuration, and writes a directory that maps straight into memory. The directory appears
+/// only when it is whole. An import that is killed, or that a full disk ends, leaves .NAME.partial beside it: the same
+/// command goes on from there.
 #[derive(Args, Debug)]
 #[command(after_help = IMPORT_HELP)]
 pub(crate) struct Import {
@@ -60,14 +62,31 @@ pub(crate) struct Import {
     pub(crate) shards: usize,
     /// How rows are kept: f32, f16, bf16, int8 or int4 (PyTorch's bytes and arithmetic), int8-fbgemm or int4-fbgemm
     /// (FBGEMM's), for all tables or PATTERN=FORMAT for some; may be given again, and the last that fits counts
-    /// [default: f32]
+    /// [default: f32; rows that are quantised in the checkpoint stay as they are]
     #[arg(long, value_name = "[PATTERN=]FORMAT")]
     pub(crate) rows: Vec<RowChoice>,
+    /// In which format the rows of uint8 tables are in the checkpoint: int8, int4, int8-fbgemm or int4-fbgemm (rows of
+    /// FBGEMM may be padded to 16 bytes). It is never guessed; patterns are those of --rows, with the model's names
+    #[arg(long, value_name = "[PATTERN=]FORMAT", value_parser = quantised)]
+    pub(crate) from_rows: Vec<RowChoice>,
+    /// Throw away what an import that did not come to its end has left, instead of going on with it
+    #[arg(long)]
+    pub(crate) restart: bool,
+    /// After how many MiB of rows the disk is synced and progress written down: what a killed import may have to do again
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub(crate) keep_every: u64,
+    /// Print one JSON object and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 const IMPORT_HELP: &str = "\
 Examples:
   slackline import kaggle.pt --config kaggle.json --out model
+  slackline import torchrec.pt --config torchrec.json --out model
+  slackline import snapshot/ --config terabyte.json --out model --rows int8 --shards 8
+  slackline import quantised.pt --config kaggle.json --out model --from-rows int8
+  slackline import fbgemm.pt --config kaggle.json --out model --from-rows int8-fbgemm --rows int4
   slackline import kaggle.pt --config kaggle.json --out model --rows int8 --rows 'emb_l.[0-3].*=f16'
   slackline import model.safetensors --config kaggle.json --out model --shards 8
 
@@ -91,6 +110,15 @@ pub(crate) struct Convert {
     /// How many files the tables are spread over
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]
     pub(crate) shards: usize,
+}
+
+/// A choice of one of the formats that rows of a checkpoint may have.
+fn quantised(text: &str) -> Result<RowChoice, String> {
+    let choice: RowChoice = text.parse()?;
+    match choice.format() {
+        RowFormat::Int8 | RowFormat::Int4 | RowFormat::Int8Fbgemm | RowFormat::Int4Fbgemm => Ok(choice),
+        other => Err(format!("{other} rows need not be named: int8, int4, int8-fbgemm and int4-fbgemm do")),
+    }
 }
 
 const CONVERT_HELP: &str = "\

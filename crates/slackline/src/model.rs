@@ -1,11 +1,20 @@
 //! The commands that make model directories and inputs.
 
 use std::fs;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 use slackline_data::{InputShape, generate_criteo};
-use slackline_dlrm::{DlrmError, ImportOptions, ModelConfig, ModelDirectory, RowLoss, write_synthetic};
+use slackline_dlrm::{
+    DlrmError, ImportOptions, ImportReport, ImportedTable, ModelConfig, ModelDirectory, RowLoss, Written,
+    write_synthetic,
+};
+use slackline_embedding::RowFormat;
 
 use crate::args;
 use crate::progress::{Progress, bytes};
@@ -13,15 +22,56 @@ use crate::{fail, print};
 
 /// `slackline import`.
 pub(crate) fn import(args: &args::Import) -> Result<u8> {
+    say_what_an_interrupt_leaves()?;
     let mut progress = Progress::new("import");
     let mut options = ImportOptions::new(args.shards);
     options.rows = args.rows.clone();
+    options.from_rows = args.from_rows.clone();
+    options.restart = args.restart;
+    options.keep_every = args.keep_every << 20;
     let report = slackline_dlrm::import(&args.checkpoint, &args.config, &args.out, &options, &mut |at| {
         progress.share(at.done, at.total, "bytes");
     })?;
     drop(progress);
-    let mut text = said(&args.out, &report.config, &report.written.files, report.written.table_bytes());
-    text += &losses(&report.written.losses);
+    print(&if args.json { import_json(args, &report) } else { import_text(args, &report) })?;
+    Ok(fail::OK)
+}
+
+/// An interrupted import ends as if it had been killed, at once, and its work is kept; whoever watches is told so.
+fn say_what_an_interrupt_leaves() -> Result<()> {
+    if !io::stderr().is_terminal() {
+        return Ok(());
+    }
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("waiting for signals")?;
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            eprintln!("\nslackline: interrupted; the same command goes on from here, --restart begins anew");
+            let _ = emulate_default_handler(signal);
+        }
+    });
+    Ok(())
+}
+
+fn import_text(args: &args::Import, report: &ImportReport) -> String {
+    let ImportReport { format, naming, source_files, source_bytes, tensors, tables, .. } = report;
+    let read = bytes(*source_bytes);
+    let mut text = format!("read {}: {format}, {source_files} files, {read}; ", args.checkpoint.display());
+    text += &format!("names of the {naming}; {tensors} tensors are the model, {} of them tables\n", tables.len());
+    for ImportedTable { table, tensor, rows, dim, found, kept, .. } in tables {
+        let renamed = if table == tensor { String::new() } else { format!("  ({tensor})") };
+        text += &format!("  {table:<20} {rows:>12} x {dim:<4} {found} -> {kept}{renamed}\n");
+    }
+    for narrow in ["f16", "bf16"] {
+        if tables.iter().any(|table| table.found == narrow && table.kept == RowFormat::F32) {
+            text += &format!("tables of {narrow} became f32: --rows {narrow} keeps the same values in half the bytes\n");
+        }
+    }
+    let Written { files, losses: lost, resumed, .. } = &report.written;
+    if *resumed > 0 {
+        text += &format!("went on with an import that had written {}\n", bytes(*resumed));
+    }
+    text += &said(&args.out, &report.config, files, report.written.table_bytes());
+    text += &losses(lost);
     let mut list = |what: &str, names: &[String]| {
         if !names.is_empty() {
             text += &format!("not used, {what}: {}\n", names.join(", "));
@@ -30,8 +80,47 @@ pub(crate) fn import(args: &args::Import) -> Result<u8> {
     list("of the configuration", &report.unused_keys);
     list("tensors of the checkpoint", &report.unused_tensors);
     list("other fields of the checkpoint", &report.skipped);
-    print(&text)?;
-    Ok(fail::OK)
+    text
+}
+
+fn import_json(args: &args::Import, report: &ImportReport) -> String {
+    let tables = report.tables.iter().map(|table| {
+        json!({
+            "name": table.table,
+            "tensor": table.tensor,
+            "rows": table.rows,
+            "dim": table.dim,
+            "found": table.found,
+            "kept": table.kept.to_string(),
+            "bytes": table.bytes,
+        })
+    });
+    let losses = report.written.losses.iter().map(|loss| {
+        json!({ "name": loss.table, "kept": loss.format.to_string(), "largest": loss.largest, "rms": loss.rms })
+    });
+    let files = report.written.files.iter().map(|(name, bytes)| json!({ "name": name, "table_bytes": bytes }));
+    let object = json!({
+        "checkpoint": args.checkpoint,
+        "format": report.format.to_string(),
+        "naming": report.naming.to_string(),
+        "source_files": report.source_files,
+        "source_bytes": report.source_bytes,
+        "model": args.out,
+        "config": report.config.to_json(),
+        "tensors": report.tensors,
+        "dense_values": report.dense_values,
+        "tables": tables.collect::<Vec<_>>(),
+        "table_bytes": report.written.table_bytes(),
+        "losses": losses.collect::<Vec<_>>(),
+        "files": files.collect::<Vec<_>>(),
+        "resumed_bytes": report.written.resumed,
+        "unused": {
+            "configuration": report.unused_keys,
+            "tensors": report.unused_tensors,
+            "fields": report.skipped,
+        },
+    });
+    format!("{object:#}\n")
 }
 
 /// `slackline convert`.

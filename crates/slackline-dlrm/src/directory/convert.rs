@@ -35,7 +35,7 @@ pub fn convert(
 }
 
 impl Weights for ModelDirectory {
-    fn stream(&self, tensor: &TensorSpec, sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+    fn stream(&self, tensor: &TensorSpec, from: u64, sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
         if let Some((_, file)) = self.dense.iter().find(|(dense, _)| dense.name == tensor.name) {
             return sink(&self.dense_files[*file].read(tensor)?);
         }
@@ -45,7 +45,7 @@ impl Weights for ModelDirectory {
         let (rows, dim) = (table.stored(), table.dim());
         let at_once = (PIECE / (4 * dim)).max(1) as u64;
         let mut values = Vec::new();
-        for first in (0..rows.len()).step_by(at_once as usize) {
+        for first in (from..rows.len()).step_by(at_once as usize) {
             let last = (first + at_once).min(rows.len());
             values.resize((last - first) as usize * dim, 0.0);
             for (row, values) in (first..last).zip(values.chunks_exact_mut(dim)) {
@@ -61,6 +61,7 @@ impl Weights for ModelDirectory {
         &self,
         tensor: &TensorSpec,
         format: RowFormat,
+        first: u64,
         sink: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<bool> {
         let shard = self.shard_of(&tensor.name);
@@ -69,8 +70,10 @@ impl Weights for ModelDirectory {
             return Ok(false);
         }
         shard.verify(&tensor.name)?;
+        let row_bytes = format.row_bytes(table.dim());
+        let at_once = (PIECE / row_bytes).max(1) * row_bytes;
         // What was handed on is thrown away with the whole directory if it was not the file's.
-        table.row_bytes().chunks(PIECE).try_for_each(sink)?;
+        table.row_bytes()[first as usize * row_bytes..].chunks(at_once).try_for_each(sink)?;
         table.check()?;
         Ok(true)
     }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use glob::Pattern;
-use slackline_embedding::{RowFormat, Rows, ShardWriter, UnfitRow};
+use serde::{Deserialize, Serialize};
+use slackline_embedding::{RowFormat, Rows, UnfitRow};
 
 use super::tensors::TensorSpec;
 use crate::{DlrmError, Result};
@@ -44,6 +45,16 @@ impl RowChoice {
 
     fn fits(&self, table: &str) -> bool {
         self.pattern.as_ref().is_none_or(|pattern| pattern.matches(table))
+    }
+
+    /// Whether it is for all tables.
+    pub(super) fn is_for_all(&self) -> bool {
+        self.pattern.is_none()
+    }
+
+    /// The format chosen.
+    pub fn format(&self) -> RowFormat {
+        self.format
     }
 
     /// Checks that every pattern fits some table: one that does not is a slip.
@@ -91,52 +102,63 @@ pub struct RowLoss {
     pub rms: f64,
 }
 
-/// Values on their way into a table of a shard, row by row.
+/// What a table has lost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Tally {
+    /// Rows that have been brought into their format.
+    pub(super) rows: u64,
+    /// The bits of two numbers, since JSON need not give them back as they were: the largest difference and the sum of the
+    /// squares of all.
+    largest: u64,
+    squares: u64,
+}
+
+impl Tally {
+    fn add(&mut self, row: &[f32], back: &[f32]) {
+        let (mut largest, mut squares) = (f64::from_bits(self.largest), f64::from_bits(self.squares));
+        for (value, back) in row.iter().zip(back) {
+            // Infinities and NaNs come back as they were.
+            let error = if value.is_finite() { (f64::from(*value) - f64::from(*back)).abs() } else { 0.0 };
+            largest = largest.max(error);
+            squares += error * error;
+        }
+        self.rows += 1;
+        (self.largest, self.squares) = (largest.to_bits(), squares.to_bits());
+    }
+
+    /// What was lost in all; `None` if nothing can be.
+    pub(super) fn loss(&self, table: &str, format: RowFormat, dim: usize) -> Option<RowLoss> {
+        let values = (self.rows * dim as u64).max(1);
+        (format != RowFormat::F32).then(|| RowLoss {
+            table: table.to_owned(),
+            format,
+            largest: f64::from_bits(self.largest),
+            rms: (f64::from_bits(self.squares) / values as f64).sqrt(),
+        })
+    }
+}
+
+/// Values on their way into the rows of a table. Rows come out whole.
 pub(super) struct RowEncoder<'a> {
-    writer: &'a mut ShardWriter,
-    /// The table's place in the shard.
-    place: usize,
     table: &'a str,
     format: RowFormat,
     /// A row that is not whole yet.
     part: Vec<f32>,
     dim: usize,
-    row: u64,
     bytes: Vec<u8>,
     back: Vec<f32>,
-    largest: f64,
-    squares: f64,
+    pub(super) tally: Tally,
 }
 
 impl<'a> RowEncoder<'a> {
-    pub(super) fn new(
-        writer: &'a mut ShardWriter,
-        place: usize,
-        table: &'a str,
-        dim: usize,
-        format: RowFormat,
-    ) -> Self {
+    pub(super) fn new(table: &'a str, dim: usize, format: RowFormat, tally: Tally) -> Self {
         let (part, back) = (Vec::with_capacity(dim), vec![0.0; dim]);
-        RowEncoder {
-            writer,
-            place,
-            table,
-            format,
-            part,
-            dim,
-            row: 0,
-            bytes: Vec::new(),
-            back,
-            largest: 0.0,
-            squares: 0.0,
-        }
+        RowEncoder { table, format, part, dim, bytes: Vec::new(), back, tally }
     }
 
-    /// Takes the next values, which need not end with a row.
-    pub(super) fn push(&mut self, mut values: &[f32]) -> Result<()> {
-        if self.format == RowFormat::F32 {
-            return Ok(self.writer.write_rows(self.place, bytemuck::cast_slice(values))?);
-        }
+    /// Takes the next values, which need not end with a row, and returns the rows that they complete, with what is lost up to
+    /// there. Good until the next call.
+    pub(super) fn push(&mut self, mut values: &[f32]) -> Result<(&[u8], Tally)> {
         self.bytes.clear();
         if !self.part.is_empty() {
             let (first, rest) = values.split_at(values.len().min(self.dim - self.part.len()));
@@ -149,41 +171,56 @@ impl<'a> RowEncoder<'a> {
                 self.part.clear();
             }
         }
-        let rows = values.chunks_exact(self.dim);
-        let rest = rows.remainder();
-        for row in rows {
-            self.encode(row)?;
+        let (rows, rest) = values.split_at(values.len() / self.dim * self.dim);
+        if self.format == RowFormat::F32 {
+            self.bytes.extend_from_slice(bytemuck::cast_slice(rows));
+        } else {
+            rows.chunks_exact(self.dim).try_for_each(|row| self.encode(row))?;
         }
         self.part.extend_from_slice(rest);
-        Ok(self.writer.write_rows(self.place, &self.bytes)?)
-    }
-
-    /// What was lost; `None` if nothing can be.
-    pub(super) fn finish(self) -> Option<RowLoss> {
-        let values = (self.row * self.dim as u64).max(1);
-        (self.format != RowFormat::F32).then(|| RowLoss {
-            table: self.table.to_owned(),
-            format: self.format,
-            largest: self.largest,
-            rms: (self.squares / values as f64).sqrt(),
-        })
+        Ok((&self.bytes, self.tally))
     }
 
     fn encode(&mut self, row: &[f32]) -> Result<()> {
+        if self.format == RowFormat::F32 {
+            self.bytes.extend_from_slice(bytemuck::cast_slice(row));
+            return Ok(());
+        }
         let from = self.bytes.len();
         self.bytes.resize(from + self.format.row_bytes(self.dim), 0);
         let bytes = &mut self.bytes[from..];
         if let Err(source) = self.format.encode(row, bytes) {
-            return Err(UnfitRow { table: self.table.to_owned(), row: self.row, source }.into());
+            return Err(UnfitRow { table: self.table.to_owned(), row: self.tally.rows, source }.into());
         }
         Rows::new(self.format, self.dim, bytes).decode(0, &mut self.back);
-        for (value, back) in row.iter().zip(&self.back) {
-            // Infinities and NaNs come back as they were.
-            let error = if value.is_finite() { (f64::from(*value) - f64::from(*back)).abs() } else { 0.0 };
-            self.largest = self.largest.max(error);
-            self.squares += error * error;
-        }
-        self.row += 1;
+        self.tally.add(row, &self.back);
         Ok(())
+    }
+}
+
+/// Bytes of rows that come in pieces of any length, handed on as whole rows.
+pub(super) struct WholeRows {
+    row_bytes: usize,
+    part: Vec<u8>,
+}
+
+impl WholeRows {
+    pub(super) fn new(row_bytes: usize) -> Self {
+        WholeRows { row_bytes, part: Vec::with_capacity(row_bytes) }
+    }
+
+    pub(super) fn push(&mut self, mut bytes: &[u8], sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        if !self.part.is_empty() {
+            let (first, rest) = bytes.split_at(bytes.len().min(self.row_bytes - self.part.len()));
+            self.part.extend_from_slice(first);
+            bytes = rest;
+            if self.part.len() == self.row_bytes {
+                sink(&self.part)?;
+                self.part.clear();
+            }
+        }
+        let (rows, rest) = bytes.split_at(bytes.len() / self.row_bytes * self.row_bytes);
+        self.part.extend_from_slice(rest);
+        if rows.is_empty() { Ok(()) } else { sink(rows) }
     }
 }

@@ -40,7 +40,7 @@ impl DenseModel {
                     values.extend_from_slice(piece);
                     Ok(())
                 };
-                random.stream(&tensor, &mut sink).expect("the sink does not fail");
+                random.stream(&tensor, 0, &mut sink).expect("the sink does not fail");
                 values
             });
             assemble(&config, tensors)
@@ -58,7 +58,7 @@ struct Random {
 const PIECE: usize = 1 << 16;
 
 impl Weights for Random {
-    fn stream(&self, tensor: &TensorSpec, sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+    fn stream(&self, tensor: &TensorSpec, first: u64, sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
         let shape = &tensor.shape;
         let variance = match shape[..] {
             [rows, _] if tensor.argument == "arch_embedding_size" => 1.0 / (3.0 * rows as f64),
@@ -69,7 +69,8 @@ impl Weights for Random {
         let seed = tensor.name.bytes().fold(self.seed, |hash, byte| split_mix(hash ^ u64::from(byte)));
         let count = shape.iter().product::<usize>() as u64;
         let mut piece = Vec::with_capacity(PIECE.min(count as usize));
-        for number in 0..count {
+        let row = shape[1..].iter().product::<usize>() as u64;
+        for number in first * row..count {
             // 24 random bits are what a single-precision number holds exactly.
             let unit = (split_mix(seed.wrapping_add(number)) >> 40) as f32 / (1 << 23) as f32 - 1.0;
             piece.push(unit * bound);
@@ -102,7 +103,7 @@ mod tests {
             out.extend_from_slice(piece);
             Ok(())
         };
-        Random { seed }.stream(&tensor, &mut sink).unwrap();
+        Random { seed }.stream(&tensor, 0, &mut sink).unwrap();
         out
     }
 

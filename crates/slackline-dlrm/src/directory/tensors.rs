@@ -15,14 +15,16 @@ pub(crate) struct TensorSpec {
 
 /// Where the values of a model's tensors come from.
 pub(crate) trait Weights {
-    /// Hands the tensor's values to `sink` in row-major order, in pieces.
-    fn stream(&self, tensor: &TensorSpec, sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()>;
+    /// Hands the tensor's values to `sink` in row-major order, from its row `first` on, in pieces.
+    fn stream(&self, tensor: &TensorSpec, first: u64, sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()>;
 
-    /// Hands a table's rows to `sink` as they are, in pieces, if they are in this format already; else `false`.
+    /// Hands a table's rows to `sink` as they are, from row `first` on, in pieces of whole rows, if they are in this format
+    /// already; else `false`.
     fn stream_rows(
         &self,
         _tensor: &TensorSpec,
         _format: RowFormat,
+        _first: u64,
         _sink: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<bool> {
         Ok(false)

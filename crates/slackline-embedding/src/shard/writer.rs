@@ -1,15 +1,16 @@
 //! Writing a shard, table after table, in bounded memory.
 
 use std::fmt;
-use std::fs::{File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use serde::{Deserialize, Serialize};
+use tempfile::TempPath;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::error::ShardError;
+use super::error::{ShardDefect, ShardError};
 use super::header::{self, MAX_HEADER, PREFIX, ShardTable};
 use crate::{MAX_DIM, RowFormat};
 
@@ -36,11 +37,28 @@ impl TableSpec {
     }
 }
 
+/// How far a shard had come at some moment, with everything up to there on the disk: what another writer needs to
+/// [go on](ShardWriter::resume) from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ShardMark {
+    /// The XXH3-64 of each table that is full, in order.
+    pub full: Vec<u64>,
+    /// Bytes of the table after them.
+    pub written: u64,
+    /// The XXH3-64 of these bytes.
+    pub xxh3: u64,
+}
+
 /// Writes one shard file.
 ///
 /// The file appears under its name only with [`finish`](Self::finish), whole and synced to the disk; until then its bytes
 /// are in a file `.<name>.<random>.partial` beside it, which is removed when the writer is dropped. A file that stood
 /// under the name is replaced; who has mapped it keeps what they mapped. Memory: one buffer of 1 MiB, and the header.
+///
+/// A shard that takes long to write can be begun with [`create_kept`](Self::create_kept) instead. Its bytes are then in
+/// `<name>.partial`, which stays whatever ends the writer, and [`resume`](Self::resume) goes on from any
+/// [`mark`](Self::mark) of it.
 ///
 /// ```
 /// use slackline_embedding::{EmbeddingTable, RowFormat, Shard, ShardWriter, TableSpec, Verify};
@@ -65,8 +83,17 @@ pub struct ShardWriter {
     /// What came of it.
     written: u64,
     hash: Box<Xxh3>,
-    /// Gone after a failed write, and the temporary file with it.
-    file: Option<BufWriter<NamedTempFile>>,
+    /// Gone after a failed write, and a temporary file with it.
+    file: Option<BufWriter<File>>,
+    partial: Partial,
+}
+
+/// The file that is written to, by its name.
+enum Partial {
+    /// Removed unless it is renamed.
+    Temporary(TempPath),
+    Kept(PathBuf),
+    Gone,
 }
 
 impl ShardWriter {
@@ -77,16 +104,9 @@ impl ShardWriter {
     /// [`ShardError::Spec`] if a name is used twice or reserved (`__metadata__`), a dimension is not in 1 to [`MAX_DIM`],
     /// the sizes overflow, or the header would become too large to be read; [`ShardError::Io`] if no file can be made in the folder of `path`.
     pub fn create(path: impl AsRef<Path>, tables: &[TableSpec]) -> Result<Self, ShardError> {
-        let path = path.as_ref().to_owned();
-        let tables = lay_out(&path, tables)?;
-        let data = header::render(&tables).len() as u64;
-        if let Some(last) = tables.last()
-            && data - PREFIX > MAX_HEADER
-        {
-            let why = format!("the header would have {} bytes, and at most {MAX_HEADER} are accepted", data - PREFIX);
-            return Err(ShardError::Spec { file: path, table: last.tensor.clone(), why });
-        }
-        let io = |action| ShardError::io(&path, action);
+        let path = path.as_ref();
+        let (tables, data) = planned(path, tables)?;
+        let io = |action| ShardError::io(path, action);
         let mut prefix = std::ffi::OsString::from(".");
         prefix.push(path.file_name().unwrap_or_default());
         prefix.push(".");
@@ -95,16 +115,118 @@ impl ShardWriter {
             .suffix(".partial")
             // As any new file, less what the umask takes away; the default is readable by the owner only.
             .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder(&path))
+            .tempfile_in(folder(path))
             .map_err(io("creating a file beside it"))?;
+        let (file, name) = file.into_parts();
+        Self::begin(path, tables, data, file, Partial::Temporary(name))
+    }
+
+    /// Begins a shard of these tables in `<name>.partial`, which is left there by whatever ends this writer before
+    /// [`finish`](Self::finish); a file of that name is overwritten.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`create`](Self::create).
+    pub fn create_kept(path: impl AsRef<Path>, tables: &[TableSpec]) -> Result<Self, ShardError> {
+        let path = path.as_ref();
+        let (tables, data) = planned(path, tables)?;
+        let partial = partial_of(path);
+        let file = File::create(&partial).map_err(ShardError::io(&partial, "creating it"))?;
+        Self::begin(path, tables, data, file, Partial::Kept(partial))
+    }
+
+    fn begin(
+        path: &Path,
+        tables: Vec<ShardTable>,
+        data: u64,
+        file: File,
+        partial: Partial,
+    ) -> Result<Self, ShardError> {
         let mut file = BufWriter::with_capacity(BUFFER, file);
         // The header comes last, when the checksums are known. Until then its place holds zeros, which is no header at
         // all, so that a partial file can never be taken for a shard.
-        file.seek(SeekFrom::Start(data)).map_err(io("seeking"))?;
-        let mut writer =
-            ShardWriter { path, tables, current: 0, written: 0, hash: Default::default(), file: Some(file) };
+        file.seek(SeekFrom::Start(data)).map_err(ShardError::io(path, "seeking"))?;
+        let (path, hash) = (path.to_owned(), Box::default());
+        let mut writer = ShardWriter { path, tables, current: 0, written: 0, hash, file: Some(file), partial };
         writer.close_full_tables();
         Ok(writer)
+    }
+
+    /// Goes on with a shard of the same tables that [`create_kept`](Self::create_kept) began, from a mark of it. What had
+    /// been written after the mark is cut off. `progress` is told the bytes of rows that have been found to be sound.
+    ///
+    /// Cost: reads everything up to the mark, since nothing is trusted that does not have its checksum.
+    ///
+    /// # Errors
+    ///
+    /// [`ShardError::Corrupt`] with the partial file's name if it is shorter than the mark says or was altered, or the mark
+    /// is not one of such tables; [`ShardError::Io`]; those of [`create`](Self::create) that concern the tables.
+    pub fn resume(
+        path: impl AsRef<Path>,
+        tables: &[TableSpec],
+        mark: &ShardMark,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self, ShardError> {
+        let path = path.as_ref();
+        let (tables, data) = planned(path, tables)?;
+        let partial = partial_of(path);
+        let io = |action| ShardError::io(&partial, action);
+        let corrupt = ShardError::corrupt(&partial);
+        let current = mark.full.len();
+        if current > tables.len() || mark.written > tables.get(current).map_or(0, |table| table.bytes) {
+            let why = "the mark is not one of these tables".to_owned();
+            return Err(corrupt(ShardDefect::Metadata { key: "mark".to_owned(), why }));
+        }
+        let file = File::options().read(true).write(true).open(&partial).map_err(io("opening it"))?;
+        let found = file.metadata().map_err(io("opening it"))?.len();
+        let end = data + tables[..current].iter().map(|table| table.bytes).sum::<u64>() + mark.written;
+        // A file without a byte of rows may end before its data begin.
+        if found < end && end > data {
+            return Err(corrupt(ShardDefect::Short { expected: end, found }));
+        }
+        let mut writer = Self::begin(path, tables, data, file, Partial::Kept(partial.clone()))?;
+        let (mut at, mut buffer) = (data, vec![0; BUFFER]);
+        let parts = writer.tables.iter().map(|table| table.bytes).zip(&mark.full).map(|(bytes, full)| (bytes, *full));
+        for (number, (bytes, expected)) in parts.chain([(mark.written, mark.xxh3)]).enumerate() {
+            let (end, mut hash) = (at + bytes, Box::<Xxh3>::default());
+            while at < end {
+                let part = &mut buffer[..(end - at).min(BUFFER as u64) as usize];
+                let file = writer.file.as_ref().expect("just begun").get_ref();
+                file.read_exact_at(part, at).map_err(io("reading it again"))?;
+                hash.update(part);
+                at += part.len() as u64;
+                progress(at - data);
+            }
+            let found = hash.digest();
+            // The last one is the part of a table, and there may be none.
+            if found != expected && (number < current || bytes > 0) {
+                let table = writer.tables[number].tensor.clone();
+                return Err(ShardError::corrupt(&partial)(ShardDefect::Checksum { table, expected, found }));
+            }
+            writer.hash = hash;
+        }
+        writer.tables.iter_mut().zip(&mark.full).for_each(|(table, &xxh3)| table.xxh3 = xxh3);
+        (writer.current, writer.written) = (current, mark.written);
+        let file = writer.file.as_mut().expect("just begun");
+        file.get_ref().set_len(at.max(data)).map_err(io("cutting it"))?;
+        file.seek(SeekFrom::Start(at)).map_err(io("seeking"))?;
+        writer.close_full_tables();
+        Ok(writer)
+    }
+
+    /// How far the shard has come, once all of that is on the disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_rows`](Self::write_rows), if the disk is full or fails.
+    pub fn mark(&mut self) -> Result<ShardMark, ShardError> {
+        let Some(file) = &mut self.file else { return Err(ShardError::Abandoned { file: self.path.clone() }) };
+        if let Err(error) = file.flush().and_then(|()| file.get_ref().sync_data()) {
+            self.abandon();
+            return Err(ShardError::io(&self.path, "writing rows")(error));
+        }
+        let full = self.tables[..self.current].iter().map(|table| table.xxh3).collect();
+        Ok(ShardMark { full, written: self.written, xxh3: self.hash.digest() })
     }
 
     /// Appends `bytes` to the rows of table number `table`. Cuts between calls may fall anywhere, also within a row; a table
@@ -165,8 +287,12 @@ impl ShardWriter {
         file.seek(SeekFrom::Start(0)).map_err(io("writing rows"))?;
         file.write_all(&header::render(&self.tables)).map_err(io("writing the header"))?;
         let file = file.into_inner().map_err(|error| io("writing the header")(error.into_error()))?;
-        file.as_file().sync_all().map_err(io("syncing"))?;
-        file.persist(path).map_err(|error| io("renaming")(error.error))?;
+        file.sync_all().map_err(io("syncing"))?;
+        match std::mem::replace(&mut self.partial, Partial::Gone) {
+            Partial::Temporary(name) => name.persist(path).map_err(|error| io("renaming")(error.error))?,
+            Partial::Kept(name) => fs::rename(name, path).map_err(io("renaming"))?,
+            Partial::Gone => return Err(ShardError::Abandoned { file: path.clone() }),
+        }
         // The name is on the disk only when the folder is.
         File::open(folder(path)).and_then(|folder| folder.sync_all()).map_err(io("syncing its folder"))
     }
@@ -184,8 +310,9 @@ impl ShardWriter {
 
     fn abandon(&mut self) {
         if let Some(file) = self.file.take() {
-            // Without flushing what could not be written; dropping the file removes it.
+            // Without flushing what could not be written; dropping a temporary file's name removes it.
             drop(file.into_parts());
+            self.partial = Partial::Gone;
         }
     }
 }
@@ -202,6 +329,25 @@ impl Drop for ShardWriter {
     fn drop(&mut self) {
         self.abandon();
     }
+}
+
+/// The tables with their places, and where the data section begins.
+fn planned(path: &Path, tables: &[TableSpec]) -> Result<(Vec<ShardTable>, u64), ShardError> {
+    let tables = lay_out(path, tables)?;
+    let data = header::render(&tables).len() as u64;
+    match tables.last() {
+        Some(last) if data - PREFIX > MAX_HEADER => {
+            let why = format!("the header would have {} bytes, and at most {MAX_HEADER} are accepted", data - PREFIX);
+            Err(ShardError::Spec { file: path.to_owned(), table: last.tensor.clone(), why })
+        }
+        _ => Ok((tables, data)),
+    }
+}
+
+fn partial_of(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    path.with_file_name(name)
 }
 
 fn lay_out(path: &Path, specs: &[TableSpec]) -> Result<Vec<ShardTable>, ShardError> {

@@ -1,0 +1,253 @@
+//! What an import leaves when it is killed or the disk fails, so that the same import goes on from there.
+//!
+//! ```text
+//! .NAME.partial/            locked while an import works on it
+//!     binding.json          what is imported, from what, and how
+//!     journal.json          how far each shard file had come, with checksums
+//!     model/                the directory that becomes NAME
+//! ```
+//!
+//! What is on the disk after a power failure is what was synced, so the order of syncs is what counts. The journal never
+//! says more than there is: a shard's rows are synced before the journal that speaks of them is written, and that one is
+//! synced under another name before it replaces the old one. What a shard has beyond its mark is cut off, and what it has
+//! before is compared with its checksum before it is trusted. At the end every file of `model/` and then the folder itself
+//! are synced before it is renamed, and its new parent after; only then is the journal removed. (If the end comes between
+//! the two, there is a whole model, and a folder without `model/`, which the next import clears away.)
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use slackline_embedding::{Shard, ShardError, ShardMark, ShardWriter, TableSpec, Verify};
+use std::os::unix::fs::MetadataExt;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::rows::Tally;
+use super::write::{place, sync, write_json, write_synced};
+use super::{MAX_JSON, read_json};
+use crate::{DlrmError, Result};
+
+const BINDING: &str = "binding.json";
+const JOURNAL: &str = "journal.json";
+const MODEL: &str = "model";
+
+/// The folder of an unfinished import, locked.
+pub(super) struct Workspace {
+    path: PathBuf,
+    _lock: File,
+    state: State,
+    /// Bytes of rows after which the journal is written anew.
+    every: u64,
+    since: u64,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct State {
+    /// The shard files that were begun, in order.
+    shards: Vec<ShardState>,
+}
+
+/// How far a shard file is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct ShardState {
+    pub(super) mark: ShardMark,
+    /// What each table that was begun has lost so far; `None` of rows that are copied.
+    pub(super) tallies: Vec<Option<Tally>>,
+}
+
+/// A shard file to go on with.
+pub(super) enum Begun {
+    /// It is whole.
+    Finished(ShardState),
+    Open(Box<ShardWriter>, ShardState),
+}
+
+impl Workspace {
+    /// Takes the folder beside `out`, with what another import left there if it was one of the same.
+    pub(super) fn open(out: &Path, binding: &Map<String, Value>, every: u64, restart: bool) -> Result<Self> {
+        let (parent, name) = place(out)?;
+        let path = parent.join(format!(".{name}.partial"));
+        let lock = lock(&path)?;
+        let mut workspace = Workspace { path, _lock: lock, state: State::default(), every, since: 0 };
+        let left = workspace.path.join(BINDING);
+        if !restart && left.exists() && workspace.model().exists() {
+            let left = read_json(&left).map_err(|error| workspace.leftover(error))?;
+            if let Some(differs) = difference(&left, binding) {
+                return Err(DlrmError::OtherImport { path: workspace.path.clone(), differs });
+            }
+            workspace.state = workspace.read_journal()?;
+            return Ok(workspace);
+        }
+        workspace.clear()?;
+        let model = workspace.model();
+        fs::create_dir(&model).map_err(DlrmError::io(&model, "creating it"))?;
+        write_json(&workspace.path.join(BINDING), &Value::Object(binding.clone()))?;
+        sync(&workspace.path)?;
+        sync(parent)?;
+        Ok(workspace)
+    }
+
+    /// The folder that becomes the model directory.
+    pub(super) fn model(&self) -> PathBuf {
+        self.path.join(MODEL)
+    }
+
+    /// Begins shard file number `number`, or goes on with it; `progress` is told bytes of rows that were found sound.
+    pub(super) fn begin(
+        &mut self,
+        number: usize,
+        path: &Path,
+        tables: &[TableSpec],
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Begun> {
+        let Some(state) = self.state.shards.get(number).cloned() else {
+            let writer = ShardWriter::create_kept(path, tables)?;
+            return Ok(Begun::Open(Box::new(writer), ShardState::default()));
+        };
+        if state.mark.full.len() == tables.len() && path.exists() {
+            self.check_finished(path, &state)?;
+            return Ok(Begun::Finished(state));
+        }
+        match ShardWriter::resume(path, tables, &state.mark, progress) {
+            Ok(writer) => Ok(Begun::Open(Box::new(writer), state)),
+            Err(error) => Err(self.leftover(error.into())),
+        }
+    }
+
+    /// Compares a shard that has its name already with what the journal says of it.
+    fn check_finished(&self, path: &Path, state: &ShardState) -> Result<()> {
+        let shard = Shard::open(path, Verify::Checksums).map_err(|error| self.leftover(error.into()))?;
+        if shard.tables().iter().map(|table| table.xxh3).eq(state.mark.full.iter().copied()) {
+            return Ok(());
+        }
+        let file = path.to_owned();
+        let why = "the checksums in its header are not those in the journal".to_owned();
+        Err(DlrmError::Leftover { path: self.path.clone(), why: format!("{}: {why}", file.display()) })
+    }
+
+    /// Says how far the writer of shard `number` is, once enough has been written since the last time.
+    pub(super) fn wrote(&mut self, bytes: u64) -> bool {
+        self.since += bytes;
+        self.since >= self.every
+    }
+
+    /// Writes down how far shard `number` is; its rows are on the disk.
+    pub(super) fn save(&mut self, number: usize, state: ShardState) -> Result<()> {
+        self.since = 0;
+        self.state.shards.truncate(number);
+        debug_assert_eq!(self.state.shards.len(), number, "shards are begun in order");
+        self.state.shards.push(state);
+        let body = serde_json::to_string(&self.state)?;
+        let text = format!("{body}\n{:016x}\n", xxh3_64(body.as_bytes()));
+        let fresh = self.path.join("journal.new");
+        remove(&fresh)?;
+        write_synced(&fresh, &[text.as_bytes()])?;
+        let journal = self.path.join(JOURNAL);
+        fs::rename(&fresh, &journal).map_err(DlrmError::io(&journal, "renaming to it"))?;
+        sync(&self.path)
+    }
+
+    /// Removes the folder with everything in it.
+    pub(super) fn discard(self) -> Result<()> {
+        self.clear()?;
+        fs::remove_dir(&self.path).map_err(DlrmError::io(&self.path, "removing it"))
+    }
+
+    fn read_journal(&self) -> Result<State> {
+        let path = self.path.join(JOURNAL);
+        let text = match fs::metadata(&path) {
+            Ok(metadata) if metadata.len() > MAX_JSON => return Err(self.bad_journal("is too large")),
+            Ok(_) => fs::read_to_string(&path).map_err(DlrmError::io(&path, "reading it"))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
+            Err(error) => return Err(DlrmError::io(&path, "opening it")(error)),
+        };
+        let mut lines = text.lines();
+        let (body, sum) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        if sum != format!("{:016x}", xxh3_64(body.as_bytes())) {
+            return Err(self.bad_journal("was altered"));
+        }
+        serde_json::from_str(body).map_err(|error| self.bad_journal(&format!("cannot be parsed: {error}")))
+    }
+
+    fn bad_journal(&self, why: &str) -> DlrmError {
+        DlrmError::Leftover { path: self.path.clone(), why: format!("{JOURNAL} {why}") }
+    }
+
+    /// An error of what was left; those of the system stay what they are.
+    fn leftover(&self, error: DlrmError) -> DlrmError {
+        match error {
+            DlrmError::Io { .. } => error,
+            DlrmError::Shard(ShardError::Io { ref source, .. }) if source.kind() != io::ErrorKind::NotFound => error,
+            other => DlrmError::Leftover { path: self.path.clone(), why: other.to_string() },
+        }
+    }
+
+    fn clear(&self) -> Result<()> {
+        // The binding goes last: without it, or without the model, nothing is taken for the work of an import.
+        let model = self.model();
+        match fs::remove_dir_all(&model) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(DlrmError::io(&model, "removing it")(error));
+            }
+            _ => {}
+        }
+        ["journal.new", JOURNAL, BINDING].iter().try_for_each(|name| remove(&self.path.join(name)))
+    }
+}
+
+fn remove(file: &Path) -> Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DlrmError::io(file, "removing it")(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the folder if need be, and locks it.
+fn lock(path: &Path) -> Result<File> {
+    loop {
+        match fs::create_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(DlrmError::io(path, "creating it")(error));
+            }
+            _ => {}
+        }
+        let opened = File::open(path).map_err(DlrmError::io(path, "opening it"))?;
+        match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(DlrmError::Locked { path: path.to_owned() }),
+            Err(error) => return Err(DlrmError::io(path, "locking it")(error.into())),
+        }
+        // Another import may have removed it, and a third one made a new one, between opening and locking.
+        let held = opened.metadata().map_err(DlrmError::io(path, "opening it"))?;
+        match fs::symlink_metadata(path) {
+            Ok(now) if (now.dev(), now.ino()) == (held.dev(), held.ino()) => return Ok(opened),
+            Ok(now) if !now.is_dir() => {
+                let error = io::Error::new(io::ErrorKind::NotADirectory, "not a directory");
+                return Err(DlrmError::io(path, "opening it")(error));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What the first difference of two bindings is, in words.
+fn difference(left: &Map<String, Value>, now: &Map<String, Value>) -> Option<String> {
+    let keys = now.keys().chain(left.keys().filter(|key| !now.contains_key(*key)));
+    let none = Value::Null;
+    for key in keys {
+        let (was, is) = (left.get(key).unwrap_or(&none), now.get(key).unwrap_or(&none));
+        match (was, is) {
+            _ if was == is => {}
+            (Value::Object(was), Value::Object(is)) => {
+                let inner = difference(was, is).unwrap_or_default();
+                return Some(format!("{key}: {inner}"));
+            }
+            _ => return Some(format!("{key} was {was} and is {is}")),
+        }
+    }
+    None
+}
