@@ -30,6 +30,7 @@ const STEPS: &[Step] = &[
     Step { name: "tidy", what: "cargo xtask tidy", run: tidy::run },
     Step { name: "loom", what: "the lock-free code under the model checker", run: || script("loom.sh") },
     Step { name: "faults", what: "killed, stopped and starved processes", run: || script("faults.sh") },
+    Step { name: "import", what: "a large import, killed and gone on with", run: || script("import.sh") },
     Step { name: "matrix", what: "equal predictions, however they are made", run: || script("matrix.sh") },
     Step { name: "mpi", what: "the transport over MPI, on Open MPI and on MPICH", run: || script("mpi.sh") },
     Step { name: "hosts", what: "the same over TCP between hosts, where they can be made", run: || script("hosts.sh") },

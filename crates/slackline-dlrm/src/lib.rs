@@ -64,8 +64,8 @@ pub use config::{
 };
 pub use dense::{Activation, Linear, Mlp, MlpScratch, product};
 pub use directory::{
-    FORMAT_VERSION, ImportOptions, ImportReport, ImportedTable, ModelDirectory, Naming, Progress, RowChoice, RowLoss, Summary, Written,
-    convert, import, write_synthetic,
+    FORMAT_VERSION, ImportOptions, ImportReport, ImportedTable, ModelDirectory, Naming, Progress, RowChoice, RowLoss,
+    Summary, Written, convert, import, write_synthetic,
 };
 pub use distributed::{Answered, DistributedModel, RankTables, RankWork, largest_message, samples_of};
 pub use error::{DirectoryDefect, DlrmError, Result};

@@ -93,7 +93,11 @@ fn what_was_left_is_not_trusted_if_it_was_altered() {
                 "flip" => bytes[4096] ^= 1,
                 _ => bytes.truncate(4097),
             }
-            if damage == "gone" { fs::remove_file(&path).unwrap() } else { fs::write(&path, bytes).unwrap() }
+            if damage == "gone" {
+                fs::remove_file(&path).unwrap()
+            } else {
+                fs::write(&path, bytes).unwrap()
+            }
             let out = folder.path().join("model");
             let refused = run(&out, "f16", 1, 0).unwrap().unwrap_err();
             assert!(matches!(refused, DlrmError::Leftover { .. }), "{damage} {name}: {refused}");
@@ -137,7 +141,11 @@ fn a_checkpoint_that_was_written_anew_is_another_one() {
     let options = ImportOptions::new(2);
     let once = |stop: bool| {
         catch_unwind(AssertUnwindSafe(|| {
-            let progress = &mut |_: slackline_dlrm::Progress<'_>| if stop { std::panic::resume_unwind(Box::new("")) };
+            let progress = &mut |_: slackline_dlrm::Progress<'_>| {
+                if stop {
+                    std::panic::resume_unwind(Box::new(""))
+                }
+            };
             import(&checkpoint, &golden("dot.json"), &out, &options, progress)
         }))
     };
@@ -170,7 +178,8 @@ fn input_that_is_bad_leaves_nothing_even_when_an_import_was_left() {
     let folder = tempfile::tempdir().unwrap();
     let [source, out] = ["source", "model"].map(|name| folder.path().join(name));
     let text = fs::read_to_string(golden("dot.json")).unwrap();
-    write_synthetic(&slackline_dlrm::ModelConfig::from_json(&text).unwrap().config, 1, &source, 1, &mut |_| ()).unwrap();
+    write_synthetic(&slackline_dlrm::ModelConfig::from_json(&text).unwrap().config, 1, &source, 1, &mut |_| ())
+        .unwrap();
     let file = source.join("tables-00001-of-00001.safetensors");
     let mut bytes = fs::read(&file).unwrap();
     let end = bytes.len();

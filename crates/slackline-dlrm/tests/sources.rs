@@ -53,7 +53,10 @@ fn torchrec_models_predict_as_pytorch_does_from_a_file_and_from_a_snapshot() {
     let report = import_as(&golden("torchrec_snapshot"), &golden("torchrec.json"), &snapshot, &[], &[]).unwrap();
     assert_eq!(report.skipped, ["step"]);
     same_tables(&file, &snapshot);
-    assert_eq!(fs::read(file.join("dense.safetensors")).unwrap(), fs::read(snapshot.join("dense.safetensors")).unwrap());
+    assert_eq!(
+        fs::read(file.join("dense.safetensors")).unwrap(),
+        fs::read(snapshot.join("dense.safetensors")).unwrap()
+    );
 }
 
 #[test]
@@ -61,7 +64,8 @@ fn what_torchrec_cannot_mean_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("arguments.json");
     let change = |key: &str, value: serde_json::Value| {
-        let mut arguments: serde_json::Value = serde_json::from_slice(&fs::read(golden("torchrec.json")).unwrap()).unwrap();
+        let mut arguments: serde_json::Value =
+            serde_json::from_slice(&fs::read(golden("torchrec.json")).unwrap()).unwrap();
         arguments[key] = value;
         fs::write(&config, arguments.to_string()).unwrap();
         let refused = import_as(&golden("torchrec.pt"), &config, &folder.path().join("model"), &[], &[]).unwrap_err();
@@ -136,7 +140,8 @@ fn rows_may_be_brought_from_one_format_into_another() {
     let [wide, narrow] = ["wide", "narrow"].map(|name| folder.path().join(name));
     import_as(&quantised("int8-fbgemm"), &golden("dot.json"), &wide, &["int8-fbgemm"], &["f32"]).unwrap();
     let report =
-        import_as(&quantised("int8-fbgemm"), &golden("dot.json"), &narrow, &["int8-fbgemm"], &["emb_l.0.*=int4"]).unwrap();
+        import_as(&quantised("int8-fbgemm"), &golden("dot.json"), &narrow, &["int8-fbgemm"], &["emb_l.0.*=int4"])
+            .unwrap();
     let kept: Vec<RowFormat> = report.tables.iter().map(|table| table.kept).collect();
     assert_eq!(kept[..2], [RowFormat::Int4, RowFormat::Int8Fbgemm]);
     assert_eq!(report.written.losses.len(), 1);
@@ -156,7 +161,10 @@ fn a_row_format_is_named_and_never_guessed() {
         refused
     };
     let unnamed = refused(&quantised("int8"), &[]);
-    assert!(matches!(&unnamed, DlrmError::RowsUnnamed { row_bytes: 12, dim: 4, fits, .. } if fits == "int8"), "{unnamed}");
+    assert!(
+        matches!(&unnamed, DlrmError::RowsUnnamed { row_bytes: 12, dim: 4, fits, .. } if fits == "int8"),
+        "{unnamed}"
+    );
     let padded = refused(&quantised("int4-fbgemm"), &[]).to_string();
     assert!(padded.contains("--from-rows") && padded.contains("int8-fbgemm, int4-fbgemm"), "{padded}");
     let wrong = refused(&quantised("int8"), &["int4"]);
@@ -187,7 +195,8 @@ fn rows_of_pytorch_are_ours_in_the_tiny_model() {
     for format in ["int8", "int4"] {
         let (mut header, mut body) = (serde_json::Map::new(), Vec::new());
         for (name, info) in original.tensors() {
-            let (dtype, shape, bytes) = match name.strip_prefix("emb_l.").and_then(|rest| rest.strip_suffix(".weight")) {
+            let (dtype, shape, bytes) = match name.strip_prefix("emb_l.").and_then(|rest| rest.strip_suffix(".weight"))
+            {
                 Some(table) => {
                     let (shape, bytes) = rows.u8(&format!("{format}_{table}")).unwrap();
                     ("U8", shape, bytes)

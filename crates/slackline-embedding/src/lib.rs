@@ -50,5 +50,7 @@ pub use plan::{CostModel, Cuts, Forced, Level, Part, Plan, PlanError, PlanOption
 pub use profile::{OtherTables, Profile, Profiler, TableProfile};
 pub use residency::Residency;
 pub use rows::{Rows, UnfitValue};
-pub use shard::{Load, MappedTable, Shard, ShardDefect, ShardError, ShardMark, ShardTable, ShardWriter, TableSpec, Verify};
+pub use shard::{
+    Load, MappedTable, Shard, ShardDefect, ShardError, ShardMark, ShardTable, ShardWriter, TableSpec, Verify,
+};
 pub use table::{EmbeddingTable, Output, PoolError, Pooling};

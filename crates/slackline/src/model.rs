@@ -63,7 +63,8 @@ fn import_text(args: &args::Import, report: &ImportReport) -> String {
     }
     for narrow in ["f16", "bf16"] {
         if tables.iter().any(|table| table.found == narrow && table.kept == RowFormat::F32) {
-            text += &format!("tables of {narrow} became f32: --rows {narrow} keeps the same values in half the bytes\n");
+            text +=
+                &format!("tables of {narrow} became f32: --rows {narrow} keeps the same values in half the bytes\n");
         }
     }
     let Written { files, losses: lost, resumed, .. } = &report.written;
@@ -95,9 +96,9 @@ fn import_json(args: &args::Import, report: &ImportReport) -> String {
             "bytes": table.bytes,
         })
     });
-    let losses = report.written.losses.iter().map(|loss| {
-        json!({ "name": loss.table, "kept": loss.format.to_string(), "largest": loss.largest, "rms": loss.rms })
-    });
+    let losses = report.written.losses.iter().map(
+        |loss| json!({ "name": loss.table, "kept": loss.format.to_string(), "largest": loss.largest, "rms": loss.rms }),
+    );
     let files = report.written.files.iter().map(|(name, bytes)| json!({ "name": name, "table_bytes": bytes }));
     let object = json!({
         "checkpoint": args.checkpoint,

@@ -157,8 +157,7 @@ pub fn import(
             Some(packed) => packed.format.to_string(),
             None => info(&tensor.name).map_or(String::new(), |info| info.dtype.to_string()),
         };
-        let (table, tensor, bytes) =
-            (tensor.name.clone(), tensor_name.to_owned(), rows * kept.row_bytes(dim) as u64);
+        let (table, tensor, bytes) = (tensor.name.clone(), tensor_name.to_owned(), rows * kept.row_bytes(dim) as u64);
         ImportedTable { table, tensor, rows, dim, found, kept, bytes }
     };
     Ok(ImportReport {
@@ -204,8 +203,7 @@ impl<'c> Source<'c> {
     ) -> Result<Self> {
         let tables = all_table_tensors(config);
         RowChoice::check(&options.from_rows, &tables)?;
-        let is_table: Vec<String> =
-            tables.iter().filter(|t| !is_projection(&t.name)).map(|t| t.name.clone()).collect();
+        let is_table: Vec<String> = tables.iter().filter(|t| !is_projection(&t.name)).map(|t| t.name.clone()).collect();
         let mut wanted: BTreeMap<String, TensorSpec> =
             dense_tensors(config).into_iter().chain(tables).map(|tensor| (tensor.name.clone(), tensor)).collect();
         let (tensors, mut unused, mut packed_tables) = (wanted.len(), Vec::new(), BTreeMap::new());
@@ -221,7 +219,8 @@ impl<'c> Source<'c> {
                 }
                 (Some(tensor), _) => check_shape(file, theirs, tensor, info)?,
                 (None, Some(_)) if theirs.ends_with(".weight_qscale") || theirs.ends_with(".weight_qbias") => {
-                    let what = "rows whose scales are in a tensor of their own (TorchRec's quantised modules)".to_owned();
+                    let what =
+                        "rows whose scales are in a tensor of their own (TorchRec's quantised modules)".to_owned();
                     return Err(DlrmError::UnsupportedModel { file: file.to_owned(), tensor: theirs, what });
                 }
                 (None, Some(argument)) => {

@@ -64,7 +64,8 @@ impl Names {
             return Ok(Names { naming: Naming::Reference, theirs });
         }
         if let Some((name, _)) = plain.iter().find(|(_, plain)| plain.starts_with("inter_arch.")) {
-            let what = if name.contains("crossnet") { "the cross network of DLRM_DCN" } else { "a learned interaction" };
+            let what =
+                if name.contains("crossnet") { "the cross network of DLRM_DCN" } else { "a learned interaction" };
             return Err(DlrmError::UnsupportedModel {
                 file: file.to_owned(),
                 tensor: (*name).to_owned(),
@@ -166,7 +167,8 @@ mod tests {
             let last = format!("{prefix}over_arch.model.1.weight");
             let names = names(&[&table, &bottom, &top, &last, "step"]).unwrap();
             assert_eq!(names.naming, Naming::TorchRec);
-            let found = ["emb_l.7.weight", "bot_l.2.bias", "top_l.0.weight", "top_l.2.weight", "step", "emb_l.8.weight"];
+            let found =
+                ["emb_l.7.weight", "bot_l.2.bias", "top_l.0.weight", "top_l.2.weight", "step", "emb_l.8.weight"];
             let found = found.map(|ours| names.theirs(ours));
             assert_eq!(found, [Some(&*table), Some(&*bottom), Some(&*top), Some(&*last), Some("step"), None]);
         }

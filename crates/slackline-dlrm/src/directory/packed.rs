@@ -47,7 +47,7 @@ pub(super) fn packed(
     let (rows, dim) = (table.shape[0], table.shape[1]);
     if found.dtype != DType::U8 {
         // A choice for all tables may be meant for the others.
-        let meant = choices.iter().any(|choice| !choice.is_for_all() && RowChoice::of(&[choice.clone()], &table.name).is_some());
+        let meant = choices.iter().any(|choice| !choice.is_for_all() && choice.fits(&table.name));
         return if meant { Err(DlrmError::NotRows { file, tensor, found: found.dtype.to_string() }) } else { Ok(None) };
     }
     let row_bytes = match found.shape[..] {

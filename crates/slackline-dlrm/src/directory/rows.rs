@@ -43,7 +43,7 @@ impl RowChoice {
         choices.iter().rev().find(|choice| choice.fits(table)).map(|choice| choice.format)
     }
 
-    fn fits(&self, table: &str) -> bool {
+    pub(super) fn fits(&self, table: &str) -> bool {
         self.pattern.as_ref().is_none_or(|pattern| pattern.matches(table))
     }
 
