@@ -129,5 +129,21 @@ fn memory_stays_small_for_large_tensors_and_bounded_for_bombs() {
     let refused =
         open_bytes(&[&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()).unwrap_err().to_string();
     assert!(refused.contains("more than 262144 tensors"), "{refused}");
+    let tensor = "{type: Tensor, location: a, serializer: x, dtype: y, shape: []}";
+    let shard = format!("{{offsets: [], sizes: [], tensor: {tensor}}},");
+    let entries: String = (0..200_000).map(|n| format!("0/{n}: {{type: int}},")).collect();
+    for (name, inner) in [
+        ("nodes", format!("0/a: {{type: list, keys: [{}]}}", "0,".repeat(14_000_000))),
+        ("parts", format!("0/a: {{type: ShardedTensor, shards: [{}]}}", shard.repeat(300_000))),
+        ("dimensions", format!("0/a: {{type: Tensor, shape: [{}]}}", "1,".repeat(5_000_000))),
+        ("depth", format!("0/a: {{type: list, keys: {}}}", "[".repeat(1_000_000))),
+        ("a name", format!("0/a: {{type: {}}}", "x".repeat(90_000_000))),
+        ("entries without a tensor", entries),
+    ] {
+        std::fs::write(folder.path().join(".snapshot_metadata"), format!("manifest: {{{inner}}}\n")).unwrap();
+        drop(inner);
+        let refused = Checkpoint::open(folder.path()).expect_err(name).to_string();
+        println!("{name}: {}", refused.chars().take(200).collect::<String>());
+    }
     assert_peak_below(768, "all bombs");
 }

@@ -55,7 +55,7 @@ pub struct ImportReport {
     pub format: Format,
     /// Whose names its tensors have.
     pub naming: Naming,
-    /// The files of the checkpoint, and their bytes.
+    /// How many files the checkpoint has.
     pub source_files: usize,
     /// Their bytes.
     pub source_bytes: u64,
