@@ -28,6 +28,7 @@ Examples:
   cargo xtask bench exchange --mpi
   cargo xtask bench embedding --peers
   cargo xtask bench plan
+  cargo xtask bench loading --gib 8
   cargo xtask ci format clippy
 ";
 

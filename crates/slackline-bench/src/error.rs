@@ -75,6 +75,17 @@ pub enum BenchError {
         /// How its rows are stored.
         format: slackline_embedding::RowFormat,
     },
+    /// A table cannot be loaded in one of the ways, or gives wrong answers.
+    #[error("loading, {way}: {why}")]
+    Loading {
+        /// The way.
+        way: slackline_embedding::Load,
+        /// What is known.
+        why: String,
+    },
+    /// A shard cannot be written or read.
+    #[error(transparent)]
+    Shard(#[from] slackline_embedding::ShardError),
     /// PyTorch or FBGEMM cannot take part.
     #[error("peers: {why}")]
     Peer {

@@ -7,6 +7,7 @@
 //! * [`results`] and [`report`]: the results file, and the report for people.
 //! * [`exchange`](mod@exchange): the bare alltoallv beside MPI's.
 //! * [`embedding`](mod@embedding): pooled lookups beside FBGEMM's and PyTorch's.
+//! * [`loading`](mod@loading): how soon a table answers, by the way in which it is loaded.
 //! * [`planning`](mod@planning): placements on ranks, predicted beside measured.
 //!
 //! This crate uses the layers as a user would, through their public interfaces, and knows nothing of how they work inside.
@@ -20,6 +21,7 @@ pub mod exchange;
 mod html;
 #[cfg(feature = "mpi")]
 pub mod job;
+pub mod loading;
 mod measure;
 mod model;
 mod mpi;

@@ -9,12 +9,13 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use slackline_bench::embedding::{self, EmbeddingOptions};
 use slackline_bench::exchange::{self, ExchangeOptions};
+use slackline_bench::loading::{self, LoadingOptions};
 use slackline_bench::planning::{self, PlanningOptions};
 use slackline_bench::run::{self, RunOptions, Transport};
 use slackline_bench::scenario::{self, Scenario, WorkKind};
 use slackline_bench::{BenchError, render, report, results};
 use slackline_collective::Delivery;
-use slackline_embedding::RowFormat;
+use slackline_embedding::{Load, RowFormat};
 
 /// Measures what bounded lag gains on this machine.
 ///
@@ -43,6 +44,17 @@ enum Sub {
     /// Placements of skewed tables on ranks: predicted beside measured lookup times, and the reference's split
     #[command(after_help = PLAN_EXAMPLES)]
     Plan(PlanArgs),
+    /// How soon a large table answers, by the way in which it is loaded, with a cold and a warm page cache
+    #[command(after_help = LOADING_EXAMPLES)]
+    Loading(LoadingArgs),
+    /// What `loading` starts, with the shard for its input
+    #[command(hide = true)]
+    LoadingChild {
+        /// The way.
+        way: Load,
+        /// Of the indices.
+        seed: u64,
+    },
     /// What `run` and `exchange` start
     #[command(hide = true)]
     Rank {
@@ -84,6 +96,32 @@ const PLAN_EXAMPLES: &str = "Examples:
   slackline-bench plan                          MLPerf's tables a hundredth as large, 4 ranks
   slackline-bench plan --ranks 8 --zipf 0.8
   slackline-bench plan --format int8 --json";
+
+const LOADING_EXAMPLES: &str = "Examples:
+  slackline-bench loading                           a table of 1 GiB under target/
+  slackline-bench loading --gib 8 --turns 3         needs 8 GiB of disk, and of memory for a copy beside the page cache
+  slackline-bench loading --dir /mnt/nvme --json    on another disk, for machines
+
+The table has no name once it is written: nothing is left of it however this ends.";
+
+#[derive(Args)]
+struct LoadingArgs {
+    /// GiB of the table, which has rows of 64 columns in single precision
+    #[arg(long, default_value_t = 1.0)]
+    gib: f64,
+    /// A folder on the disk to be measured
+    #[arg(long, value_name = "DIR", default_value = "target")]
+    dir: PathBuf,
+    /// Turns
+    #[arg(long, default_value_t = 3)]
+    turns: usize,
+    /// Of the indices
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print lines of JSON
+    #[arg(long)]
+    json: bool,
+}
 
 #[derive(Args)]
 struct PlanArgs {
@@ -312,6 +350,8 @@ fn main() -> ExitCode {
         }
         Some(Sub::Embedding(args)) => run_embedding(&args),
         Some(Sub::Plan(args)) => run_planning(&args),
+        Some(Sub::Loading(args)) => run_loading(&args),
+        Some(Sub::LoadingChild { way, seed }) => loading::print_child(way, seed),
         Some(Sub::Rank { folder }) => run::rank(&folder),
     };
     match done {
@@ -450,6 +490,17 @@ fn run_planning(args: &PlanArgs) -> Result<(), BenchError> {
     let lines = planning::planning(&options)?;
     if !json {
         return print(&planning::describe(&lines));
+    }
+    lines
+        .iter()
+        .try_for_each(|line| print(&(serde_json::to_string(line).expect("numbers and strings are JSON") + "\n")))
+}
+
+fn run_loading(args: &LoadingArgs) -> Result<(), BenchError> {
+    let &LoadingArgs { gib, turns, seed, json, .. } = args;
+    let lines = loading::loading(&LoadingOptions { gib, folder: args.dir.clone(), turns, seed })?;
+    if !json {
+        return print(&loading::describe(&lines));
     }
     lines
         .iter()
