@@ -9,6 +9,7 @@
 
 mod convert;
 mod dense_file;
+mod files;
 mod import;
 mod journal;
 mod naming;
@@ -21,8 +22,6 @@ mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -31,6 +30,7 @@ use slackline_embedding::{EmbeddingTable, Residency, Shard, ShardTable, Verify};
 use crate::{DenseModel, DirectoryDefect, DlrmError, ModelConfig, Result};
 pub use convert::convert;
 use dense_file::DenseFile;
+use files::{Root, check_name};
 pub use import::{ImportOptions, ImportReport, ImportedTable, import};
 pub use naming::Naming;
 pub use rows::{RowChoice, RowLoss};
@@ -44,9 +44,6 @@ pub const FORMAT_VERSION: u64 = 1;
 const CONFIG_FILE: &str = "config.json";
 const INDEX_FILE: &str = "model.safetensors.index.json";
 const DENSE_FILE: &str = "dense.safetensors";
-
-/// The largest JSON file that is read. An index takes about 80 bytes a tensor.
-const MAX_JSON: u64 = 64 << 20;
 
 /// A model directory whose configuration, index and headers have been read and checked against each other.
 #[derive(Debug)]
@@ -85,8 +82,9 @@ impl ModelDirectory {
     /// Opens a directory: reads `config.json`, the index and the headers of its files, and checks that every tensor of the
     /// model is there in its shape. No weight is read, so this takes milliseconds whatever the size of the model.
     ///
-    /// Files are untrusted: names in the index have to be plain file names, and may not lead out of the directory by a
-    /// link either.
+    /// Files are untrusted: names in the index have to be plain file names, and no file may lead out of the directory by a
+    /// link. That holds for what is there when it is opened; who can write into the directory while it is opened can give
+    /// it any weights anyhow.
     ///
     /// # Errors
     ///
@@ -94,21 +92,21 @@ impl ModelDirectory {
     /// defect; [`DlrmError::TensorMissing`] and [`DlrmError::TensorShape`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let config_file = path.join(CONFIG_FILE);
-        let (config, written_by) = read_config(&config_file)?;
+        let root = Root::open(path)?;
+        let (config, written_by) = read_config(&root, &path.join(CONFIG_FILE))?;
         let index_file = path.join(INDEX_FILE);
-        let weight_map = read_index(&index_file)?;
+        let weight_map = read_index(&root, &index_file)?;
         let file_of = |tensor: &TensorSpec| {
             weight_map.get(&tensor.name).ok_or_else(|| {
                 let (file, argument) = (index_file.clone(), tensor.argument);
                 DlrmError::TensorMissing { file, tensor: tensor.name.clone(), argument }
             })
         };
-        let root = fs::canonicalize(path).map_err(DlrmError::io(path, "opening it"))?;
         let mut files = BTreeMap::new();
         for (tensor, name) in &weight_map {
             if !files.contains_key(name) {
-                files.insert(name.clone(), check_file(path, &root, &index_file, tensor, name)?);
+                check_name(&index_file, tensor, name)?;
+                files.insert(name.clone(), root.find(name)?);
             }
         }
 
@@ -133,7 +131,7 @@ impl ModelDirectory {
             let number = match opened.get(name) {
                 Some(&number) => number,
                 None => {
-                    dense_files.push(DenseFile::open(&path.join(name))?);
+                    dense_files.push(DenseFile::open(&files[name])?);
                     dense_files.len() - 1
                 }
             };
@@ -141,6 +139,7 @@ impl ModelDirectory {
             dense_files[number].check(&tensor)?;
             dense.push((tensor, number));
         }
+        let files = files.into_iter().map(|(name, found)| (name, found.length)).collect();
         Ok(Self { path: path.to_owned(), config, written_by, tables, dense, dense_files, files })
     }
 
@@ -248,8 +247,8 @@ impl fmt::Display for Summary {
     }
 }
 
-fn read_config(path: &Path) -> Result<(ModelConfig, String)> {
-    let mut object = read_json(path)?;
+fn read_config(root: &Root<'_>, path: &Path) -> Result<(ModelConfig, String)> {
+    let mut object = root.read_json(CONFIG_FILE)?;
     object.remove("model_type");
     let written_by = match object.remove("slackline_version") {
         Some(Value::String(version)) => version,
@@ -266,47 +265,12 @@ fn read_config(path: &Path) -> Result<(ModelConfig, String)> {
 }
 
 /// The files of all tensors, by tensor.
-fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
-    let map = read_json(path)?.remove("weight_map").unwrap_or(Value::Null);
+fn read_index(root: &Root<'_>, path: &Path) -> Result<BTreeMap<String, String>> {
+    let map = root.read_json(INDEX_FILE)?.remove("weight_map").unwrap_or(Value::Null);
     serde_json::from_value(map).map_err(|error| {
         let why = format!("weight_map: {error}");
         DlrmError::corrupt(path, DirectoryDefect::Syntax { why })
     })
-}
-
-fn read_json(path: &Path) -> Result<Map<String, Value>> {
-    let length = fs::metadata(path).map_err(DlrmError::io(path, "opening it"))?.len();
-    if length > MAX_JSON {
-        return Err(DlrmError::corrupt(path, DirectoryDefect::TooLarge { found: length, most: MAX_JSON }));
-    }
-    let text = fs::read(path).map_err(DlrmError::io(path, "reading it"))?;
-    serde_json::from_slice(&text)
-        .map_err(|error| DlrmError::corrupt(path, DirectoryDefect::Syntax { why: error.to_string() }))
-}
-
-/// Checks that a name of the index is a regular file of the directory, and returns its length.
-fn check_file(folder: &Path, root: &Path, index: &Path, tensor: &str, name: &str) -> Result<u64> {
-    // On the text: `Path` would quietly accept "./file" and "file/".
-    if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\\', '\0']) {
-        let defect = DirectoryDefect::FileName { tensor: tensor.to_owned(), name: name.to_owned() };
-        return Err(DlrmError::corrupt(index, defect));
-    }
-    let path = folder.join(name);
-    let target = match fs::canonicalize(&path) {
-        Ok(target) => target,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(DlrmError::corrupt(&path, DirectoryDefect::Missing));
-        }
-        Err(error) => return Err(DlrmError::io(&path, "opening it")(error)),
-    };
-    if !target.starts_with(root) {
-        return Err(DlrmError::corrupt(&path, DirectoryDefect::Escapes { target }));
-    }
-    let metadata = fs::metadata(&target).map_err(DlrmError::io(&path, "opening it"))?;
-    if !metadata.is_file() {
-        return Err(DlrmError::corrupt(&path, DirectoryDefect::NotAFile));
-    }
-    Ok(metadata.len())
 }
 
 fn check_table(shard: &Shard, tensor: &TensorSpec) -> Result<()> {

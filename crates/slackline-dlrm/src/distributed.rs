@@ -26,7 +26,7 @@ use slackline_data::Batch;
 use slackline_embedding::{BagBuffer, Bags, EmbeddingTable, HotRows, Part, Plan, PoolJob, Pooling, pool_all};
 
 use crate::pooled::{bags, check_batch, check_part, output_in, pool_rounded, write_pooled};
-use crate::{DenseModel, DenseScratch, DlrmError, ModelConfig, Result, Wire};
+use crate::{DenseModel, DenseScratch, DlrmError, ModelConfig, Result, Wire, warm};
 use assemble::Assembly;
 use layout::{Counts, message_bytes};
 pub use layout::{largest_message, samples_of};
@@ -221,6 +221,23 @@ impl DistributedModel {
     #[must_use]
     pub fn with_threads(self, threads: Arc<rayon::ThreadPool>) -> Self {
         Self { threads: Some(threads), ..self }
+    }
+
+    /// Looks up some rows of every table that this rank holds, spread evenly over all of it and on the threads that will
+    /// do so later, runs the dense part once, and throws both away: what [`LocalModel::warm_up`](crate::LocalModel::warm_up)
+    /// does for all tables. Needs no other rank, and counts in no [`work`](Self::work). A rank enters the barrier before the
+    /// first batch when this is done. Returns the number of lookups.
+    ///
+    /// # Errors
+    ///
+    /// [`DlrmError::Pool`] if a table cannot be looked up.
+    pub fn warm_up(&mut self) -> Result<usize> {
+        let parts = self.parts.iter().map(|(_, table)| table.as_ref());
+        let replicated = self.replicated.iter().map(|(_, table)| table.as_ref());
+        let hot = self.hot.iter().map(|(_, hot)| hot.table() as &dyn EmbeddingTable);
+        let tables: Vec<&dyn EmbeddingTable> = parts.chain(replicated).chain(hot).collect();
+        warm::dense(&self.dense, &mut self.scratch);
+        warm::tables(&tables, self.threads.as_deref())
     }
 
     /// The model's shape.

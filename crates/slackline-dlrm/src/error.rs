@@ -407,16 +407,16 @@ pub enum DirectoryDefect {
         /// The name of the file.
         name: String,
     },
-    /// A file of the index is missing.
-    #[error("the index names it, but there is no such file")]
+    /// The configuration, the index, or a file that the index names is missing.
+    #[error("the model directory has no such file")]
     Missing,
-    /// A file of the index is a symbolic link to somewhere else.
+    /// A file is a symbolic link to somewhere else.
     #[error("leads out of the model directory, to {}", target.display())]
     Escapes {
         /// Where it leads.
         target: PathBuf,
     },
-    /// A file of the index is a directory, a pipe or the like.
+    /// A file is a directory, a pipe or the like.
     #[error("is not a regular file")]
     NotAFile,
     /// A dense tensor is not single precision.

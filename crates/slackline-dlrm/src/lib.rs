@@ -58,6 +58,7 @@ mod forward;
 mod interaction;
 mod pooled;
 mod serving;
+mod warm;
 
 pub use config::{
     Arguments, Compression, InteractionOp, MixedDimensions, ModelConfig, ParsedConfig, QuotientRemainder, TableKind,

@@ -195,7 +195,7 @@ fn in_place<T: Pod>(bytes: &mut [u8], write: impl FnOnce(&mut [T]) -> Result<()>
 }
 
 /// Samples of a batch are numbered from 0; people count from the beginning of their input.
-fn counted_from(first_sample: u64, mut error: BagError) -> BagError {
+pub(crate) fn counted_from(first_sample: u64, mut error: BagError) -> BagError {
     match &mut error {
         BagError::NegativeIndex { sample, .. }
         | BagError::IndexPastEnd { sample, .. }

@@ -277,7 +277,7 @@ fn missing_and_odd_files_are_named() {
     let error = ModelDirectory::open(&out).unwrap_err();
     assert!(matches!(error, DlrmError::Corrupt { defect: DirectoryDefect::NotAFile, .. }), "{error}");
     let error = ModelDirectory::open(out.join("elsewhere")).unwrap_err().to_string();
-    assert!(error.contains("elsewhere") && error.contains("config.json"), "{error}");
+    assert!(error.contains("elsewhere"), "{error}");
 }
 
 #[test]

@@ -181,6 +181,38 @@ proptest! {
     }
 
     #[test]
+    fn ranks_that_warm_up_give_the_same_bits_and_count_nothing_of_it(
+        small in small_models(),
+        sizes in proptest::collection::vec(0usize..20, 1..5),
+        threads in 1usize..3,
+        seed: u64,
+    ) {
+        let mut options = PlanOptions::default();
+        options.forced.insert(0, Forced::Replicated);
+        let last = small.config.rows().len() - 1;
+        if last > 0 {
+            options.hot.insert(last, (0..small.config.rows()[last] as u64).step_by(2).collect());
+        }
+        let plan = Plan::make(&costs(&small), 2, &options).unwrap();
+        let batches = batches(&small, &sizes, seed);
+        let slot = largest_message(&small.config, &plan, 20).max(1);
+        let of_rank = |warm: bool| on_threads(LaneOptions::lag(1), slot, 2, |rank, group| {
+            let mut model = member(&small, &plan, rank);
+            if threads > 1 {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                model = model.with_threads(pool.into());
+            }
+            if warm {
+                let held = plan.parts_of(rank).len() + plan.replicated().len() + usize::from(last > 0);
+                assert_eq!(model.warm_up().unwrap(), 2048 * held);
+                assert_eq!((model.work(), model.pending()), (slackline_dlrm::RankWork::default(), 0));
+            }
+            run(&mut model, &mut group.lane(LANE), &batches).unwrap()
+        });
+        prop_assert_eq!(of_rank(true), of_rank(false));
+    }
+
+    #[test]
     fn every_number_of_ranks_lag_and_delivery_gives_the_bits_of_the_local_pass(
         small in small_models(),
         ranks in prop_oneof![Just(1usize), Just(2), Just(3), Just(4), Just(8)],

@@ -20,7 +20,12 @@ proptest! {
     fn predictions_are_those_of_the_oracle(small in small_models(), samples in 0usize..12, seed: u64) {
         let batch = small.batch(samples, 0, seed);
         let mut out = vec![f32::NAN; 3];
-        small.local().predict(&batch, &mut out).unwrap();
+        let mut model = small.local();
+        model.predict(&batch, &mut out).unwrap();
+        let cold = bits(&out);
+        prop_assert_eq!(model.warm_up().unwrap(), 2048 * small.config.tables());
+        model.predict(&batch, &mut out).unwrap();
+        prop_assert_eq!(bits(&out), cold);
         let expected = small.oracle(&batch);
         prop_assert_eq!(out.len(), samples);
         for (p, q) in out.iter().zip(&expected) {

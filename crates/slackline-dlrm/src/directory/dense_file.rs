@@ -10,6 +10,7 @@ use safetensors::tensor::{Dtype, Metadata};
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::files::Found;
 use super::tensors::TensorSpec;
 use super::write::write_synced;
 use crate::{DirectoryDefect, DlrmError, Result};
@@ -56,12 +57,12 @@ pub(super) struct DenseFile {
 
 impl DenseFile {
     /// Reads and checks the header.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(found: &Found) -> Result<Self> {
+        let path = found.path.as_path();
         let io = |action| DlrmError::io(path, action);
         let corrupt = |defect| DlrmError::corrupt(path, defect);
         let short = |why: String| corrupt(DirectoryDefect::Syntax { why });
-        let file = File::open(path).map_err(io("opening it"))?;
-        let found = file.metadata().map_err(io("opening it"))?.len();
+        let (file, found) = found.open()?;
         let mut prefix = [0; 8];
         if found < 8 {
             return Err(short(format!("{found} bytes are too few for a safetensors file")));

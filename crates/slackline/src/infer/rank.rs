@@ -34,6 +34,10 @@ pub(super) struct Answers {
 /// How one rank fared.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct RankStats {
+    /// How long it took to load its tables, in the way asked for.
+    pub(super) load_seconds: f64,
+    /// How long it warmed up after that, before it was ready.
+    pub(super) warmup_seconds: f64,
     /// Its largest lead over its slowest peer, in rounds.
     pub(super) observed_lag: usize,
     /// How long it waited for rounds that were due.
@@ -60,6 +64,7 @@ pub(super) fn run<E: Endpoint>(endpoint: E, job: &Job<'_>) -> Result<Option<Answ
 
 fn work<E: Endpoint>(group: &mut Group<E>, job: &Job<'_>) -> Result<Option<Answers>> {
     let rank = group.rank();
+    let begin = Instant::now();
     // The tables have been verified before the ranks started, or the user trusts them.
     let mut progress = (rank == 0).then(|| Progress::new("load"));
     let (mut loaded, total) = (0, job.plan.bytes_of(rank));
@@ -77,6 +82,11 @@ fn work<E: Endpoint>(group: &mut Group<E>, job: &Job<'_>) -> Result<Option<Answe
         model = model.with_threads(threads.context("starting this rank's threads")?.into());
     }
     let mut input = Input::open(&job.args.input, Some(job.format), &job.input_shape)?;
+    let load = begin.elapsed();
+    // A rank is ready only when its first batch will be as fast as the others; no rank begins before all are.
+    let begin = Instant::now();
+    model.warm_up()?;
+    let warmup = begin.elapsed();
     group.lane(CONTROL).barrier()?;
 
     let begin = Instant::now();
@@ -87,6 +97,8 @@ fn work<E: Endpoint>(group: &mut Group<E>, job: &Job<'_>) -> Result<Option<Answe
     let stats = group.stats(DATA);
     let work = model.work();
     let stats = RankStats {
+        load_seconds: load.as_secs_f64(),
+        warmup_seconds: warmup.as_secs_f64(),
         observed_lag: stats.observed_lag(),
         blocked_seconds: stats.blocked_on_bound.as_secs_f64(),
         lookup_seconds: work.lookups.as_secs_f64(),

@@ -27,6 +27,10 @@ pub(super) struct Report<'a> {
     delivery: String,
     delay: String,
     batch: usize,
+    load: String,
+    /// Of the rank that took longest; both before the ranks begin, and not in `seconds`.
+    load_seconds: f64,
+    warmup_seconds: f64,
     seconds: f64,
     rows_per_second: f64,
     latency: Option<Latency>,
@@ -67,6 +71,9 @@ impl<'a> Report<'a> {
             delivery: args.delivery.to_string(),
             delay: args.delay.to_string(),
             batch: args.batch,
+            load: args.load.to_string(),
+            load_seconds: largest(answers.ranks.iter().map(|rank| rank.load_seconds)),
+            warmup_seconds: largest(answers.ranks.iter().map(|rank| rank.warmup_seconds)),
             seconds,
             rows_per_second: rows as f64 / seconds.max(1e-9),
             latency: Latency::of(&answers.latencies),
@@ -111,6 +118,8 @@ impl<'a> Report<'a> {
         if self.not_a_number > 0 {
             lines.push(format!("not a number  {} predictions", self.not_a_number));
         }
+        let (load, warmup) = (self.load_seconds, self.warmup_seconds);
+        lines.push(format!("ready         tables {} in {load:.3} s, then warmed up in {warmup:.3} s", self.load));
         lines.push(format!("throughput    {:.0} rows/s ({:.3} s)", self.rows_per_second, self.seconds));
         if let Some(latency) = &self.latency {
             let Latency { p50_ms, p95_ms, p99_ms, max_ms, .. } = latency;
@@ -149,6 +158,10 @@ impl<'a> Report<'a> {
         lines.push(String::new());
         lines.join("\n")
     }
+}
+
+fn largest(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0.0, f64::max)
 }
 
 fn imbalance(values: impl Iterator<Item = f64> + Clone) -> f64 {
