@@ -89,6 +89,8 @@ pub struct LoadingRun {
     pub disk_bytes_first: u64,
     /// The same until the end.
     pub disk_bytes: u64,
+    /// Page faults from the moment when the table was ready until the timed batches were answered.
+    pub faults: u64,
     /// Largest resident memory, the file's pages included.
     pub peak_bytes: u64,
     /// Resident memory at the end.
@@ -156,6 +158,7 @@ pub fn child(way: Load, seed: u64) -> Result<LoadingRun, BenchError> {
     let begin = Instant::now();
     let table = Shard::open(INHERITED, Verify::HeaderOnly)?.load(TABLE, way, Verify::HeaderOnly)?;
     let ready = begin.elapsed();
+    let faults_before = faults()?;
     let mut answer = |batch: &Batch| {
         let input = &batch.tables[0];
         let bags = Bags::new(TABLE, rows, &input.indices, &input.offsets, None).map_err(settings)?;
@@ -173,6 +176,7 @@ pub fn child(way: Load, seed: u64) -> Result<LoadingRun, BenchError> {
         times.push(begin.elapsed().as_secs_f64() * 1e3);
         answers.update(&hash.to_le_bytes());
     }
+    let faults = faults()? - faults_before;
     let begin = Instant::now();
     for batch in steady {
         std::hint::black_box(answer(batch)?);
@@ -189,6 +193,7 @@ pub fn child(way: Load, seed: u64) -> Result<LoadingRun, BenchError> {
         steady_mlookups: (STEADY * BATCH * BAG) as f64 / steady_seconds / 1e6,
         disk_bytes_first,
         disk_bytes: disk_bytes()? - before,
+        faults,
         peak_bytes: kib(&status, "VmHWM:") << 10,
         resident_bytes: kib(&status, "VmRSS:") << 10,
         anonymous_huge_bytes: kib(&rollup, "AnonHugePages:") << 10,
@@ -200,7 +205,7 @@ pub fn child(way: Load, seed: u64) -> Result<LoadingRun, BenchError> {
 /// A table for people.
 pub fn describe(lines: &[LoadingLine]) -> String {
     let mut text = format!(
-        "{:<11} {:<5} {:>23} {:>23} {:>9} {:>9} {:>10} {:>15} {:>13} {:>11}\n",
+        "{:<11} {:<5} {:>23} {:>23} {:>9} {:>9} {:>10} {:>15} {:>13} {:>13} {:>8}\n",
         "way",
         "cache",
         "ready s",
@@ -210,7 +215,8 @@ pub fn describe(lines: &[LoadingLine]) -> String {
         "M rows/s",
         "disk GiB 1st/all",
         "RSS peak/end",
-        "huge own/file"
+        "huge own/file",
+        "faults"
     );
     let spread = |Spread { median, min, max }: Spread| format!("{median:.3} ({min:.3}-{max:.3})");
     let pair = |a: u64, b: u64| format!("{:.2}/{:.2}", a as f64 / GIB, b as f64 / GIB);
@@ -218,7 +224,7 @@ pub fn describe(lines: &[LoadingLine]) -> String {
         // Memory is the same in all turns; the last one speaks for them.
         let Some(last) = line.runs.last() else { continue };
         text += &format!(
-            "{:<11} {:<5} {:>23} {:>23} {:>9.3} {:>9.3} {:>10.1} {:>15} {:>13} {:>11}\n",
+            "{:<11} {:<5} {:>23} {:>23} {:>9.3} {:>9.3} {:>10.1} {:>15} {:>13} {:>13} {:>8}\n",
             line.way,
             if line.cold { "cold" } else { "warm" },
             spread(line.ready_seconds),
@@ -229,13 +235,15 @@ pub fn describe(lines: &[LoadingLine]) -> String {
             pair(last.disk_bytes_first, last.disk_bytes),
             pair(last.peak_bytes, last.resident_bytes),
             pair(last.anonymous_huge_bytes, last.file_huge_bytes),
+            last.faults,
         );
     }
     let gib = lines.first().map_or(0.0, |line| line.table_bytes as f64 / GIB);
     text + &format!(
         "one table of {gib:.2} GiB, f32 x {DIM}; batches of {BATCH} bags of {BAG} rows, drawn evenly; medians of the turns (and the\n\
          smallest and largest); ready and first answer count from the opening of the shard; p50 and p99 are of the next {TIMED}\n\
-         batches, M rows/s of the {STEADY} after those; disk: read from it until the first answer, and until the end\n"
+         batches, M rows/s of the {STEADY} after those; disk: read from it until the first answer, and until the end;\n\
+         RSS and huge pages in GiB; faults: of pages, from ready to the last of the {TIMED} batches\n"
     )
 }
 
@@ -384,12 +392,22 @@ fn disk_bytes() -> Result<u64, BenchError> {
     Ok(kib(&proc_file("io")?, "read_bytes:"))
 }
 
+/// The page faults of this process so far, with and without the disk.
+fn faults() -> Result<u64, BenchError> {
+    let text = proc_file("stat")?;
+    // The program's name, in brackets, may hold anything.
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let number = |place: usize| fields.get(place).and_then(|field| field.parse().ok()).unwrap_or(0u64);
+    // `minflt` and `majflt`, the tenth and twelfth of all; the name is the second.
+    Ok(number(7) + number(9))
+}
+
 fn proc_file(name: &str) -> Result<String, BenchError> {
     let path = format!("/proc/self/{name}");
     fs::read_to_string(&path).map_err(BenchError::file("reading", path))
 }
 
-/// The number after a name, which the system gives in KiB (but `io` in bytes); 0 where it has none.
+/// The number after a name, which is in KiB (in `io`: bytes); 0 where it has none.
 fn kib(text: &str, name: &str) -> u64 {
     let value = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
     value.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)

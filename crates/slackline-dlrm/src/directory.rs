@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use slackline_embedding::{EmbeddingTable, Residency, Shard, ShardTable, Verify};
 
 use crate::{DenseModel, DirectoryDefect, DlrmError, ModelConfig, Result};
