@@ -145,3 +145,25 @@ fn the_exchange_prints_a_line_for_each_size() {
     assert_eq!(lines.iter().map(|line| line["bytes"].as_u64().unwrap()).collect::<Vec<_>>(), [64, 200_000]);
     assert!(lines.iter().all(|line| line["us"]["median"].as_f64().unwrap() > 0.0 && line["lag"] == 1));
 }
+
+#[test]
+fn loading_measures_every_way_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slackline-bench"));
+    command.args(["loading", "--gib", "0.01", "--turns", "1", "--json", "--dir"]).arg(folder.path());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2 * slackline_embedding::Load::ALL.len());
+    let bytes = lines[0]["table_bytes"].as_u64().unwrap();
+    for line in &lines {
+        let run = &line["runs"][0];
+        assert_eq!(run["answers"], lines[0]["runs"][0]["answers"]);
+        assert!(run["peak_bytes"].as_u64().unwrap() >= run["resident_bytes"].as_u64().unwrap());
+        if line["way"] == "copied" {
+            assert!(run["resident_bytes"].as_u64().unwrap() > bytes);
+        }
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}

@@ -207,3 +207,23 @@ fn write_npz(place: &Place, name: &str, samples: usize, index: impl Fn(usize, us
     }
     archive.finish().unwrap();
 }
+
+#[test]
+fn files_that_are_pipes_or_lead_out_of_the_model_are_refused_by_name() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    for name in
+        ["config.json", "model.safetensors.index.json", "dense.safetensors", "tables-00001-of-00002.safetensors"]
+    {
+        let place = Place::new(20);
+        let path = place.path("model").join(name);
+        fs::rename(&path, place.path("outside")).unwrap();
+        std::os::unix::fs::symlink("../outside", &path).unwrap();
+        let line = place.fail(&words(INFER));
+        assert!(line.contains(name) && line.contains("leads out of the model directory"), "{line}");
+        fs::remove_file(&path).unwrap();
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let line = place.fail(&words(&format!("{INFER} --ranks 2 --transport shm --skip-verify")));
+        assert!(line.contains(name) && line.contains("not a regular file"), "{line}");
+        assert!(!place.path("out.csv").exists());
+    }
+}

@@ -217,3 +217,23 @@ fn what_people_read() {
         assert!(text.contains(part), "{part:?} in:\n{text}");
     }
 }
+
+#[test]
+fn every_way_of_loading_is_ready_after_warming_up_and_predicts_the_same() {
+    let place = Place::new(60);
+    infer(&place, "--output first.csv");
+    for load in Load::ALL {
+        let how = format!("--ranks 3 --lag 1 --transport shm --batch 16 --load {load}");
+        let report: Value = serde_json::from_str(&infer(&place, &format!("{how} --json --output again.csv"))).unwrap();
+        assert_eq!(place.read("again.csv"), place.read("first.csv"), "{load}");
+        assert_eq!(report["load"], load.to_string());
+        for phase in ["load_seconds", "warmup_seconds"] {
+            let of_rank = report["per_rank"].as_array().unwrap().iter().map(|rank| rank[phase].as_f64().unwrap());
+            let largest = of_rank.fold(0.0, f64::max);
+            assert!(largest > 0.0, "{load}: {phase} of no rank");
+            assert_eq!(report[phase].as_f64(), Some(largest), "{load}: {phase}");
+        }
+        let text = infer(&place, &how);
+        assert!(text.contains(&format!("tables {load} in ")) && text.contains("warmed up in"), "{text}");
+    }
+}
