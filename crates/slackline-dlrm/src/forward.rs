@@ -6,8 +6,9 @@ use slackline_data::Batch;
 use slackline_embedding::{EmbeddingTable, Pooling, Successor, TableSet, UnfitTables};
 
 use crate::pooled::{bags, check_batch, check_table};
-use crate::warm;
-use crate::{Activation, DlrmError, Interaction, InteractionScratch, Linear, Mlp, MlpScratch, ModelConfig, Result};
+use crate::{
+    Activation, DlrmError, Interaction, InteractionScratch, Linear, Mlp, MlpScratch, ModelConfig, Result, warm,
+};
 
 /// Samples that go through the layers together: enough to use the weights well, few enough that what lies between two
 /// layers stays in the cache.
