@@ -19,6 +19,9 @@ const DENSE: &str = "dense.safetensors";
 const SHARD: &str = "tables-00002-of-00002.safetensors";
 const FILES: [&str; 4] = [CONFIG, INDEX, DENSE, SHARD];
 
+/// What is done to header and data of the dense file.
+type Change<'a> = dyn Fn(&mut Map<String, Value>, &mut Vec<u8>) + 'a;
+
 /// A sound model directory in a folder of its own.
 struct Model {
     folder: tempfile::TempDir,
@@ -298,7 +301,7 @@ fn dense_weights_of_another_shape_or_type_are_told() {
 
 #[test]
 fn dense_weights_that_share_bytes_or_leave_some_out_are_told() {
-    let syntax = |change: &dyn Fn(&mut Map<String, Value>, &mut Vec<u8>)| {
+    let syntax = |change: &Change<'_>| {
         let model = Model::new();
         let (mut header, mut data) = model.dense();
         change(&mut header, &mut data);
