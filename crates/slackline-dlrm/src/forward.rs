@@ -181,8 +181,8 @@ impl LocalModel {
     ///
     /// [`DlrmError::Pool`] if a table cannot be looked up.
     pub fn warm_up(&mut self) -> Result<usize> {
-        let tables: Vec<&dyn EmbeddingTable> = self.tables.iter().map(|table| table.as_ref()).collect();
-        warm::dense(&self.dense, &mut self.scratch);
+        let tables: Vec<&dyn EmbeddingTable> = self.tables.iter().collect();
+        warm::dense(&self.dense, &mut self.scratch.dense);
         warm::tables(&tables, None)
     }
 

@@ -79,7 +79,7 @@ impl ServedModel {
         self.generations.current()
     }
 
-    /// Opens a directory beside the current generation and switches to it.
+    /// Opens a directory beside the current generation, [warms it up](LocalModel::warm_up), and switches to it.
     ///
     /// Requests that begin afterwards see it. [`Retired::wait`] waits for those under way, and hands out the old generation
     /// to be dropped here and not by a request.
@@ -110,7 +110,9 @@ fn load_model(path: &Path, load: Load, verify: Verify) -> Result<LocalModel> {
         return Err(DlrmError::Replaced { path: path.to_owned() });
     }
     let tables: Vec<usize> = (0..directory.config().tables()).collect();
-    LocalModel::new(directory.load_dense()?, directory.load_tables(&tables, load, verify)?)
+    let mut model = LocalModel::new(directory.load_dense()?, directory.load_tables(&tables, load, verify)?)?;
+    model.warm_up()?;
+    Ok(model)
 }
 
 /// Which directory it is, and when its entries or its name last changed: a directory that came back is noticed as well.

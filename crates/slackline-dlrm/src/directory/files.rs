@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::{DirectoryDefect, DlrmError, Result};
 
 /// The largest JSON file that is read. An index takes about 80 bytes a tensor.
-const MAX_JSON: u64 = 64 << 20;
+pub(super) const MAX_JSON: u64 = 64 << 20;
 
 /// A directory, by the path that it was opened by and the one without links.
 #[derive(Debug)]

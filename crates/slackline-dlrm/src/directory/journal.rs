@@ -26,9 +26,10 @@ use slackline_embedding::{Shard, ShardError, ShardMark, ShardWriter, TableSpec, 
 use std::os::unix::fs::MetadataExt;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::files::{MAX_JSON, Root};
 use super::rows::Tally;
 use super::write::{place, sync, write_json, write_synced};
-use super::{MAX_JSON, read_json};
+
 use crate::{DlrmError, Result};
 
 const BINDING: &str = "binding.json";
@@ -75,7 +76,8 @@ impl Workspace {
         let mut workspace = Workspace { path, _lock: lock, state: State::default(), every, since: 0 };
         let left = workspace.path.join(BINDING);
         if !restart && left.exists() && workspace.model().exists() {
-            let left = read_json(&left).map_err(|error| workspace.leftover(error))?;
+            let left = Root::open(&workspace.path).and_then(|root| root.read_json(BINDING));
+            let left = left.map_err(|error| workspace.leftover(error))?;
             if let Some(differs) = difference(&left, binding) {
                 return Err(DlrmError::OtherImport { path: workspace.path.clone(), differs });
             }
