@@ -116,7 +116,10 @@ impl ModelDirectory {
             let name = file_of(&tensor)?.as_str();
             let shard = match shards.get(name) {
                 Some(shard) => shard.clone(),
-                None => Shard::open(path.join(name), Verify::HeaderOnly)?,
+                None => {
+                    let found = &files[name];
+                    Shard::from_file(found.open()?.0, &found.path, Verify::HeaderOnly)?
+                }
             };
             check_table(&shard, &tensor)?;
             shards.insert(name, shard.clone());

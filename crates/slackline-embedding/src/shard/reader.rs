@@ -1,9 +1,9 @@
 //! Opening a shard: check once, map, and lend its tables.
 
-use std::fs::{self, File};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -55,20 +55,27 @@ impl Shard {
     /// [`ShardDefect`] of a file that is short, long, altered, of another version, or not a shard.
     pub fn open(path: impl AsRef<Path>, verify: Verify) -> Result<Self, ShardError> {
         let path = path.as_ref();
+        // Opening a pipe would wait for its other end.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        match file {
+            Ok(file) => Self::from_file(file, path, verify),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ShardError::Missing { file: path.to_owned() }),
+            Err(error) => Err(ShardError::io(path, "opening")(error)),
+        }
+    }
+
+    /// The same of a file that is open, for reading, and known by this path: for whoever has looked what it is.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn from_file(file: File, path: &Path, verify: Verify) -> Result<Self, ShardError> {
         let io = |action| ShardError::io(path, action);
-        let is_file = match fs::metadata(path) {
-            Ok(metadata) => metadata.is_file(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(ShardError::Missing { file: path.to_owned() });
-            }
-            Err(error) => return Err(io("opening")(error)),
-        };
-        // Asked before opening, since opening a pipe would wait for its other end.
-        if !is_file {
+        let metadata = file.metadata().map_err(io("opening"))?;
+        if !metadata.is_file() {
             return Err(ShardError::NotAFile { file: path.to_owned() });
         }
-        let file = File::open(path).map_err(io("opening"))?;
-        let found = file.metadata().map_err(io("opening"))?.len();
+        let found = metadata.len();
         let header = read_header(&file, found).map_err(io("reading the header"))?;
         let (tables, expected) = header.and_then(header::parse).map_err(ShardError::corrupt(path))?;
         if found != expected {
