@@ -83,6 +83,16 @@ impl Mapping {
         Box::new(Lost { file: self.path.clone(), expected: self.map.len() as u64, found })
     }
 
+    /// Says how some of the bytes will be read: row by row, wherever these are, or all of them. The first keeps the system from
+    /// reading megabytes around every row that is not in memory. It is a wish: if it is refused, reads are slower and right.
+    pub(crate) fn expect_rows(&self, bytes: Range<usize>, rows: bool) {
+        let advice = if rows { memmap2::Advice::Random } else { memmap2::Advice::Normal };
+        let first = bytes.start / page() * page();
+        if first < bytes.end {
+            let _ = self.map.advise_range(advice, first, bytes.end - first);
+        }
+    }
+
     /// Brings some of the bytes into memory, telling how many after every [`STEP`].
     ///
     /// # Errors

@@ -15,8 +15,8 @@ use crate::{EmbeddingTable, HeapTable, Rows, mmap};
 /// Where the rows of a table are when it is ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Load {
-    /// `mapped`: in the file. Ready at once; a row comes from the disk when it is first looked up, and the system may take it
-    /// back when memory is short. Ranks of one machine share the memory.
+    /// `mapped`: in the file. Ready at once; a row comes from the disk when it is first looked up, a page at a time, and the
+    /// system may take it back when memory is short. Ranks of one machine share the memory.
     #[default]
     Mapped,
     /// `prefaulted`: in the file, all pages read before it is ready.
@@ -126,6 +126,7 @@ impl Shard {
             last = done;
         };
         let map = self.mapping();
+        map.expect_rows(bytes.clone(), how == Load::Mapped);
         if how == Load::Prefaulted || how == Load::Locked {
             map.populate(bytes.clone(), &mut newly).map_err(|error| self.unreadable(meta, error))?;
         }
