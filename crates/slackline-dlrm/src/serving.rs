@@ -74,7 +74,7 @@ impl ServedModel {
     }
 
     /// The current generation, for one request, which shares it with others by
-    /// [`LocalModel::predict_with`]. Costs some nanoseconds and never waits.
+    /// [`LocalModel::predict_with`]. Costs a few atomic operations and never waits.
     pub fn current(&self) -> Generation<LocalModel> {
         self.generations.current()
     }

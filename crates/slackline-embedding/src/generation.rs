@@ -88,8 +88,8 @@ impl<T> Generations<T> {
     /// It stays as it is until it is dropped, whatever is switched, and keeps the generation in memory so long: it is to be
     /// dropped when the request is answered.
     ///
-    /// Cost: some nanoseconds, however many threads do the same; it never waits, not for a switch either. A thread that
-    /// holds more than eight at a time pays for a counter that it shares with all threads.
+    /// Cost: a few atomic operations on what is the thread's own, however many threads do the same; it never waits, not for
+    /// a switch either. A thread that holds more than eight at a time pays for a counter that it shares with all threads.
     pub fn current(&self) -> Generation<T> {
         Generation(self.current.load())
     }
@@ -124,8 +124,8 @@ impl<T> Generations<T> {
     }
 }
 
-/// One generation, as a request holds it. Dropping it costs some nanoseconds; only where the [`Retired`] handle was thrown
-/// away does the last reader free the generation.
+/// One generation, as a request holds it. Dropping it costs an atomic operation; only where the [`Retired`] handle was
+/// thrown away does the last reader free the generation.
 pub struct Generation<T>(arc_swap::Guard<Arc<Held<T>>>);
 
 impl<T> Generation<T> {
