@@ -103,7 +103,10 @@ pub struct LoadingRun {
     pub answers: u64,
 }
 
-/// Measures all ways.
+/// The exit code of a process that may not lock its table in memory.
+pub const NO_RIGHT_TO_LOCK: u8 = 3;
+
+/// Measures all ways; that of locking is left out where the user has no right to.
 ///
 /// # Errors
 ///
@@ -129,7 +132,15 @@ pub fn loading(options: &LoadingOptions) -> Result<Vec<LoadingLine>, BenchError>
             } else {
                 read_whole(&shard)?
             }
-            let run = run_child(&shard, *way, options.seed)?;
+            let run = match run_child(&shard, *way, options.seed) {
+                // What the user may not do is not to cost him the rest.
+                Ok(None) => {
+                    eprintln!("{way} is left out");
+                    continue;
+                }
+                Ok(Some(run)) => run,
+                Err(error) => return Err(error),
+            };
             if run.answers != expected {
                 let why = "its pooled vectors differ from the reference's; no timing is shown".to_owned();
                 return Err(BenchError::Loading { way: *way, why });
@@ -137,6 +148,7 @@ pub fn loading(options: &LoadingOptions) -> Result<Vec<LoadingLine>, BenchError>
             runs.push(run);
         }
     }
+    lines.retain(|(_, _, runs)| !runs.is_empty());
     Ok(lines.into_iter().map(|(way, cold, runs)| LoadingLine::new(way, cold, rows * ROW_BYTES, runs)).collect())
 }
 
@@ -275,7 +287,8 @@ impl Drop for Running {
     }
 }
 
-fn run_child(shard: &File, way: Load, seed: u64) -> Result<LoadingRun, BenchError> {
+/// None if the system does not let this user lock the table in memory, which the process has said.
+fn run_child(shard: &File, way: Load, seed: u64) -> Result<Option<LoadingRun>, BenchError> {
     let failed = |why: String| BenchError::Loading { way, why };
     let program = std::env::current_exe().map_err(BenchError::file("finding", "this program"))?;
     let input = shard.try_clone().map_err(BenchError::file("sharing", "the shard"))?;
@@ -287,10 +300,14 @@ fn run_child(shard: &File, way: Load, seed: u64) -> Result<LoadingRun, BenchErro
     let mut said = child.0.stdout.take().expect("it is piped");
     said.read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
     let status = child.0.wait().map_err(|error| failed(error.to_string()))?;
+    if status.code() == Some(NO_RIGHT_TO_LOCK.into()) {
+        return Ok(None);
+    }
     if !status.success() {
         return Err(failed(format!("its process ended with {status}")));
     }
-    serde_json::from_str(&text).map_err(|source| BenchError::Exchange { what: format!("the result of {way}"), source })
+    let run = serde_json::from_str(&text);
+    run.map(Some).map_err(|source| BenchError::Exchange { what: format!("the result of {way}"), source })
 }
 
 /// A shard that has no name any more, so that nothing is left of it however this program ends.

@@ -15,7 +15,7 @@ use slackline_bench::run::{self, RunOptions, Transport};
 use slackline_bench::scenario::{self, Scenario, WorkKind};
 use slackline_bench::{BenchError, render, report, results};
 use slackline_collective::Delivery;
-use slackline_embedding::{Load, RowFormat};
+use slackline_embedding::{Load, RowFormat, ShardError};
 
 /// Measures what bounded lag gains on this machine.
 ///
@@ -358,7 +358,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("slackline-bench: {error}");
-            ExitCode::from(if matches!(error, BenchError::NoMpi { .. }) { 2 } else { 1 })
+            ExitCode::from(match error {
+                BenchError::NoMpi { .. } => 2,
+                BenchError::Shard(ShardError::Lock { .. }) => loading::NO_RIGHT_TO_LOCK,
+                _ => 1,
+            })
         }
     }
 }

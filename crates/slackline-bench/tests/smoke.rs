@@ -155,7 +155,9 @@ fn loading_measures_every_way_and_leaves_nothing_behind() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 2 * slackline_embedding::Load::ALL.len());
+    // Where the user may not lock so much memory, that way is left out, with a word.
+    let refused = usize::from(String::from_utf8_lossy(&output.stderr).contains("locked is left out"));
+    assert_eq!(lines.len(), 2 * (slackline_embedding::Load::ALL.len() - refused));
     let bytes = lines[0]["table_bytes"].as_u64().unwrap();
     for line in &lines {
         let run = &line["runs"][0];
