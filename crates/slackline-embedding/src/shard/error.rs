@@ -35,9 +35,9 @@ pub enum ShardError {
     },
     /// Rows cannot be kept in memory for good.
     #[error(
-        "{}: locking {bytes} bytes into memory failed: {source}{}",
+        "{}: locking {bytes} bytes into memory failed{}: {source}",
         file.display(),
-        limit.map_or(String::new(), |limit| format!("; this process may lock {limit} bytes in all (ulimit -l, LimitMEMLOCK)"))
+        limit.map_or(String::new(), |limit| format!(" (this process may lock {limit} in all: ulimit -l, LimitMEMLOCK)"))
     )]
     Lock {
         /// The file.

@@ -1,5 +1,7 @@
 //! Shard files that are cut short while they are mapped and looked up: errors of the lookups, and nothing else.
 
+mod mmap;
+
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -208,7 +210,7 @@ fn a_fault_in_memory_of_others_ends_the_process_as_before() {
             // What is mapped through another library is not ours to mend.
             let path = write(folder.path(), "foreign");
             let file = OpenOptions::new().read(true).open(&path).unwrap();
-            let map = foreign::map(&file);
+            let map = mmap::map(&file);
             cut(&path, 0);
             println!("before {}", shard.tables().len());
             println!("after {}", std::hint::black_box(&map)[8192]);
@@ -242,18 +244,4 @@ fn a_fault_in_memory_of_others_ends_the_process_as_before() {
             assert!(overflow.status.signal().is_some());
         }
     }
-}
-
-/// A mapping that nobody guards.
-mod foreign {
-    pub(crate) mod mmap {
-        use std::fs::File;
-
-        pub(crate) fn map(file: &File) -> memmap2::Mmap {
-            // SAFETY: what becomes of a changed file is what is tested, in a process of its own.
-            unsafe { memmap2::Mmap::map(file) }.unwrap()
-        }
-    }
-
-    pub(crate) use mmap::map;
 }
