@@ -39,7 +39,7 @@ fuzz_target!(
                 let bags = Bags::new(ready.name(), ready.rows(), &last, &[0i64, 2, 2], None).expect("rows of the table");
                 ready.pool(&bags, Pooling::Sum, &mut out).expect("room for two vectors");
             }
-            let _ = shard.load_part(&table.tensor, 0..1, 0..table.dim / 2, Load::Mapped, Verify::Checksums);
+            let _ = shard.load_part(&table.tensor, 0..1, 0..table.dim / 2, Load::Mapped, Verify::Checksums, &mut |_| ());
         }
     }
 );
