@@ -447,10 +447,7 @@ impl Endpoint for MpiEndpoint {
     fn poison(&mut self, reason: &[u8]) {
         // What others have reported already was first.
         self.progress();
-        if self.poison.is_none() {
-            self.spread(reason);
-        }
-        self.settle();
+        self.report_and_settle(reason);
     }
 
     #[inline]

@@ -83,12 +83,25 @@ impl MpiEndpoint {
     #[cold]
     fn fail_alone(&mut self, reason: String) {
         if self.poison.is_none() {
-            self.spread(reason.as_bytes());
+            let report = self.report(reason.as_bytes());
+            self.tell_all(&report);
         }
     }
 
-    /// Poisons the group without waiting for what others have to say.
-    pub(super) fn spread(&mut self, reason: &[u8]) {
+    /// Poisons the group if nobody has, and waits for what others have to say.
+    pub(super) fn report_and_settle(&mut self, reason: &[u8]) {
+        if self.poison.is_some() {
+            return self.settle();
+        }
+        let report = self.report(reason);
+        let slow = self.tell_ready(&report);
+        // Before the slow: to wait for a stopped rank takes longer than the others' reports stay welcome.
+        self.settle();
+        self.tell_slow(&report, slow);
+    }
+
+    /// Takes over a report of its own, and returns what the others are to be told.
+    fn report(&mut self, reason: &[u8]) -> Control {
         let mut end = reason.len().min(POISON_BYTES);
         // Not in the middle of a character, if it is text.
         while end > 0 && reason.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) {
@@ -96,7 +109,7 @@ impl MpiEndpoint {
         }
         let reason = reason[..end].to_vec();
         self.adopt(self.rank, reason.clone());
-        self.tell_all(&Control::Poison { reason });
+        Control::Poison { reason }
     }
 
     /// Takes over a report, if it is the first or of a smaller rank.
@@ -122,8 +135,22 @@ impl MpiEndpoint {
         }
     }
 
+    /// Tells all peers, the slow last: a rank that is stopped is not to keep the news from the others.
     pub(super) fn tell_all(&mut self, control: &Control) {
-        for peer in 0..self.shape.ranks {
+        let slow = self.tell_ready(control);
+        self.tell_slow(control, slow);
+    }
+
+    /// Tells the peers that can take it at once, and returns the others.
+    fn tell_ready(&mut self, control: &Control) -> Vec<Rank> {
+        let ranks = self.shape.ranks;
+        let not_now = |peer: &Rank| matches!(self.tell(*peer, control, Instant::now()), Ok(false));
+        (0..ranks).filter(not_now).collect()
+    }
+
+    /// Tells peers that have not taken the last few messages.
+    fn tell_slow(&mut self, control: &Control, peers: Vec<Rank>) {
+        for peer in peers {
             // Whoever cannot be told finds out at its deadline.
             let _ = self.tell(peer, control, Instant::now() + HASTE);
         }
