@@ -55,7 +55,7 @@ fn say_what_an_interrupt_leaves() -> Result<()> {
 fn import_text(args: &args::Import, report: &ImportReport) -> String {
     let ImportReport { format, naming, source_files, source_bytes, tensors, tables, .. } = report;
     let read = bytes(*source_bytes);
-    let mut text = format!("read {}: {format}, {source_files} files, {read}; ", args.checkpoint.display());
+    let mut text = format!("read {}: {format}, {}, {read}; ", args.checkpoint.display(), counted(*source_files));
     text += &format!("names of the {naming}; {tensors} tensors are the model, {} of them tables\n", tables.len());
     for ImportedTable { table, tensor, rows, dim, found, kept, .. } in tables {
         let renamed = if table == tensor { String::new() } else { format!("  ({tensor})") };
@@ -176,11 +176,11 @@ fn read_config(path: &Path) -> Result<ModelConfig> {
 }
 
 fn said(out: &Path, config: &ModelConfig, files: &[(String, u64)], table_bytes: u64) -> String {
-    let shards = files.iter().filter(|(name, _)| name.starts_with("tables-")).count();
+    let files = counted(files.iter().filter(|(name, _)| name.starts_with("tables-")).count());
     let (tables, dim, dense) = (config.tables(), config.dim(), config.dense_values());
     let out = out.display();
     let size = bytes(table_bytes);
-    format!("wrote {out}: {tables} tables of {dim} columns, {size} in {shards} files; {dense} dense values\n")
+    format!("wrote {out}: {tables} tables of {dim} columns, {size} in {files}; {dense} dense values\n")
 }
 
 /// What narrower rows cost, by table.
@@ -195,4 +195,8 @@ fn losses(losses: &[RowLoss]) -> String {
         )
     };
     losses.iter().map(line).collect()
+}
+
+fn counted(files: usize) -> String {
+    if files == 1 { "1 file".to_owned() } else { format!("{files} files") }
 }
