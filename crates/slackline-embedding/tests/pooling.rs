@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use slackline_embedding::kernels::{self, Isa, LookAhead};
+use slackline_embedding::kernels::{self, Isa};
 use slackline_embedding::{
     Bags, EmbeddingTable, HeapTable, Indices, Output, PoolError, PoolJob, Pooling, RowFormat, Rows, Shard, ShardWriter,
     TableSpec, Verify, pool_all,
@@ -194,11 +194,6 @@ fn all_agree(rows: Rows<'_>, lookups: &Lookups) {
             for &isa in Isa::available() {
                 let out = in_all_precisions(length, |out| kernels::pool(isa, rows, &bags, pooling, out));
                 assert_eq!(out, expected, "{isa}, {pooling:?}");
-                for ahead in LookAhead::ways(rows) {
-                    let out =
-                        in_all_precisions(length, |out| kernels::pool_with(isa, ahead, rows, &bags, pooling, out));
-                    assert_eq!(out, expected, "{isa}, {pooling:?}, {ahead:?}");
-                }
             }
             for table in &tables {
                 let out = in_all_precisions(length, |out| table.pool_to(&bags, pooling, out).unwrap());

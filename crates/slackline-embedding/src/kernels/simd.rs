@@ -12,28 +12,30 @@ mod formats;
 mod neon;
 mod vector;
 
-use std::cell::Cell;
 use std::ops::Range;
 
 use half::{bf16, f16};
 
 use self::formats::{Bf16, F16, F32, Format, Int4, Int8, Parts};
 use self::vector::{Portable, Vector, prefetch};
-use super::lookahead::lines;
-use super::{Isa, LookAhead};
+use super::Isa;
 use crate::bags::Index;
 use crate::{Bags, Indices, Output, Pooling, RowFormat, Rows};
 
+/// The bytes of rows that are on their way at once: what a first-level cache holds. Farther ahead is better up to there, and
+/// by much (from 16 rows to 128: twice as many rows of 72 bytes a second), since a core waits for no single row then.
+const UNDER_WAY: usize = 32 << 10;
+
+/// The same in rows, at least and at most.
+const AHEAD: [usize; 2] = [4, 128];
+
 const LINE: usize = 64;
 
-/// Farther ahead than any lookup there is.
-const NEVER: usize = usize::MAX / 2;
-
-/// See [`super::pool_with`], which has checked the lengths and that the machine has `isa`.
-pub(super) fn pool(isa: Isa, ahead: LookAhead, rows: Rows<'_>, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) {
+/// See [`super::pool`], which has checked the lengths and that the machine has `isa`.
+pub(super) fn pool(isa: Isa, rows: Rows<'_>, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) {
     match bags.indices() {
-        Indices::I32(indices) => by_output(isa, &Job::new(ahead, rows, bags, indices, pooling), out),
-        Indices::I64(indices) => by_output(isa, &Job::new(ahead, rows, bags, indices, pooling), out),
+        Indices::I32(indices) => by_output(isa, &Job::new(rows, bags, indices, pooling), out),
+        Indices::I64(indices) => by_output(isa, &Job::new(rows, bags, indices, pooling), out),
     }
 }
 
@@ -109,11 +111,10 @@ struct Job<'a, I> {
     rows: Rows<'a>,
     row_bytes: usize,
     parts: Parts,
-    /// Cache lines that a row touches at most.
-    lines: usize,
-    ahead: LookAhead,
-    /// The position after the last lookup that has asked for those to come.
-    asked: Cell<usize>,
+    /// Rows begin on cache lines.
+    aligned: bool,
+    /// How many lookups ahead a row is asked for.
+    ahead: usize,
     bags: &'a Bags<'a>,
     indices: &'a [I],
     /// The position after the last lookup of these samples.
@@ -122,11 +123,13 @@ struct Job<'a, I> {
 }
 
 impl<'a, I: Index> Job<'a, I> {
-    fn new(ahead: LookAhead, rows: Rows<'a>, bags: &'a Bags<'a>, indices: &'a [I], pooling: Pooling) -> Self {
+    fn new(rows: Rows<'a>, bags: &'a Bags<'a>, indices: &'a [I], pooling: Pooling) -> Self {
         let row_bytes = rows.format().row_bytes(rows.dim());
+        let aligned = rows.bytes().as_ptr().addr().is_multiple_of(LINE) && row_bytes.is_multiple_of(LINE);
         let end = bags.len().checked_sub(1).map_or(0, |last| bags.bag(last).end);
+        let ahead = (UNDER_WAY / row_bytes.next_multiple_of(LINE)).clamp(AHEAD[0], AHEAD[1]);
         let (parts, mean) = (Parts::of(rows), pooling == Pooling::Mean);
-        Job { rows, row_bytes, parts, lines: lines(rows), ahead, asked: Cell::new(0), bags, indices, end, mean }
+        Job { rows, row_bytes, parts, aligned, ahead, bags, indices, end, mean }
     }
 
     /// The first byte of the row that is looked up at a position.
@@ -136,54 +139,16 @@ impl<'a, I: Index> Job<'a, I> {
         self.rows.bytes().as_ptr().wrapping_add(row * self.row_bytes)
     }
 
-    /// Asks for the rows of the lookups that no earlier lookup asks for.
     #[inline(always)]
-    fn begin(&self, first: usize) {
-        let LookAhead { first: ahead, all, .. } = self.ahead;
-        let end = |ahead: Option<usize>| self.end.min(first + ahead.unwrap_or(0));
-        for position in first..end(all) {
-            self.ask_for_all(position);
-        }
-        for position in end(all)..end(ahead) {
-            prefetch(self.row(position));
-        }
-        self.asked.set(first);
-    }
-
-    /// Asks for the rows that a group of lookups is to ask for, if a group begins at this position. Returns the position at
-    /// which the next one begins.
-    #[inline(always)]
-    fn ask(&self, position: usize) -> usize {
-        if position >= self.asked.get() {
-            let next = position + self.ahead.group.max(1);
-            for position in position..next {
-                self.look_ahead(position);
-            }
-            self.asked.set(next);
-        }
-        self.asked.get()
-    }
-
-    /// Asks for the rows that come up when a row is added.
-    #[inline(always)]
-    fn look_ahead(&self, position: usize) {
-        let LookAhead { first, all, .. } = self.ahead;
-        let first = position + first.unwrap_or(NEVER);
-        if first < self.end {
-            prefetch(self.row(first));
-        }
-        let all = position + all.unwrap_or(NEVER);
-        if all < self.end {
-            self.ask_for_all(all);
-        }
-    }
-
-    #[inline(always)]
-    fn ask_for_all(&self, position: usize) {
+    fn ask_for(&self, position: usize) {
         let row = self.row(position);
-        // The same number for every row, even if one has a line less: a branch that cannot be foreseen costs more than that.
-        for line in 0..self.lines {
-            prefetch(row.wrapping_add((line * LINE).min(self.row_bytes - 1)));
+        let mut at = 0;
+        while at < self.row_bytes {
+            prefetch(row.wrapping_add(at));
+            at += LINE;
+        }
+        if !self.aligned {
+            prefetch(row.wrapping_add(self.row_bytes - 1));
         }
     }
 }
@@ -195,8 +160,10 @@ impl<'a, I: Index> Job<'a, I> {
 /// The machine has the instructions of `V`. (The lengths of job and output fit: [`super::check`].)
 #[inline(always)]
 unsafe fn samples<V: Vector, F: Format, I: Index, S: Store>(job: &Job<'_, I>, out: &mut [S]) {
-    if !job.bags.is_empty() {
-        job.begin(job.bags.bag(0).start);
+    // The first rows of all, which no earlier lookup asks for.
+    let first = job.bags.len().checked_sub(1).map_or(0, |_| job.bags.bag(0).start);
+    for position in first..job.end.min(first + job.ahead) {
+        job.ask_for(position);
     }
     for (sample, out) in out.chunks_exact_mut(job.rows.dim()).enumerate() {
         let bag = job.bags.bag(sample);
@@ -276,26 +243,24 @@ impl<I: Index, S: Store, const WEIGHTED: bool> Sample<'_, '_, I, S, WEIGHTED> {
         let job = self.job;
         // SAFETY: the caller's.
         let mut sums = [unsafe { V::splat(0.0) }; N];
-        let mut group = self.bag.start..self.bag.end;
-        while group.start < self.bag.end {
+        for position in self.bag.clone() {
             // Once for each row, however many blocks it has.
-            group.end = if self.column == 0 { job.ask(group.start).min(self.bag.end) } else { self.bag.end };
-            for position in group.clone() {
-                let row = job.row(position);
-                let weight = if WEIGHTED { self.weights[position] } else { 1.0 };
-                // SAFETY: a row of the table, since the bags were checked against as many rows as there are.
-                let (first, second) = unsafe { F::head::<V, WEIGHTED>(&job.parts, row, weight) };
-                // SAFETY: the caller's.
-                let first = unsafe { V::splat(first) };
-                // SAFETY: the caller's.
-                let second = unsafe { V::splat(second) };
-                for (block, sum) in sums.iter_mut().enumerate() {
-                    let column = self.column + block * V::LANES;
-                    // SAFETY: a row as above, and the caller's columns of it.
-                    *sum = unsafe { F::add::<V, WEIGHTED>(*sum, &job.parts, row, column, first, second) };
-                }
+            if self.column == 0 && position + job.ahead < job.end {
+                job.ask_for(position + job.ahead);
             }
-            group.start = group.end;
+            let row = job.row(position);
+            let weight = if WEIGHTED { self.weights[position] } else { 1.0 };
+            // SAFETY: a row of the table, since the bags were checked against as many rows as there are.
+            let (first, second) = unsafe { F::head::<V, WEIGHTED>(&job.parts, row, weight) };
+            // SAFETY: the caller's.
+            let first = unsafe { V::splat(first) };
+            // SAFETY: the caller's.
+            let second = unsafe { V::splat(second) };
+            for (block, sum) in sums.iter_mut().enumerate() {
+                let column = self.column + block * V::LANES;
+                // SAFETY: a row as above, and the caller's columns of it.
+                *sum = unsafe { F::add::<V, WEIGHTED>(*sum, &job.parts, row, column, first, second) };
+            }
         }
         sums
     }
@@ -312,8 +277,8 @@ impl<I: Index, S: Store, const WEIGHTED: bool> Sample<'_, '_, I, S, WEIGHTED> {
             let mut sum = 0.0;
             for position in self.bag.clone() {
                 // A table of few columns has no block that would have asked.
-                if column == 0 {
-                    job.ask(position);
+                if column == 0 && position + job.ahead < job.end {
+                    job.ask_for(position + job.ahead);
                 }
                 let row = job.row(position);
                 let weight = if WEIGHTED { self.weights[position] } else { 1.0 };
