@@ -10,7 +10,8 @@ target="$(realpath "${CARGO_TARGET_DIR:-target}")"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/repository"
-git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do
+# Not what lies beside the tracked files: whoever tried the README in here has a model already, which no command overwrites.
+git ls-files -z --cached | while IFS= read -r -d '' file; do
     [ ! -e "$file" ] || printf '%s\0' "$file"
 done | xargs -0 cp --parents -t "$work/repository"
 
