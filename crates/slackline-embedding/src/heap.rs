@@ -205,6 +205,10 @@ impl EmbeddingTable for HeapTable {
         Ok(())
     }
 
+    fn prefetch(&self, bags: &Bags<'_>) {
+        kernels::prefetch(self.stored(), bags);
+    }
+
     fn residency(&self) -> Option<Residency> {
         self.memory.residency().ok()
     }

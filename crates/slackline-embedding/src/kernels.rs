@@ -3,6 +3,7 @@
 //! All of them add in the same order and give the same bits; [`naive`] says what is right, the others are fast. They are
 //! public so that property tests and benchmarks can compare them; everybody else goes through a table.
 
+mod lookahead;
 pub mod naive;
 // The one place with `unsafe` that computes: vector instructions and unchecked loads.
 #[allow(unsafe_code)]
@@ -11,6 +12,7 @@ mod simd;
 use std::fmt;
 use std::sync::OnceLock;
 
+pub use self::lookahead::{Cache, LookAhead};
 use crate::{Bags, Output, Pooling, Rows};
 
 /// The instructions that a kernel is compiled for.
@@ -69,8 +71,9 @@ impl fmt::Display for Isa {
 /// Pools `bags` over `rows` into `out`, `[bags.len(), dim]`, with the given instructions; see
 /// [`EmbeddingTable::pool_to`](crate::EmbeddingTable::pool_to) for what is computed. Gives the bits of [`naive::pool`].
 ///
-/// Cost: one pass over the lookups, in which rows are asked for up to 128 lookups ahead, so that their way from memory
-/// overlaps the work on the rows before them; a block of columns is summed over a bag in registers, and stored once.
+/// Cost: one pass over the lookups, in which rows are asked for ahead of their use ([`LookAhead`], chosen by what this thread
+/// has measured), so that their way from memory overlaps the work on the rows before them; a block of columns is summed over a
+/// bag in registers, and stored once.
 ///
 /// # Panics
 ///
@@ -78,7 +81,27 @@ impl fmt::Display for Isa {
 pub fn pool(isa: Isa, rows: Rows<'_>, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) {
     assert!(Isa::available().contains(&isa), "this machine has no {isa}");
     check(rows, bags, pooling, &out);
-    simd::pool(isa, rows, bags, pooling, out);
+    lookahead::with_best(rows, bags, out, |ahead, bags, out| simd::pool(isa, ahead, rows, bags, pooling, out));
+}
+
+/// [`pool`] with rows asked for in the given way.
+///
+/// # Panics
+///
+/// As [`pool`].
+pub fn pool_with(isa: Isa, ahead: LookAhead, rows: Rows<'_>, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) {
+    assert!(Isa::available().contains(&isa), "this machine has no {isa}");
+    check(rows, bags, pooling, &out);
+    simd::pool(isa, ahead, rows, bags, pooling, out);
+}
+
+/// Asks for the first rows of bags that will be pooled soon; see
+/// [`EmbeddingTable::prefetch`](crate::EmbeddingTable::prefetch). Bags of another table are ignored.
+pub fn prefetch(rows: Rows<'_>, bags: &Bags<'_>) {
+    // Short rows are asked for in no time when it is their turn.
+    if rows.len() == bags.rows() && lookahead::lines(rows) >= 4 {
+        simd::ask_for_first(rows, bags);
+    }
 }
 
 /// The preconditions that all kernels share. They are invariants of the tables above, so breaking one is a panic.

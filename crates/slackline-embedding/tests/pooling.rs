@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use slackline_embedding::kernels::{self, Isa};
+use slackline_embedding::kernels::{self, Cache, Isa, LookAhead};
 use slackline_embedding::{
     Bags, EmbeddingTable, HeapTable, Indices, Output, PoolError, PoolJob, Pooling, RowFormat, Rows, Shard, ShardWriter,
     TableSpec, Verify, pool_all,
@@ -185,6 +185,13 @@ proptest! {
     }
 }
 
+/// Ways of asking for rows that nobody would choose: at once, too far, in groups of no, of an odd or of any number.
+const ODD_WAYS: [LookAhead; 3] = [
+    LookAhead { first: Some(0), all: Some(5), cache: Cache::Second, group: 0 },
+    LookAhead { first: Some(3), all: Some(usize::MAX), cache: Cache::First, group: 5 },
+    LookAhead { first: Some(1000), all: None, cache: Cache::First, group: usize::MAX },
+];
+
 fn all_agree(rows: Rows<'_>, lookups: &Lookups) {
     let tables = tables(rows);
     for &pooling in lookups.poolings() {
@@ -194,6 +201,11 @@ fn all_agree(rows: Rows<'_>, lookups: &Lookups) {
             for &isa in Isa::available() {
                 let out = in_all_precisions(length, |out| kernels::pool(isa, rows, &bags, pooling, out));
                 assert_eq!(out, expected, "{isa}, {pooling:?}");
+                for ahead in LookAhead::ways(rows).into_iter().chain(ODD_WAYS) {
+                    let out =
+                        in_all_precisions(length, |out| kernels::pool_with(isa, ahead, rows, &bags, pooling, out));
+                    assert_eq!(out, expected, "{isa}, {pooling:?}, {ahead:?}");
+                }
             }
             for table in &tables {
                 let out = in_all_precisions(length, |out| table.pool_to(&bags, pooling, out).unwrap());

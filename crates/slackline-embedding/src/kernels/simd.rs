@@ -17,25 +17,33 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use self::formats::{Bf16, F16, F32, Format, Int4, Int8, Parts};
-use self::vector::{Portable, Vector, prefetch};
+use self::vector::{Portable, Vector, prefetch, prefetch_second};
 use super::Isa;
+use super::lookahead::{Cache, LookAhead};
 use crate::bags::Index;
 use crate::{Bags, Indices, Output, Pooling, RowFormat, Rows};
 
-/// The bytes of rows that are on their way at once: what a first-level cache holds. Farther ahead is better up to there, and
-/// by much (from 16 rows to 128: twice as many rows of 72 bytes a second), since a core waits for no single row then.
-const UNDER_WAY: usize = 32 << 10;
-
-/// The same in rows, at least and at most.
-const AHEAD: [usize; 2] = [4, 128];
-
 const LINE: usize = 64;
 
-/// See [`super::pool`], which has checked the lengths and that the machine has `isa`.
-pub(super) fn pool(isa: Isa, rows: Rows<'_>, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) {
+/// Farther ahead than any lookup there is.
+const NEVER: usize = usize::MAX / 2;
+
+const LARGEST_GROUP: usize = 64;
+
+/// See [`super::pool_with`], which has checked the lengths and that the machine has `isa`.
+pub(super) fn pool(isa: Isa, ahead: LookAhead, rows: Rows<'_>, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) {
     match bags.indices() {
-        Indices::I32(indices) => by_output(isa, &Job::new(rows, bags, indices, pooling), out),
-        Indices::I64(indices) => by_output(isa, &Job::new(rows, bags, indices, pooling), out),
+        Indices::I32(indices) => by_output(isa, &Job::new(ahead, rows, bags, indices, pooling), out),
+        Indices::I64(indices) => by_output(isa, &Job::new(ahead, rows, bags, indices, pooling), out),
+    }
+}
+
+/// See [`super::prefetch`].
+pub(super) fn ask_for_first(rows: Rows<'_>, bags: &Bags<'_>) {
+    let ahead = LookAhead::next_table(rows);
+    match bags.indices() {
+        Indices::I32(indices) => Job::new(ahead, rows, bags, indices, Pooling::Sum).begin(),
+        Indices::I64(indices) => Job::new(ahead, rows, bags, indices, Pooling::Sum).begin(),
     }
 }
 
@@ -111,25 +119,47 @@ struct Job<'a, I> {
     rows: Rows<'a>,
     row_bytes: usize,
     parts: Parts,
-    /// Rows begin on cache lines.
-    aligned: bool,
-    /// How many lookups ahead a row is asked for.
-    ahead: usize,
+    /// Some rows begin or end within a line.
+    unaligned: bool,
+    /// How many lookups ahead a row's first line is asked for.
+    first: usize,
+    /// And all of its lines.
+    all: usize,
+    cache: Cache,
+    /// The positions with no bit of this ask, each for as many rows as there are positions up to the next of them.
+    group: usize,
     bags: &'a Bags<'a>,
     indices: &'a [I],
-    /// The position after the last lookup of these samples.
+    /// The position of the first lookup of these samples.
+    start: usize,
+    /// The position after the last.
     end: usize,
     mean: bool,
 }
 
 impl<'a, I: Index> Job<'a, I> {
-    fn new(rows: Rows<'a>, bags: &'a Bags<'a>, indices: &'a [I], pooling: Pooling) -> Self {
+    fn new(ahead: LookAhead, rows: Rows<'a>, bags: &'a Bags<'a>, indices: &'a [I], pooling: Pooling) -> Self {
         let row_bytes = rows.format().row_bytes(rows.dim());
-        let aligned = rows.bytes().as_ptr().addr().is_multiple_of(LINE) && row_bytes.is_multiple_of(LINE);
-        let end = bags.len().checked_sub(1).map_or(0, |last| bags.bag(last).end);
-        let ahead = (UNDER_WAY / row_bytes.next_multiple_of(LINE)).clamp(AHEAD[0], AHEAD[1]);
+        let unaligned = !(rows.bytes().as_ptr().addr() | row_bytes).is_multiple_of(LINE);
+        let [first, all] = [ahead.first, ahead.all].map(|lookups| lookups.map_or(NEVER, |lookups| lookups.min(NEVER)));
+        let group = ahead.group.clamp(1, LARGEST_GROUP).next_power_of_two() - 1;
+        let [start, end] = bags.len().checked_sub(1).map_or([0; 2], |last| [bags.bag(0).start, bags.bag(last).end]);
         let (parts, mean) = (Parts::of(rows), pooling == Pooling::Mean);
-        Job { rows, row_bytes, parts, aligned, ahead, bags, indices, end, mean }
+        Job {
+            rows,
+            row_bytes,
+            parts,
+            unaligned,
+            first,
+            all,
+            cache: ahead.cache,
+            group,
+            bags,
+            indices,
+            start,
+            end,
+            mean,
+        }
     }
 
     /// The first byte of the row that is looked up at a position.
@@ -139,16 +169,52 @@ impl<'a, I: Index> Job<'a, I> {
         self.rows.bytes().as_ptr().wrapping_add(row * self.row_bytes)
     }
 
+    /// Asks for the rows of the lookups that no position asks for, since they come too early.
     #[inline(always)]
-    fn ask_for(&self, position: usize) {
-        let row = self.row(position);
-        let mut at = 0;
-        while at < self.row_bytes {
-            prefetch(row.wrapping_add(at));
-            at += LINE;
+    fn begin(&self) {
+        // The first position that asks.
+        let asks = (self.start + self.group) & !self.group;
+        let end = |ahead: usize| if ahead < NEVER { self.end.min(asks + ahead) } else { self.start };
+        for position in self.start..end(self.all) {
+            self.ask_for_all(position);
         }
-        if !self.aligned {
-            prefetch(row.wrapping_add(self.row_bytes - 1));
+        for position in end(self.all)..end(self.first) {
+            prefetch(self.row(position));
+        }
+    }
+
+    /// Asks for the rows that are due at a position.
+    #[inline(always)]
+    fn look_ahead(&self, position: usize) {
+        if position & self.group == 0 {
+            for position in position..=position + self.group {
+                let (first, all) = (position + self.first, position + self.all);
+                if first < self.end {
+                    prefetch(self.row(first));
+                }
+                if all < self.end {
+                    self.ask_for_all(all);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn ask_for_all(&self, position: usize) {
+        let row = self.row(position);
+        match self.cache {
+            Cache::First => self.each_line(row, prefetch),
+            Cache::Second => self.each_line(row, prefetch_second),
+        }
+    }
+
+    #[inline(always)]
+    fn each_line(&self, row: *const u8, ask_for: impl Fn(*const u8)) {
+        for at in (0..self.row_bytes).step_by(LINE) {
+            ask_for(row.wrapping_add(at));
+        }
+        if self.unaligned {
+            ask_for(row.wrapping_add(self.row_bytes - 1));
         }
     }
 }
@@ -160,11 +226,7 @@ impl<'a, I: Index> Job<'a, I> {
 /// The machine has the instructions of `V`. (The lengths of job and output fit: [`super::check`].)
 #[inline(always)]
 unsafe fn samples<V: Vector, F: Format, I: Index, S: Store>(job: &Job<'_, I>, out: &mut [S]) {
-    // The first rows of all, which no earlier lookup asks for.
-    let first = job.bags.len().checked_sub(1).map_or(0, |_| job.bags.bag(0).start);
-    for position in first..job.end.min(first + job.ahead) {
-        job.ask_for(position);
-    }
+    job.begin();
     for (sample, out) in out.chunks_exact_mut(job.rows.dim()).enumerate() {
         let bag = job.bags.bag(sample);
         match job.bags.weights() {
@@ -245,8 +307,8 @@ impl<I: Index, S: Store, const WEIGHTED: bool> Sample<'_, '_, I, S, WEIGHTED> {
         let mut sums = [unsafe { V::splat(0.0) }; N];
         for position in self.bag.clone() {
             // Once for each row, however many blocks it has.
-            if self.column == 0 && position + job.ahead < job.end {
-                job.ask_for(position + job.ahead);
+            if self.column == 0 {
+                job.look_ahead(position);
             }
             let row = job.row(position);
             let weight = if WEIGHTED { self.weights[position] } else { 1.0 };
@@ -277,8 +339,8 @@ impl<I: Index, S: Store, const WEIGHTED: bool> Sample<'_, '_, I, S, WEIGHTED> {
             let mut sum = 0.0;
             for position in self.bag.clone() {
                 // A table of few columns has no block that would have asked.
-                if column == 0 && position + job.ahead < job.end {
-                    job.ask_for(position + job.ahead);
+                if column == 0 {
+                    job.look_ahead(position);
                 }
                 let row = job.row(position);
                 let weight = if WEIGHTED { self.weights[position] } else { 1.0 };

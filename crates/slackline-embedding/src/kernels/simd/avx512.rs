@@ -93,16 +93,13 @@ impl Vector for Avx512 {
     #[inline(always)]
     unsafe fn load_u4(at: *const u8) -> Self {
         // The lower 32 bits in 8 lanes, the upper in the others, each shifted to its own 4.
-        let word = vouched!(at.cast::<u64>().read_unaligned());
-        let lower = vouched!(_mm256_set1_epi32(word as u32 as i32));
-        let upper = vouched!(_mm256_set1_epi32((word >> 32) as u32 as i32));
-        let lower = vouched!(_mm512_castsi256_si512(lower));
-        let words = vouched!(_mm512_inserti64x4::<1>(lower, upper));
+        let lower = vouched!(_mm512_set1_epi32(at.cast::<i32>().read_unaligned()));
+        let words = vouched!(_mm512_mask_set1_epi32(lower, 0xff00, at.wrapping_add(4).cast::<i32>().read_unaligned()));
         let shifts = vouched!(_mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28));
         let shifted = vouched!(_mm512_srlv_epi32(words, shifts));
-        let low = vouched!(_mm512_set1_epi32(15));
-        let codes = vouched!(_mm512_and_si512(shifted, low));
-        Avx512(vouched!(_mm512_cvtepi32_ps(codes)))
+        // Looks at the low 4 bits only, and saves the conversion.
+        let numbers = vouched!(_mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.));
+        Avx512(vouched!(_mm512_permutexvar_ps(shifted, numbers)))
     }
 
     #[inline(always)]

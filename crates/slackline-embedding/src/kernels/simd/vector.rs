@@ -82,7 +82,7 @@ pub(super) trait Vector: Copy {
     unsafe fn store_bf16(self, at: *mut u8);
 }
 
-/// Asks for the cache line of an address, which need not be anything's.
+/// Asks for the cache line of an address, which need not be anything's, into the first-level cache.
 #[inline(always)]
 pub(super) fn prefetch(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
@@ -95,6 +95,24 @@ pub(super) fn prefetch(at: *const u8) {
     // SAFETY: a hint, which never faults and changes nothing.
     unsafe {
         std::arch::asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = at;
+}
+
+/// The same into the second-level cache.
+#[inline(always)]
+pub(super) fn prefetch_second(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl2keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags, readonly));
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = at;
