@@ -334,11 +334,7 @@ impl DistributedModel {
         };
         // Table after table, so that the rows of one stay in the cache while it serves all ranks.
         let mut places = vec![0; ranks];
-        let mut next = self.parts.iter().zip(&looked_up).skip(1);
         for ((part, table), bags) in self.parts.iter().zip(&looked_up).filter(|_| !pooled) {
-            if let Some(((_, table), bags)) = next.next() {
-                table.prefetch(bags);
-            }
             for (peer, message) in messages.iter_mut().enumerate() {
                 let samples = counts.samples(part.table, peer, ranks);
                 let room = places[peer]..places[peer] + samples.len() * part.columns.len() * self.wire.bytes();

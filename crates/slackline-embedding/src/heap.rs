@@ -205,10 +205,6 @@ impl EmbeddingTable for HeapTable {
         Ok(())
     }
 
-    fn prefetch(&self, bags: &Bags<'_>) {
-        kernels::prefetch(self.stored(), bags);
-    }
-
     fn residency(&self) -> Option<Residency> {
         self.memory.residency().ok()
     }

@@ -95,15 +95,6 @@ pub fn pool_with(isa: Isa, ahead: LookAhead, rows: Rows<'_>, bags: &Bags<'_>, po
     simd::pool(isa, ahead, rows, bags, pooling, out);
 }
 
-/// Asks for the first rows of bags that will be pooled soon; see
-/// [`EmbeddingTable::prefetch`](crate::EmbeddingTable::prefetch). Bags of another table are ignored.
-pub fn prefetch(rows: Rows<'_>, bags: &Bags<'_>) {
-    // Short rows are asked for in no time when it is their turn.
-    if rows.len() == bags.rows() && lookahead::lines(rows) >= 4 {
-        simd::ask_for_first(rows, bags);
-    }
-}
-
 /// The preconditions that all kernels share. They are invariants of the tables above, so breaking one is a panic.
 fn check(rows: Rows<'_>, bags: &Bags<'_>, pooling: Pooling, out: &Output<'_>) {
     assert_eq!(rows.len(), bags.rows(), "bags of another table");

@@ -39,15 +39,7 @@ pub fn pool_all(threads: &rayon::ThreadPool, jobs: Vec<PoolJob<'_>>) -> Result<(
     let lookups: usize = jobs.iter().map(|job| job.bags.lookups()).sum();
     let count = threads.current_num_threads();
     if count < 2 || lookups < WORTH_IT {
-        let mut jobs = jobs.into_iter().peekable();
-        while let Some(job) = jobs.next() {
-            // Its first rows come while this job's are added; which piece another thread takes next is not known.
-            if let Some(next) = jobs.peek() {
-                next.table.prefetch(&next.bags);
-            }
-            job.run()?;
-        }
-        return Ok(());
+        return jobs.into_iter().try_for_each(PoolJob::run);
     }
     // Pieces small enough that the last ones even out, and large enough to be worth a thread's while.
     let piece = (lookups / (4 * count)).max(PIECE);

@@ -59,14 +59,6 @@ pub trait EmbeddingTable: Send + Sync + fmt::Debug {
     /// mean is asked for of weighted bags; `out` is then untouched. And [`PoolError::Lost`].
     fn pool_to(&self, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) -> Result<(), PoolError>;
 
-    /// Asks for the first rows of bags that will be pooled next, so that they are on their way while something else is done. A
-    /// hint: nothing comes of it for tables that do not know how, for short rows, or for pages that are not in memory.
-    ///
-    /// Cost: requests for up to 32 KiB of rows into the second-level cache, some microseconds where memory is slow.
-    fn prefetch(&self, bags: &Bags<'_>) {
-        let _ = bags;
-    }
-
     /// Whether all that was looked up so far was the table's. Lookups of a mapped file that was cut short are errors by
     /// themselves, but for a cut within its last page; before results are given away that took long to make, ask.
     ///

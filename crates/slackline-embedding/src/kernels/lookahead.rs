@@ -1,7 +1,7 @@
 //! How far ahead a kernel asks for rows, learnt while it works.
 //!
 //! What is best depends on the rows, on the bags, on the processor and on how busy the memory is at the moment, and no way
-//! is best throughout (docs/embedding.md has the figures). So a thread that pools lets two ways race now and then: the first
+//! is best throughout (docs/benchmarks.md has the figures). So a thread that pools lets two ways race now and then: the first
 //! half of a job's samples is asked for in one way, the second half in another. The two halves meet the same table in the
 //! same millisecond, so that their ratio says which way is faster whatever else changes. Bits do not depend on it: every
 //! sample is pooled by itself.
@@ -60,12 +60,6 @@ impl LookAhead {
         LookAhead { first: None, all: Some(64), cache: Cache::Second, group }
     }
 
-    /// What can be asked for while another table is pooled, and is still there when it is this one's turn.
-    pub(super) fn next_table(rows: Rows<'_>) -> Self {
-        let far = Self::far(rows.format().row_bytes(rows.dim()));
-        LookAhead { cache: Cache::Second, ..far }
-    }
-
     /// The ways that [`pool`](super::pool) chooses from for these rows, the one it begins with first.
     pub fn ways(rows: Rows<'_>) -> [LookAhead; WAYS] {
         let row_bytes = rows.format().row_bytes(rows.dim());
@@ -81,6 +75,9 @@ impl LookAhead {
 }
 
 const WAYS: usize = 4;
+
+/// Where [`LookAhead::far`] stands among the ways.
+const FAR: usize = 2;
 
 /// Whether a second-level cache holds the table.
 fn is_small(rows: Rows<'_>) -> bool {
@@ -104,8 +101,10 @@ pub(super) fn with_best<'a>(
 ) {
     let ways = LookAhead::ways(rows);
     let kind = Kind::of(rows, bags);
-    let may_race = bags.len() >= 2 && bags.lookups() >= SHORTEST_RACE;
-    let (racers, challenger) = match SCORES.with_borrow_mut(|scores| scores[kind].turn(may_race)) {
+    if bags.len() < 2 || bags.lookups() < SHORTEST_RACE {
+        return pool(ways[FAR], bags, out);
+    }
+    let (racers, challenger) = match SCORES.with_borrow_mut(|scores| scores[kind].turn()) {
         Turn::Best(way) => return pool(ways[way], bags, out),
         Turn::Race { ways, challenger } => (ways, challenger),
     };
@@ -125,8 +124,9 @@ pub(super) fn with_best<'a>(
     }
 }
 
-/// Lookups of the shortest job that two ways race in: so few take a microsecond, and a look at the clock 1/40 of it.
-const SHORTEST_RACE: usize = 128;
+/// Lookups of the shortest job that two ways race in. In shorter ones they hardly differ but by how a job begins, and a half
+/// begins once more.
+const SHORTEST_RACE: usize = 512;
 
 /// Lookups of a small job, in which the rows that are asked for before the first is added weigh.
 const FEW: usize = 8192;
@@ -182,10 +182,7 @@ enum Turn {
 impl Scores {
     const NEW: Self = Scores { best: 0, lead: [0.0; WAYS], races: [0; WAYS], jobs: 0 };
 
-    fn turn(&mut self, may_race: bool) -> Turn {
-        if !may_race {
-            return Turn::Best(self.best);
-        }
+    fn turn(&mut self) -> Turn {
         self.jobs = self.jobs.wrapping_add(1);
         let challengers = (0..WAYS).filter(|way| *way != self.best);
         let challenger = challengers.min_by_key(|way| self.races[*way]).expect("there are several ways");
@@ -224,7 +221,7 @@ mod tests {
     /// Lets a machine on which the ways have these rates go through so many jobs.
     fn learn(scores: &mut Scores, rates: [f64; WAYS], jobs: usize) -> usize {
         (0..jobs)
-            .filter(|_| match scores.turn(true) {
+            .filter(|_| match scores.turn() {
                 Turn::Best(_) => false,
                 Turn::Race { ways, challenger } => {
                     assert!(ways.contains(&scores.best) && ways.contains(&challenger) && scores.best != challenger);
@@ -262,18 +259,11 @@ mod tests {
     }
 
     #[test]
-    fn few_lookups_neither_race_nor_count() {
-        let mut scores = Scores::NEW;
-        assert!((0..100).all(|_| scores.turn(false) == Turn::Best(0)));
-        assert_eq!(scores.jobs, 0);
-    }
-
-    #[test]
     fn races_cover_all_samples_once_and_empty_halves_are_no_news() {
         let table = HeapTable::random("t", 50, 8, 1);
-        let indices: Vec<i64> = (0..200).map(|at| at % 50).collect();
+        let indices: Vec<i64> = (0..600).map(|at| at % 50).collect();
         // All lookups are the last sample's, so that one half has none.
-        let (even, last) = ((0..=100).map(|at| 2 * at).collect::<Vec<i64>>(), [vec![0i64; 100], vec![200]].concat());
+        let (even, last) = ((0..=100).map(|at| 6 * at).collect::<Vec<i64>>(), [vec![0i64; 100], vec![600]].concat());
         for offsets in [even, last] {
             let bags = Bags::new("t", 50, &indices, &offsets, None).unwrap();
             for _ in 0..40 {

@@ -38,15 +38,6 @@ pub(super) fn pool(isa: Isa, ahead: LookAhead, rows: Rows<'_>, bags: &Bags<'_>, 
     }
 }
 
-/// See [`super::prefetch`].
-pub(super) fn ask_for_first(rows: Rows<'_>, bags: &Bags<'_>) {
-    let ahead = LookAhead::next_table(rows);
-    match bags.indices() {
-        Indices::I32(indices) => Job::new(ahead, rows, bags, indices, Pooling::Sum).begin(),
-        Indices::I64(indices) => Job::new(ahead, rows, bags, indices, Pooling::Sum).begin(),
-    }
-}
-
 fn by_output<I: Index>(isa: Isa, job: &Job<'_, I>, out: Output<'_>) {
     match out {
         Output::F32(out) => by_format(isa, job, out),
@@ -128,6 +119,8 @@ struct Job<'a, I> {
     cache: Cache,
     /// The positions with no bit of this ask, each for as many rows as there are positions up to the next of them.
     group: usize,
+    /// Every position asks for one row, and for that once.
+    once: bool,
     bags: &'a Bags<'a>,
     indices: &'a [I],
     /// The position of the first lookup of these samples.
@@ -154,6 +147,7 @@ impl<'a, I: Index> Job<'a, I> {
             all,
             cache: ahead.cache,
             group,
+            once: first == NEVER && group == 0,
             bags,
             indices,
             start,
@@ -183,10 +177,15 @@ impl<'a, I: Index> Job<'a, I> {
         }
     }
 
-    /// Asks for the rows that are due at a position.
+    /// Asks for the rows that are due at a position. `ONCE` says that [`once`](Self::once) is set: the loop of short bags is so
+    /// short that the rest would cost a tenth of it.
     #[inline(always)]
-    fn look_ahead(&self, position: usize) {
-        if position & self.group == 0 {
+    fn look_ahead<const ONCE: bool>(&self, position: usize) {
+        if ONCE {
+            if position + self.all < self.end {
+                self.ask_for_all(position + self.all);
+            }
+        } else if position & self.group == 0 {
             for position in position..=position + self.group {
                 let (first, all) = (position + self.first, position + self.all);
                 if first < self.end {
@@ -229,11 +228,13 @@ unsafe fn samples<V: Vector, F: Format, I: Index, S: Store>(job: &Job<'_, I>, ou
     job.begin();
     for (sample, out) in out.chunks_exact_mut(job.rows.dim()).enumerate() {
         let bag = job.bags.bag(sample);
-        match job.bags.weights() {
+        match (job.bags.weights(), job.once) {
             // SAFETY: the caller's.
-            None => unsafe { one::<V, F, I, S, false>(job, bag, &[], out) },
+            (None, false) => unsafe { one::<V, F, I, S, false, false>(job, bag, &[], out) },
             // SAFETY: the caller's.
-            Some(weights) => unsafe { one::<V, F, I, S, true>(job, bag, weights, out) },
+            (None, true) => unsafe { one::<V, F, I, S, false, true>(job, bag, &[], out) },
+            // SAFETY: the caller's.
+            (Some(weights), _) => unsafe { one::<V, F, I, S, true, false>(job, bag, weights, out) },
         }
     }
 }
@@ -244,13 +245,13 @@ unsafe fn samples<V: Vector, F: Format, I: Index, S: Store>(job: &Job<'_, I>, ou
 ///
 /// As [`samples`].
 #[inline(always)]
-unsafe fn one<V: Vector, F: Format, I: Index, S: Store, const WEIGHTED: bool>(
+unsafe fn one<V: Vector, F: Format, I: Index, S: Store, const WEIGHTED: bool, const ONCE: bool>(
     job: &Job<'_, I>,
     bag: Range<usize>,
     weights: &[f32],
     out: &mut [S],
 ) {
-    let mut sample = Sample::<'_, '_, I, S, WEIGHTED> { job, bag, weights, out, column: 0 };
+    let mut sample = Sample::<'_, '_, I, S, WEIGHTED, ONCE> { job, bag, weights, out, column: 0 };
     // SAFETY: the caller's.
     unsafe { sample.blocks::<V, F, 8>() };
     // SAFETY: the caller's.
@@ -263,7 +264,7 @@ unsafe fn one<V: Vector, F: Format, I: Index, S: Store, const WEIGHTED: bool>(
     unsafe { sample.rest::<V, F>() };
 }
 
-struct Sample<'j, 'a, I, S, const WEIGHTED: bool> {
+struct Sample<'j, 'a, I, S, const WEIGHTED: bool, const ONCE: bool> {
     job: &'j Job<'a, I>,
     bag: Range<usize>,
     weights: &'j [f32],
@@ -272,7 +273,7 @@ struct Sample<'j, 'a, I, S, const WEIGHTED: bool> {
     column: usize,
 }
 
-impl<I: Index, S: Store, const WEIGHTED: bool> Sample<'_, '_, I, S, WEIGHTED> {
+impl<I: Index, S: Store, const WEIGHTED: bool, const ONCE: bool> Sample<'_, '_, I, S, WEIGHTED, ONCE> {
     /// Pools as many blocks of `N` vectors as there are columns for.
     ///
     /// # Safety
@@ -308,7 +309,7 @@ impl<I: Index, S: Store, const WEIGHTED: bool> Sample<'_, '_, I, S, WEIGHTED> {
         for position in self.bag.clone() {
             // Once for each row, however many blocks it has.
             if self.column == 0 {
-                job.look_ahead(position);
+                job.look_ahead::<ONCE>(position);
             }
             let row = job.row(position);
             let weight = if WEIGHTED { self.weights[position] } else { 1.0 };
@@ -340,7 +341,7 @@ impl<I: Index, S: Store, const WEIGHTED: bool> Sample<'_, '_, I, S, WEIGHTED> {
             for position in self.bag.clone() {
                 // A table of few columns has no block that would have asked.
                 if column == 0 {
-                    job.look_ahead(position);
+                    job.look_ahead::<ONCE>(position);
                 }
                 let row = job.row(position);
                 let weight = if WEIGHTED { self.weights[position] } else { 1.0 };

@@ -278,10 +278,6 @@ impl EmbeddingTable for MappedTable {
         if self.map.lost().is_some() { Err(self.lost()) } else { Ok(()) }
     }
 
-    fn prefetch(&self, bags: &Bags<'_>) {
-        kernels::prefetch(self.stored(), bags);
-    }
-
     fn intact(&self) -> Result<(), PoolError> {
         self.check().map_err(|error| PoolError::Lost { table: self.meta.table.clone(), why: error.to_string() })
     }
