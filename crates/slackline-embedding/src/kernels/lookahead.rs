@@ -63,21 +63,18 @@ impl LookAhead {
     /// The ways that [`pool`](super::pool) chooses from for these rows, the one it begins with first.
     pub fn ways(rows: Rows<'_>) -> [LookAhead; WAYS] {
         let row_bytes = rows.format().row_bytes(rows.dim());
+        let far = Self::far(row_bytes);
+        if lines(rows) >= 4 && !is_small(rows) {
+            return [far, Self::second(8), Self::NEAR_TWICE, Self::FIRST_ONLY];
+        }
         // Which of the two is better depends on whether rows are whole lines; the other is left out where there is better.
         let (one, other) = if row_bytes.is_multiple_of(LINE) { (8, 1) } else { (1, 8) };
-        let last = match is_small(rows) {
-            true => Self::NEVER,
-            false if lines(rows) >= 4 => Self::FIRST_ONLY,
-            false => Self::second(other),
-        };
-        [Self::second(one), Self::NEAR_TWICE, Self::far(row_bytes), last]
+        let last = if is_small(rows) { Self::NEVER } else { Self::second(other) };
+        [Self::second(one), Self::NEAR_TWICE, far, last]
     }
 }
 
 const WAYS: usize = 4;
-
-/// Where [`LookAhead::far`] stands among the ways.
-const FAR: usize = 2;
 
 /// Whether a second-level cache holds the table.
 fn is_small(rows: Rows<'_>) -> bool {
@@ -99,11 +96,10 @@ pub(super) fn with_best<'a>(
     out: Output<'a>,
     mut pool: impl FnMut(LookAhead, &Bags<'_>, Output<'a>),
 ) {
-    let ways = LookAhead::ways(rows);
-    let kind = Kind::of(rows, bags);
     if bags.len() < 2 || bags.lookups() < SHORTEST_RACE {
-        return pool(ways[FAR], bags, out);
+        return pool(LookAhead::far(rows.format().row_bytes(rows.dim())), bags, out);
     }
+    let (ways, kind) = (LookAhead::ways(rows), Kind::of(rows, bags));
     let (racers, challenger) = match SCORES.with_borrow_mut(|scores| scores[kind].turn()) {
         Turn::Best(way) => return pool(ways[way], bags, out),
         Turn::Race { ways, challenger } => (ways, challenger),
