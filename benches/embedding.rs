@@ -7,7 +7,7 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use slackline_data::{Access, Batch, Synthetic, SyntheticSpec, TableSpec};
 use slackline_embedding::compressed::{Combine, ProjectedTable, QuotientRemainderTable, RemappedTable, RowMap};
-use slackline_embedding::kernels::{self, Isa};
+use slackline_embedding::kernels::{self, Cache, Isa, LookAhead};
 use slackline_embedding::{BagBuffer, Bags, EmbeddingTable, HeapTable, Output, Pooling, RowFormat};
 
 /// Rows of the table: past any cache at 64 columns, with hot rows inside.
@@ -17,12 +17,20 @@ const SAMPLES: usize = 128;
 
 /// A batch of one table with bags of `lookups` rows.
 fn batch(lookups: u32) -> Batch {
+    batches(lookups, Access::Zipf(1.05), 1).remove(0)
+}
+
+fn batches(lookups: u32, access: Access, number: u64) -> Vec<Batch> {
     let pooling = slackline_data::Pooling::Fixed(lookups);
-    let table = TableSpec { rows: ROWS, pooling, access: Access::Zipf(1.05) };
+    let table = TableSpec { rows: ROWS, pooling, access };
     let spec = SyntheticSpec { samples_per_batch: SAMPLES, dense_features: 1, tables: vec![table], seed: 1 };
-    let mut batch = Batch::default();
-    Synthetic::new(&spec).expect("the specification is valid").fill(0, &mut batch);
-    batch
+    let source = Synthetic::new(&spec).expect("the specification is valid");
+    let draw = |number| {
+        let mut batch = Batch::default();
+        source.fill(number, &mut batch);
+        batch
+    };
+    (0..number).map(draw).collect()
 }
 
 fn bags(batch: &Batch) -> Bags<'_> {
@@ -48,6 +56,33 @@ fn pooling(c: &mut Criterion) {
                     });
                 });
             }
+        }
+    }
+}
+
+/// The ways of asking for rows between which [`kernels::pool`] chooses, over rows that no cache of a core holds.
+fn asking(c: &mut Criterion) {
+    let table = HeapTable::random("table", ROWS, DIM, 1);
+    let batches = batches(20, Access::Uniform, 256);
+    for &format in RowFormat::ALL {
+        let table = table.to_format(format).expect("values within -1 and 1");
+        let mut group = c.benchmark_group(format!("asking for rows of {format}"));
+        group.throughput(Throughput::Elements(20 * SAMPLES as u64));
+        let mut out = vec![0.0; SAMPLES * DIM];
+        for way in LookAhead::ways(table.stored()) {
+            let LookAhead { first, all, cache, group: at_once } = way;
+            let lookups = |ahead: Option<usize>| ahead.map_or("never".to_owned(), |ahead| format!("{ahead} ahead"));
+            let level = if cache == Cache::First { 1 } else { 2 };
+            let name =
+                format!("first line {}, all {} (cache {level}), {at_once} at once", lookups(first), lookups(all));
+            let mut next = batches.iter().cycle();
+            group.bench_function(name, |b| {
+                b.iter(|| {
+                    let bags = bags(next.next().expect("there is always one"));
+                    kernels::pool_with(Isa::best(), way, table.stored(), &bags, Pooling::Sum, Output::F32(&mut out));
+                    black_box(&mut out);
+                });
+            });
         }
     }
 }
@@ -115,5 +150,5 @@ fn encoding(c: &mut Criterion) {
     }
 }
 
-criterion_group!(embedding, pooling, lookups, compressed, encoding);
+criterion_group!(embedding, pooling, asking, lookups, compressed, encoding);
 criterion_main!(embedding);

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use slackline_embedding::{
     Bags, EmbeddingTable, HeapTable, Load, PoolError, Pooling, RowFormat, Shard, ShardError, ShardWriter, TableSpec,
@@ -218,10 +219,12 @@ fn a_fault_in_memory_of_others_ends_the_process_as_before() {
         Ok(what @ ("sent" | "sent without a guard")) => {
             let folder = tempfile::tempdir().unwrap();
             let shard = (what == "sent").then(|| guarded(folder.path()));
-            // Rust's own handler lets the first one pass and makes the default of the next.
-            for _ in 0..2 {
+            // Rust's own handler lets the first one pass and makes the default of the next. Two that come before a thread has
+            // taken the first are one, and the process may be at its end before a thread takes the last.
+            for _ in 0..100 {
                 let sent = Command::new("kill").args(["-BUS", &std::process::id().to_string()]).status().unwrap();
                 println!("{sent} {}", shard.is_some());
+                thread::sleep(Duration::from_millis(20));
             }
         }
         Ok("overflow") => {
