@@ -96,7 +96,8 @@ pub(super) fn with_best<'a>(
     out: Output<'a>,
     mut pool: impl FnMut(LookAhead, &Bags<'_>, Output<'a>),
 ) {
-    if bags.len() < 2 || bags.lookups() < SHORTEST_RACE {
+    let shortest = if lines(rows) >= 4 { FEW } else { SHORTEST_RACE };
+    if bags.len() < 2 || bags.lookups() < shortest {
         return pool(LookAhead::far(rows.format().row_bytes(rows.dim())), bags, out);
     }
     let (ways, kind) = (LookAhead::ways(rows), Kind::of(rows, bags));
@@ -121,7 +122,7 @@ pub(super) fn with_best<'a>(
 }
 
 /// Lookups of the shortest job that two ways race in. In shorter ones they hardly differ but by how a job begins, and a half
-/// begins once more.
+/// begins once more. Of long rows, so many are under way at the beginning that it takes [`FEW`] for the rest to count more.
 const SHORTEST_RACE: usize = 512;
 
 /// Lookups of a small job, in which the rows that are asked for before the first is added weigh.
