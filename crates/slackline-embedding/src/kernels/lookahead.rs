@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::{Bags, Output, Rows};
 
-const LINE: usize = 64;
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
 
 /// When a kernel asks for the cache lines of a row: so many lookups before it adds the row, or not at all (`None`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,7 +56,7 @@ impl LookAhead {
         LookAhead { first: None, all: Some(ahead.clamp(4, 128)), cache: Cache::First, group: 1 }
     }
 
-    /// Everything once into the second-level cache, whose places are plenty. Best on Intel's processors.
+    /// Everything once into the second-level cache, whose places are plenty. Best on the one Intel processor that was at hand.
     const fn second(group: usize) -> Self {
         LookAhead { first: None, all: Some(64), cache: Cache::Second, group }
     }
@@ -82,7 +83,7 @@ fn is_small(rows: Rows<'_>) -> bool {
 }
 
 /// The cache lines that a row touches at most, wherever in a line the rows of such a table begin.
-pub(super) fn lines(rows: Rows<'_>) -> usize {
+fn lines(rows: Rows<'_>) -> usize {
     let row_bytes = rows.format().row_bytes(rows.dim());
     // Rows begin at multiples of this.
     let step = 1 << (row_bytes | rows.bytes().as_ptr().addr() | LINE).trailing_zeros();

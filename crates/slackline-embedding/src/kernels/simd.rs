@@ -17,13 +17,11 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use self::formats::{Bf16, F16, F32, Format, Int4, Int8, Parts};
-use self::vector::{Portable, Vector, prefetch, prefetch_second};
+use self::vector::{Portable, Vector, prefetch};
 use super::Isa;
-use super::lookahead::{Cache, LookAhead};
+use super::lookahead::{Cache, LINE, LookAhead};
 use crate::bags::Index;
 use crate::{Bags, Indices, Output, Pooling, RowFormat, Rows};
-
-const LINE: usize = 64;
 
 /// Farther ahead than any lookup there is.
 const NEVER: usize = usize::MAX / 2;
@@ -173,7 +171,7 @@ impl<'a, I: Index> Job<'a, I> {
             self.ask_for_all(position);
         }
         for position in end(self.all)..end(self.first) {
-            prefetch(self.row(position));
+            prefetch(self.row(position), Cache::First);
         }
     }
 
@@ -189,7 +187,7 @@ impl<'a, I: Index> Job<'a, I> {
             for position in position..=position + self.group {
                 let (first, all) = (position + self.first, position + self.all);
                 if first < self.end {
-                    prefetch(self.row(first));
+                    prefetch(self.row(first), Cache::First);
                 }
                 if all < self.end {
                     self.ask_for_all(all);
@@ -202,8 +200,8 @@ impl<'a, I: Index> Job<'a, I> {
     fn ask_for_all(&self, position: usize) {
         let row = self.row(position);
         match self.cache {
-            Cache::First => self.each_line(row, prefetch),
-            Cache::Second => self.each_line(row, prefetch_second),
+            Cache::First => self.each_line(row, |at| prefetch(at, Cache::First)),
+            Cache::Second => self.each_line(row, |at| prefetch(at, Cache::Second)),
         }
     }
 
@@ -234,7 +232,9 @@ unsafe fn samples<V: Vector, F: Format, I: Index, S: Store>(job: &Job<'_, I>, ou
             // SAFETY: the caller's.
             (None, true) => unsafe { one::<V, F, I, S, false, true>(job, bag, &[], out) },
             // SAFETY: the caller's.
-            (Some(weights), _) => unsafe { one::<V, F, I, S, true, false>(job, bag, weights, out) },
+            (Some(weights), false) => unsafe { one::<V, F, I, S, true, false>(job, bag, weights, out) },
+            // SAFETY: the caller's.
+            (Some(weights), true) => unsafe { one::<V, F, I, S, true, true>(job, bag, weights, out) },
         }
     }
 }

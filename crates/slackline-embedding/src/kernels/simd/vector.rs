@@ -2,6 +2,8 @@
 
 use half::{bf16, f16};
 
+use crate::kernels::Cache;
+
 /// Some `f32` in a register.
 ///
 /// A value of it is the proof that the machine has its instructions: the unsafe functions that make one ask for that, and
@@ -82,40 +84,32 @@ pub(super) trait Vector: Copy {
     unsafe fn store_bf16(self, at: *mut u8);
 }
 
-/// Asks for the cache line of an address, which need not be anything's, into the first-level cache.
+/// Asks for the cache line of an address, which need not be anything's. For a `cache` that is known where this is compiled.
 #[inline(always)]
-pub(super) fn prefetch(at: *const u8) {
+pub(super) fn prefetch(at: *const u8, cache: Cache) {
     #[cfg(target_arch = "x86_64")]
     {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which never faults; every x86-64 has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        match cache {
+            // SAFETY: a hint, which never faults; every x86-64 has it.
+            Cache::First => unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) },
+            // SAFETY: as above.
+            Cache::Second => unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) },
+        }
     }
     #[cfg(target_arch = "aarch64")]
-    // SAFETY: a hint, which never faults and changes nothing.
-    unsafe {
-        std::arch::asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = at;
-}
-
-/// The same into the second-level cache.
-#[inline(always)]
-pub(super) fn prefetch_second(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+    match cache {
+        // SAFETY: a hint, which never faults and changes nothing.
+        Cache::First => unsafe {
+            std::arch::asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags, readonly));
+        },
         // SAFETY: as above.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    unsafe {
-        std::arch::asm!("prfm pldl2keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags, readonly));
+        Cache::Second => unsafe {
+            std::arch::asm!("prfm pldl2keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags, readonly));
+        },
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = at;
+    let _ = (at, cache);
 }
 
 /// [`f16::to_f32`] without its look at what the processor has, which costs more than the conversion.
