@@ -57,7 +57,7 @@ const LOOKS: u32 = 16;
 /// # Failure
 ///
 /// A rank that ends without [`detach`](Endpoint::detach) says so while it still can; a process that is killed takes the
-/// whole job with it, which is MPI's own rule (`mpirun` ends it). A poison goes to all ranks, and all wait 100 ms so that
+/// whole job with it, which is MPI's own rule (`mpirun` ends it). A poison goes to all ranks, and all wait half a second so that
 /// they agree where several noticed at once: the report of the smallest rank counts.
 ///
 /// # Memory

@@ -35,6 +35,12 @@ mod parking;
 pub mod parking;
 #[cfg(not(loom))]
 #[allow(unreachable_pub)]
+mod poison;
+#[cfg(loom)]
+#[allow(missing_docs)]
+pub mod poison;
+#[cfg(not(loom))]
+#[allow(unreachable_pub)]
 mod sync;
 #[cfg(loom)]
 #[allow(missing_docs)]

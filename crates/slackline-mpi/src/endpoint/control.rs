@@ -15,7 +15,7 @@ pub(super) const CONTROL_SLOTS: usize = 8;
 
 /// How long the reports of several ranks that noticed a failure at once have to reach each other. The one of the smallest
 /// rank becomes the group's.
-const SETTLING: Duration = Duration::from_millis(100);
+const SETTLING: Duration = Duration::from_millis(500);
 
 pub(super) struct ControlRing {
     pub(super) ring: SendRing,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::group::{Group, Poison, Status, check_rank};
+use super::group::{Group, Status, check_rank};
 use super::liveness::Watch;
 use super::ring::{Corrupt, Pair};
 use crate::sync::Reach;
@@ -24,11 +24,6 @@ const SLEEP: Duration = Duration::from_millis(50);
 /// Looks between two looks at the clock while spinning.
 const LOOKS: u32 = 16;
 
-/// How long a poison may stay half written before its writer counts as killed.
-const POISON_PATIENCE: Duration = Duration::from_millis(100);
-
-const HALF_POISON: &[u8] = b"a rank was ended while it was writing down why the group failed";
-
 /// One rank's end of a group in memory, between threads or between processes. A slot *is* the receiver's memory: nothing
 /// is copied.
 ///
@@ -47,7 +42,6 @@ pub struct RingEndpoint {
     seen_changes: u64,
     spins: bool,
     poison: Option<Vec<u8>>,
-    half_poison_since: Option<Instant>,
     ended: bool,
     /// Last, so that the memory outlives the pairs, which point into it.
     group: Arc<Group>,
@@ -81,7 +75,6 @@ impl RingEndpoint {
             seen_changes: 0,
             spins: group.spins(),
             poison: None,
-            half_poison_since: None,
             ended: false,
             group,
         })
@@ -145,6 +138,7 @@ impl RingEndpoint {
         let (lane, peer, rank) = (index / self.ranks, index % self.ranks, self.rank);
         let size = self.group.shape().lanes[lane];
         self.group.poison(
+            rank,
             match what {
                 Corrupt::Published(value) => format!(
                     "shared memory is corrupt: rank {rank}, lane {lane}: rank {peer} claims {value} messages published"
@@ -160,21 +154,6 @@ impl RingEndpoint {
             .as_bytes(),
         );
         news
-    }
-
-    /// Looks for the reason why the group is poisoned.
-    #[cold]
-    fn read_poison(&mut self) {
-        match self.group.poisoned() {
-            Poison::None => {}
-            Poison::Set(reason) => self.poison = Some(reason),
-            Poison::Writing => {
-                let since = *self.half_poison_since.get_or_insert_with(Instant::now);
-                if since.elapsed() > POISON_PATIENCE {
-                    self.poison = Some(HALF_POISON.to_vec());
-                }
-            }
-        }
     }
 
     #[inline]
@@ -309,13 +288,13 @@ impl Endpoint for RingEndpoint {
     }
 
     fn poison(&mut self, reason: &[u8]) {
-        self.group.poison(reason);
+        self.group.poison(self.rank, reason);
     }
 
     #[inline]
     fn poisoned(&mut self) -> Option<&[u8]> {
         if self.poison.is_none() && self.group.is_poisoned() {
-            self.read_poison();
+            self.poison = self.group.poisoned();
         }
         self.poison.as_deref()
     }

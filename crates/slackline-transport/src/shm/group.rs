@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::layout::{Head, LaneCell, Layout, MAGIC, POISON_WORDS, RankCell, VERSION, sleeper_words};
+use super::layout::{Head, LaneCell, Layout, MAGIC, RankCell, VERSION, sleeper_words};
 use super::liveness;
 use super::region::Region;
-use crate::parking;
 use crate::sync::{AtomicU64, Ordering, Reach};
-use crate::{GroupShape, LaneShape, POISON_BYTES, Rank, TransportError};
+use crate::{GroupShape, LaneShape, Rank, TransportError, parking, poison};
 
 /// What a rank's status word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,18 +26,6 @@ const ABSENT: u32 = 0;
 const ATTACHED: u32 = 1;
 const LEFT: u32 = 2;
 const DEAD: u32 = 3;
-
-const POISON_NONE: u32 = 0;
-const POISON_WRITING: u32 = 1;
-const POISON_SET: u32 = 2;
-
-/// What the poison cell says.
-pub(crate) enum Poison {
-    None,
-    /// A rank has claimed the cell and not finished; it may have been killed.
-    Writing,
-    Set(Vec<u8>),
-}
 
 /// Everything that identifies a group on its way between processes.
 pub(crate) type Token = [u64; 2];
@@ -254,49 +241,21 @@ impl Group {
         }
     }
 
-    /// Marks the group as failed, unless it is already.
-    pub(crate) fn poison(&self, reason: &[u8]) {
-        let cell = &self.head().poison;
-        let claim = cell.state.compare_exchange(POISON_NONE, POISON_WRITING, Ordering::AcqRel, Ordering::Relaxed);
-        if claim.is_err() {
-            return;
+    /// Marks the group as failed for a reason that `rank` has, unless it is already.
+    pub(crate) fn poison(&self, rank: Rank, reason: &[u8]) {
+        if poison::claim(&self.head().poison.0, rank, &self.cell(rank).reason, reason) {
+            self.announce();
         }
-        let mut text = [0u8; POISON_BYTES];
-        let length = reason.len().min(POISON_BYTES);
-        text[..length].copy_from_slice(&reason[..length]);
-        for (word, bytes) in cell.text.iter().zip(text.as_chunks::<8>().0) {
-            word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
-        }
-        cell.length.store(length as u32, Ordering::Relaxed);
-        cell.state.store(POISON_SET, Ordering::Release);
-        self.announce();
     }
 
     #[inline]
     pub(crate) fn is_poisoned(&self) -> bool {
-        self.head().poison.state.load(Ordering::Relaxed) != POISON_NONE
+        poison::is_claimed(&self.head().poison.0)
     }
 
-    pub(crate) fn poisoned(&self) -> Poison {
-        let cell = &self.head().poison;
-        match cell.state.load(Ordering::Acquire) {
-            POISON_NONE => Poison::None,
-            POISON_SET => {
-                let mut text = [0u8; POISON_WORDS * 8];
-                for (word, bytes) in cell.text.iter().zip(text.as_chunks_mut::<8>().0) {
-                    *bytes = word.load(Ordering::Relaxed).to_ne_bytes();
-                }
-                let length = (cell.length.load(Ordering::Relaxed) as usize).min(POISON_BYTES);
-                Poison::Set(text[..length].to_vec())
-            }
-            _ => Poison::Writing,
-        }
-    }
-
-    /// As a writer that is killed before it is done.
-    #[cfg(test)]
-    pub(crate) fn half_poison(&self) {
-        self.head().poison.state.store(POISON_WRITING, Ordering::Release);
+    /// The reason of the rank that was first.
+    pub(crate) fn poisoned(&self) -> Option<Vec<u8>> {
+        poison::reason(&self.head().poison.0, |rank| (rank < self.shape.ranks).then(|| &self.cell(rank).reason))
     }
 }
 

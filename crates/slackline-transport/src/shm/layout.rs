@@ -14,23 +14,21 @@
 
 use super::region::Shared;
 use crate::parking::RANKS_A_WORD;
+use crate::poison::Reason;
 use crate::sync::{AtomicU32, AtomicU64, Bell};
-use crate::{GroupShape, POISON_BYTES, TransportError};
+use crate::{GroupShape, TransportError};
 
 /// "slackln" and a byte that no text has.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"slackln\xb5");
 
 /// To be raised with every change of this file or of what the words mean.
-pub(crate) const VERSION: u64 = 2;
+pub(crate) const VERSION: u64 = 3;
 
 /// Counters of different writers stand this far apart: two cache lines, since processors fetch them in pairs.
 pub(crate) const LINE: usize = 128;
 
 /// Slots start on a page, and so does a mapping's length.
 pub(crate) const PAGE: usize = 4096;
-
-/// Words of the poison's text.
-pub(crate) const POISON_WORDS: usize = POISON_BYTES / 8;
 
 #[repr(C, align(128))]
 pub(crate) struct Head {
@@ -49,18 +47,12 @@ pub(crate) struct Head {
     pub(crate) creator_start: AtomicU64,
     /// Counts changes of poison and of ranks' status, so that a waiting rank polls one word for all of them.
     pub(crate) changes: Line,
-    pub(crate) poison: PoisonCell,
+    /// Whose poison was first.
+    pub(crate) poison: Line,
 }
 
 #[repr(C, align(128))]
 pub(crate) struct Line(pub(crate) AtomicU64);
-
-#[repr(C, align(128))]
-pub(crate) struct PoisonCell {
-    pub(crate) state: AtomicU32,
-    pub(crate) length: AtomicU32,
-    pub(crate) text: [AtomicU64; POISON_WORDS],
-}
 
 #[repr(C)]
 pub(crate) struct LaneCell {
@@ -74,6 +66,7 @@ pub(crate) struct RankCell {
     pub(crate) pid: AtomicU32,
     pub(crate) start: AtomicU64,
     pub(crate) bell: BellCell,
+    pub(crate) reason: Reason,
 }
 
 /// What a sender says about the message in one slot, in one cache line, so that a receiver that sees the message come has
@@ -184,7 +177,7 @@ unsafe impl Shared for Head {}
 unsafe impl Shared for LaneCell {}
 // SAFETY: as above.
 unsafe impl Shared for Mark {}
-// SAFETY: as above; a `Bell` is one atomic word.
+// SAFETY: as above; a `Bell` is one atomic word, a `Reason` several.
 unsafe impl Shared for RankCell {}
 
 #[cfg(test)]

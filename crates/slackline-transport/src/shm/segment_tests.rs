@@ -1,5 +1,8 @@
 //! Segments that are attached to wrongly, or are not what they claim to be.
 
+use std::sync::Barrier;
+use std::thread;
+
 use rustix::fs::{fcntl_add_seals, ftruncate, memfd_create};
 
 use super::*;
@@ -59,7 +62,7 @@ fn a_header_that_is_not_the_groups_is_refused_word_by_word() {
     let lanes: &[LaneCell] = segment.group.region().slice(segment.group.layout().lane_table, 2);
     let words: [(&AtomicU64, u64, &str); 9] = [
         (&head.magic, MAGIC + 1, "not a Slackline segment"),
-        (&head.version, VERSION + 1, "its layout has version 3, this program's has 2"),
+        (&head.version, VERSION + 1, "its layout has version 4, this program's has 3"),
         (&head.ranks, 3, "where its shape needs"),
         (&head.ranks, 0, "no ranks"),
         (&head.ranks, u64::MAX, "more than this machine can address"),
@@ -186,16 +189,34 @@ fn a_process_that_nobody_started_finds_the_group_by_its_address() {
 }
 
 #[test]
-fn a_writer_of_poison_that_was_killed_half_way_hangs_nobody() {
+fn whoever_poisons_a_group_knows_at_once_whose_reason_counts() {
+    const RANKS: usize = 3;
+    for _ in 0..200 {
+        let segment = Segment::create(&shape(RANKS)).unwrap();
+        let begin = Barrier::new(RANKS);
+        let told = thread::scope(|scope| {
+            let threads = (0..RANKS).map(|rank| {
+                let (mut endpoint, begin) = (segment.rank(rank).unwrap(), &begin);
+                scope.spawn(move || {
+                    begin.wait();
+                    endpoint.poison(format!("what rank {rank} has seen").as_bytes());
+                    endpoint.poisoned().map(<[u8]>::to_vec)
+                })
+            });
+            let threads: Vec<_> = threads.collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert!(told[0].as_ref().is_some_and(|reason| reason.starts_with(b"what rank ")), "{told:?}");
+        assert!(told.iter().all(|reason| *reason == told[0]), "{told:?}");
+    }
+}
+
+#[test]
+fn a_poison_of_a_rank_that_is_none_is_still_a_poison() {
     let segment = Segment::create(&shape(1)).unwrap();
     let mut one = segment.rank(0).unwrap();
-    segment.group.half_poison();
-    assert_eq!(one.poisoned(), None);
-    while one.poisoned().is_none() {
-        one.wait(one.now() + Duration::from_millis(20)).unwrap();
-        assert!(one.now() < Duration::from_secs(30));
-    }
-    assert!(one.poisoned().unwrap().starts_with(b"a rank was ended"));
+    segment.group.head().poison.0.store(u64::MAX, Ordering::Relaxed);
+    assert!(one.poisoned().unwrap().starts_with(b"shared memory is corrupt"));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use loom::sync::Arc;
 use loom::thread;
 use shm::{RECEIVER, Ring, SENDER};
 use slackline_transport::cursor::{Incoming, Outgoing};
+use slackline_transport::poison::{self, Reason};
 use slackline_transport::sync::{AtomicU64, Ordering};
 
 #[test]
@@ -150,5 +151,26 @@ fn no_wake_up_is_lost_when_two_wakers_race_for_one_sleeper() {
             });
         }
         wakers.into_iter().for_each(|waker| waker.join().unwrap());
+    });
+}
+
+#[test]
+fn ranks_that_fail_at_once_know_one_reason_whole() {
+    loom::model(|| {
+        let group = Arc::new((AtomicU64::new(poison::NOBODY), [Reason::default(), Reason::default()]));
+        let fail = |rank: usize, group: Arc<(AtomicU64, [Reason; 2])>| {
+            let (first, reasons) = &*group;
+            let news = poison::claim(first, rank, &reasons[rank], [b"zero 1st", b"one is 2"][rank]);
+            let reason = poison::reason(first, |rank| Some(&reasons[rank])).unwrap();
+            assert!(!news || reason == [b"zero 1st", b"one is 2"][rank]);
+            reason
+        };
+        let other = thread::spawn({
+            let group = group.clone();
+            move || fail(1, group)
+        });
+        let seen = fail(0, group);
+        assert_eq!(other.join().unwrap(), seen);
+        assert!([b"zero 1st", b"one is 2"].iter().any(|reason| seen == *reason), "{seen:?}");
     });
 }
