@@ -80,7 +80,7 @@ pub struct EmbeddingLine {
 ///
 /// [`BenchError::Settings`] for numbers that make no run, [`BenchError::WrongPooling`] before any timing of such a setting,
 /// [`BenchError::Peer`], [`BenchError::File`].
-pub fn embedding(options: &EmbeddingOptions, mut each: impl FnMut(&EmbeddingLine)) -> Result<(), BenchError> {
+pub fn embedding(options: &EmbeddingOptions, mut each: impl FnMut(&EmbeddingLine) + Send) -> Result<(), BenchError> {
     let some = [options.tables, options.dim, options.turns, options.lookups, options.rows as usize];
     let lists = [&options.batches, &options.pools, &options.threads];
     if some.contains(&0) || lists.iter().any(|list| list.contains(&0)) || options.rows > i32::MAX as u64 {
@@ -97,34 +97,48 @@ pub fn embedding(options: &EmbeddingOptions, mut each: impl FnMut(&EmbeddingLine
         if threads > cores.len() {
             return Err(BenchError::Settings(format!("{threads} threads, but {} cores", cores.len())));
         }
-        // This thread works itself where one is enough; the peer starts on the same cores.
-        bind(&cores[..threads]);
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-        let own = cores.clone();
-        let pool = pool.start_handler(move |at| bind(&own[at..=at])).build();
-        let pool = pool.map_err(|error| BenchError::Settings(error.to_string()))?;
-        for &format in &options.formats {
-            let tables = tables(options, format);
-            let mut peer = python.as_deref().map(|python| Peer::start(python, folder.path())).transpose()?;
-            let names = peer_names(&mut peer, format)?;
-            for name in names {
-                if let Some((implementation, _)) = &name {
-                    let build = json!({"do": "build", "impl": implementation, "format": format.to_string(),
-                        "tables": options.tables, "rows": options.rows, "dim": options.dim, "threads": threads,
-                        "split": threads > 1});
-                    peer.as_mut().expect("it has a name").ask(build)?;
-                }
-                for &batch in &options.batches {
-                    for &rows in &options.pools {
-                        let setting = Setting { options, format, batch, rows, threads, tables: &tables, pool: &pool };
-                        let peer = peer.as_mut().zip(name.as_ref().map(|(_, name)| name.as_str()));
-                        each(&setting.measure(peer, folder.path())?);
-                    }
+        // A thread belongs to one pool for good.
+        let all = || on_cores(options, &cores[..threads], python.as_deref(), folder.path(), &mut each);
+        std::thread::scope(|scope| scope.spawn(all).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    }
+    Ok(())
+}
+
+/// All settings on as many threads as there are cores, of which this thread is one.
+fn on_cores(
+    options: &EmbeddingOptions,
+    cores: &[usize],
+    python: Option<&Path>,
+    folder: &Path,
+    each: &mut impl FnMut(&EmbeddingLine),
+) -> Result<(), BenchError> {
+    let (own, threads) = (cores.to_vec(), cores.len());
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
+    let pool = pool.start_handler(move |at| bind(&own[at..=at])).build();
+    let pool = pool.map_err(|error| BenchError::Settings(error.to_string()))?;
+    for &format in &options.formats {
+        let tables = tables(options, format);
+        // A peer starts on the same cores.
+        bind(cores);
+        let mut peer = python.map(|python| Peer::start(python, folder)).transpose()?;
+        bind(&cores[..1]);
+        let names = peer_names(&mut peer, format)?;
+        for name in names {
+            if let Some((implementation, _)) = &name {
+                let build = json!({"do": "build", "impl": implementation, "format": format.to_string(),
+                    "tables": options.tables, "rows": options.rows, "dim": options.dim, "threads": threads,
+                    "split": threads > 1});
+                peer.as_mut().expect("it has a name").ask(build)?;
+            }
+            for &batch in &options.batches {
+                for &rows in &options.pools {
+                    let setting = Setting { options, format, batch, rows, threads, tables: &tables, pool: &pool };
+                    let peer = peer.as_mut().zip(name.as_ref().map(|(_, name)| name.as_str()));
+                    each(&setting.measure(peer, folder)?);
                 }
             }
         }
     }
-    bind(&cores);
     Ok(())
 }
 

@@ -217,7 +217,8 @@ impl DistributedModel {
         Self { wire, ..self }
     }
 
-    /// The same with its tables pooled on these threads, which are this rank's own. The bits stay the same.
+    /// The same with its tables pooled on these threads, which are this rank's own; see
+    /// [`pool_all`](slackline_embedding::pool_all) for why the rank's thread had better be one of them. The bits stay the same.
     #[must_use]
     pub fn with_threads(self, threads: Arc<rayon::ThreadPool>) -> Self {
         Self { threads: Some(threads), ..self }

@@ -4,8 +4,11 @@ use rayon::prelude::*;
 
 use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling};
 
-/// Lookups below which handing work to another thread costs more than it gains: waking one takes up to 50 µs.
-const WORTH_IT: usize = 8192;
+/// Cache lines of rows that are worth a second thread where this one goes on working: it looks them up in 40 to 70 µs, and a
+/// thread that sleeps takes 50 µs to begin.
+const WORTH_IT: usize = 4096;
+/// The same where this thread only waits, and has to be woken in the end as well.
+const WORTH_WAITING: usize = 4 * WORTH_IT;
 /// Lookups of the smallest piece.
 const PIECE: usize = 2048;
 
@@ -26,7 +29,9 @@ pub struct PoolJob<'a> {
 /// a table's hot rows stay in one core's cache, and a table with many lookups is cut by samples, so that no thread is left
 /// alone at the end. The bits are those of [`EmbeddingTable::pool_to`], however many threads there are.
 ///
-/// Cost: a few microseconds to hand out the work; jobs of few lookups are done here and at once.
+/// Cost: if this thread is one of them ([`rayon::ThreadPoolBuilder::use_current_thread`]), it begins at once, and the others
+/// join it when they are awake, after 50 µs where they slept. Else it waits for them, which takes 100 µs more than the work.
+/// Jobs of so few lookups that it is not worth that are done here.
 ///
 /// # Errors
 ///
@@ -37,8 +42,10 @@ pub struct PoolJob<'a> {
 /// If an output's length is not a multiple of its table's dimension.
 pub fn pool_all(threads: &rayon::ThreadPool, jobs: Vec<PoolJob<'_>>) -> Result<(), PoolError> {
     let lookups: usize = jobs.iter().map(|job| job.bags.lookups()).sum();
+    let lines: usize = jobs.iter().map(PoolJob::lines).sum();
     let count = threads.current_num_threads();
-    if count < 2 || lookups < WORTH_IT {
+    let enough = if threads.current_thread_index().is_some() { WORTH_IT } else { WORTH_WAITING };
+    if count < 2 || lines < enough {
         return jobs.into_iter().try_for_each(PoolJob::run);
     }
     // Pieces small enough that the last ones even out, and large enough to be worth a thread's while.
@@ -48,6 +55,11 @@ pub fn pool_all(threads: &rayon::ThreadPool, jobs: Vec<PoolJob<'_>>) -> Result<(
 }
 
 impl<'a> PoolJob<'a> {
+    /// Cache lines that its lookups read, about.
+    fn lines(&self) -> usize {
+        self.bags.lookups() * self.table.row_format().row_bytes(self.table.dim()).div_ceil(64)
+    }
+
     fn run(self) -> Result<(), PoolError> {
         self.table.pool_to(&self.bags, self.pooling, self.out)
     }

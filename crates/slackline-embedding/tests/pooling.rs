@@ -221,10 +221,10 @@ proptest! {
     #[test]
     fn several_threads_give_the_bits_of_one(
         threads in 1usize..5,
+        is_member: bool,
         shapes in vec((1usize..80, 0usize..400, 0usize..80), 1..6),
         seed in any::<u32>(),
     ) {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let tables: Vec<_> = shapes.iter().map(|(dim, ..)| HeapTable::random("t", 50, *dim, seed.into())).collect();
         let inputs: Vec<_> = shapes
             .iter()
@@ -242,7 +242,14 @@ proptest! {
         let job = |((table, bags), out)| PoolJob { table, bags, pooling: Pooling::Sum, out: Output::F32(out) };
         let tables_of = tables.iter().map(|table| table as &dyn EmbeddingTable);
         let outs_of = outs.iter_mut().map(Vec::as_mut_slice);
-        pool_all(&pool, tables_of.zip(bags.iter().copied()).zip(outs_of).map(job).collect()).unwrap();
+        let jobs: Vec<_> = tables_of.zip(bags.iter().copied()).zip(outs_of).map(job).collect();
+        let work = || {
+            let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            let builder = if is_member { builder.use_current_thread() } else { builder };
+            pool_all(&builder.build().unwrap(), jobs)
+        };
+        // A thread belongs to one pool for good.
+        std::thread::scope(|scope| scope.spawn(work).join()).unwrap().unwrap();
         for ((table, bags), out) in tables.iter().zip(bags).zip(&outs) {
             prop_assert_eq!(bits(out), bits(&naive(table.stored(), &bags, Pooling::Sum)));
         }

@@ -77,7 +77,7 @@ fn work<E: Endpoint>(group: &mut Group<E>, job: &Job<'_>) -> Result<Option<Answe
     drop(progress);
     let mut model = DistributedModel::new(job.dense.clone(), tables, job.plan.clone(), rank)?.with_wire(job.args.wire);
     if job.args.threads > 1 {
-        let threads = rayon::ThreadPoolBuilder::new().num_threads(job.args.threads);
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(job.args.threads).use_current_thread();
         let threads = threads.thread_name(move |number| format!("rank {rank} pools {number}")).build();
         model = model.with_threads(threads.context("starting this rank's threads")?.into());
     }
