@@ -187,7 +187,7 @@ struct EmbeddingArgs {
     #[arg(long, default_value_t = 5)]
     turns: usize,
     /// Lookups of a turn, about: more than any cache holds
-    #[arg(long, default_value_t = 4_000_000)]
+    #[arg(long, default_value_t = 20_000_000)]
     lookups: usize,
     /// Of the indices
     #[arg(long, default_value_t = 1)]
