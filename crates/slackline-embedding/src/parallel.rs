@@ -4,8 +4,10 @@ use rayon::prelude::*;
 
 use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling};
 
-/// Cache lines of rows that are worth a second thread where this one goes on working: it looks them up in 40 to 70 µs, and a
-/// thread that sleeps takes 50 µs to begin.
+/// Bytes of a cache line.
+const LINE: usize = 64;
+/// Cache lines, read and written, that are worth a second thread where this one goes on working: they take one 40 to 70 µs, and
+/// a thread that sleeps takes 50 µs to begin.
 const WORTH_IT: usize = 4096;
 /// The same where this thread only waits, and has to be woken in the end as well.
 const WORTH_WAITING: usize = 4 * WORTH_IT;
@@ -55,9 +57,10 @@ pub fn pool_all(threads: &rayon::ThreadPool, jobs: Vec<PoolJob<'_>>) -> Result<(
 }
 
 impl<'a> PoolJob<'a> {
-    /// Cache lines that its lookups read, about.
+    /// Cache lines that it reads and writes, about.
     fn lines(&self) -> usize {
-        self.bags.lookups() * self.table.row_format().row_bytes(self.table.dim()).div_ceil(64)
+        let row = self.table.row_format().row_bytes(self.table.dim());
+        self.bags.lookups() * row.div_ceil(LINE) + (self.out.len() * size_of::<f32>()).div_ceil(LINE)
     }
 
     fn run(self) -> Result<(), PoolError> {
