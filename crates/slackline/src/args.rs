@@ -217,7 +217,7 @@ pub(crate) struct Infer {
     /// mpi, or nodes:N (as if every N ranks were a node, to try things out)
     #[arg(long, value_name = "PEERS", default_value = "auto")]
     pub(crate) peers: String,
-    /// How many threads of each rank pool its tables, its own among them; used for batches of some thousands of lookups
+    /// How many threads of each rank pool its tables, its own among them; used for batches of about a thousand lookups and more
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = threads())]
     pub(crate) threads: usize,
     /// How many rounds (batches) a slow rank may fall behind before the others wait for it; 0 is fully synchronous
