@@ -22,6 +22,9 @@ use crate::results::Spread;
 /// Rows that differ; a table repeats them. What a row holds costs nothing, where it stands does.
 const TILE: usize = 1 << 12;
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct EmbeddingOptions {
@@ -186,7 +189,11 @@ impl Setting<'_> {
     fn measure(&self, mut peer: Option<(&mut Peer, &str)>, folder: &Path) -> Result<EmbeddingLine, BenchError> {
         let a_batch = self.options.tables * self.batch * self.rows;
         let batches = self.draw((self.options.lookups / a_batch).clamp(6, 1200))?;
-        let mut outs = vec![vec![0.0; self.batch * self.options.dim]; self.options.tables];
+        // Outputs begin with a cache line, as the peers' do and the slots of our exchange.
+        let a_table = self.batch * self.options.dim;
+        let mut room = vec![0.0f32; self.options.tables * a_table + LINE];
+        let begin = room.as_ptr().align_offset(LINE);
+        let mut outs: Vec<&mut [f32]> = room[begin..][..self.options.tables * a_table].chunks_mut(a_table).collect();
         self.check(&batches[0], &mut outs)?;
         if let Some((peer, _)) = &mut peer {
             let file = folder.join("indices");
@@ -244,7 +251,7 @@ impl Setting<'_> {
     }
 
     /// Pools all tables of a batch, its indices checked as a caller's would be.
-    fn sweep(&self, batch: &Batch, indices: &[Vec<i32>], outs: &mut [Vec<f32>]) -> Result<(), BenchError> {
+    fn sweep(&self, batch: &Batch, indices: &[Vec<i32>], outs: &mut [&mut [f32]]) -> Result<(), BenchError> {
         let mut jobs = Vec::with_capacity(self.tables.len());
         for (((table, input), indices), out) in self.tables.iter().zip(&batch.tables).zip(indices).zip(outs) {
             let bags = Bags::new(table.name(), table.rows(), indices, &input.offsets, None);
@@ -254,7 +261,7 @@ impl Setting<'_> {
         pool_all(self.pool, jobs).map_err(|error| BenchError::Settings(error.to_string()))
     }
 
-    fn check(&self, batch: &Batch, outs: &mut [Vec<f32>]) -> Result<(), BenchError> {
+    fn check(&self, batch: &Batch, outs: &mut [&mut [f32]]) -> Result<(), BenchError> {
         let indices = narrow(std::slice::from_ref(batch)).remove(0);
         self.sweep(batch, &indices, outs)?;
         for ((table, input), out) in self.tables.iter().zip(&batch.tables).zip(outs) {

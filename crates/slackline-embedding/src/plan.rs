@@ -331,7 +331,8 @@ impl Part {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (tables, ranks) = (self.tables.len(), self.ranks.len());
-        writeln!(f, "{tables} tables on {ranks} ranks, {}", self.kinds())?;
+        let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        writeln!(f, "{} on {}, {}", counted(tables, "table"), counted(ranks, "rank"), self.kinds())?;
         let (cost, bytes) = (self.cost_imbalance(), self.bytes_imbalance());
         writeln!(f, "largest / mean: {cost:.3} of the cost, {bytes:.3} of the memory")?;
         let names = |names: &mut dyn Iterator<Item = String>, f: &mut fmt::Formatter<'_>, count: usize| {

@@ -215,6 +215,30 @@ fn all_agree(rows: Rows<'_>, lookups: &Lookups) {
     }
 }
 
+#[test]
+fn large_outputs_which_are_streamed_have_the_bits_of_the_naive_kernel_and_nothing_else_is_written() {
+    let bags: Vec<Vec<i64>> = (0..1100).map(|sample| (0..40).map(|at| (sample * 7 + at * at) % 50).collect()).collect();
+    let lookups = Lookups::new(50, &bags, None);
+    let bags = Bags::new("t", 50, &lookups.indices, &lookups.offsets, None).unwrap();
+    for &format in RowFormat::ALL {
+        let table = HeapTable::random("t", 50, 64, 3).to_format(format).unwrap();
+        let expected = bits(&naive(table.stored(), &bags, Pooling::Sum));
+        let (length, line) = (expected.len(), 64 / size_of::<f32>());
+        let mut room = vec![0.0; length + 3 * line];
+        let aligned = room.as_ptr().align_offset(64) + line;
+        // Whole lines, which are streamed where the machine can, and parts of lines, which are not.
+        for begin in [aligned, aligned + 1, aligned + line / 2] {
+            for &isa in Isa::available() {
+                room.fill(7.0);
+                let out = Output::F32(&mut room[begin..begin + length]);
+                kernels::pool_with(isa, LookAhead::ways(table.stored())[0], table.stored(), &bags, Pooling::Sum, out);
+                assert_eq!(bits(&room[begin..begin + length]), expected, "{isa}, {format}");
+                assert!(room[..begin].iter().chain(&room[begin + length..]).all(|value| *value == 7.0));
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 20, ..ProptestConfig::default() })]
 

@@ -38,10 +38,10 @@ pub enum Cache {
 }
 
 impl LookAhead {
-    /// The first line, then all, eight rows at once: the first line opens the way (page walk, memory bank), a request that was
-    /// dropped is made again, and more requests overlap with no row's arithmetic between them. Best on AMD's Zen 3 and Zen 4
+    /// The first line, then all: Zen 3 and Zen 4 drop requests while all of their places for lines under way are taken (a fifth
+    /// of 128 lines that are asked for in one go), and a request that was dropped is made again. Best there for narrow rows
     /// while the memory is busy.
-    const NEAR_TWICE: Self = LookAhead { first: Some(32), all: Some(16), cache: Cache::First, group: 8 };
+    const NEAR_TWICE: Self = LookAhead { first: Some(32), all: Some(16), cache: Cache::First, group: 1 };
 
     /// The first line only, near enough for the processor to have learnt that the others follow: good for long rows.
     const FIRST_ONLY: Self = LookAhead { first: Some(8), all: None, cache: Cache::First, group: 1 };
@@ -83,7 +83,7 @@ fn is_small(rows: Rows<'_>) -> bool {
 }
 
 /// The cache lines that a row touches at most, wherever in a line the rows of such a table begin.
-fn lines(rows: Rows<'_>) -> usize {
+pub(super) fn lines(rows: Rows<'_>) -> usize {
     let row_bytes = rows.format().row_bytes(rows.dim());
     // Rows begin at multiples of this.
     let step = 1 << (row_bytes | rows.bytes().as_ptr().addr() | LINE).trailing_zeros();

@@ -17,16 +17,16 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use self::formats::{Bf16, F16, F32, Format, Int4, Int8, Parts};
-use self::vector::{Portable, Vector, prefetch};
+use self::vector::{Portable, Vector, fence, prefetch};
 use super::Isa;
-use super::lookahead::{Cache, LINE, LookAhead};
+use super::lookahead::{Cache, LINE, LookAhead, lines};
 use crate::bags::Index;
 use crate::{Bags, Indices, Output, Pooling, RowFormat, Rows};
 
-/// Farther ahead than any lookup there is.
-const NEVER: usize = usize::MAX / 2;
-
 const LARGEST_GROUP: usize = 64;
+
+/// Lines of a row that have an instruction of their own to ask for them.
+const NAMED_LINES: usize = 8;
 
 /// See [`super::pool_with`], which has checked the lengths and that the machine has `isa`.
 pub(super) fn pool(isa: Isa, ahead: LookAhead, rows: Rows<'_>, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) {
@@ -72,21 +72,48 @@ fn by_isa<F: Format, I: Index, S: Store>(isa: Isa, job: &Job<'_, I>, out: &mut [
     }
 }
 
+/// Lines of the smallest output that is streamed: half of a second-level cache that is not large.
+const STREAMED_LINES: usize = (256 << 10) / LINE;
+
+/// Lines that are read for each line of an output that is streamed.
+const STREAMED_READS: usize = 8;
+
 /// What a pooled value is stored as.
 trait Store: Copy {
+    /// Past the caches if it is to be `streamed`.
+    ///
     /// # Safety
     ///
-    /// There is room for `V::LANES` values.
-    unsafe fn store<V: Vector>(values: V, at: *mut Self);
+    /// There is room for `V::LANES` values; and `at` is the begin of a cache line or a whole number of vectors after it, if it
+    /// is to be `streamed`.
+    unsafe fn store<V: Vector>(values: V, at: *mut Self, streamed: bool);
 
     fn rounded(value: f32) -> Self;
 }
 
-macro_rules! store {
+impl Store for f32 {
+    #[inline(always)]
+    unsafe fn store<V: Vector>(values: V, at: *mut Self, streamed: bool) {
+        if streamed {
+            // SAFETY: the caller's.
+            unsafe { values.stream_f32(at.cast()) }
+        } else {
+            // SAFETY: the caller's.
+            unsafe { values.store_f32(at.cast()) }
+        }
+    }
+
+    #[inline(always)]
+    fn rounded(value: f32) -> Self {
+        value
+    }
+}
+
+macro_rules! store_halves {
     ($type:ty, $method:ident, $rounded:expr) => {
         impl Store for $type {
             #[inline(always)]
-            unsafe fn store<V: Vector>(values: V, at: *mut Self) {
+            unsafe fn store<V: Vector>(values: V, at: *mut Self, _: bool) {
                 // SAFETY: the caller's.
                 unsafe { values.$method(at.cast()) }
             }
@@ -99,119 +126,161 @@ macro_rules! store {
     };
 }
 
-store!(f32, store_f32, std::convert::identity);
-store!(f16, store_f16, f16::from_f32);
-store!(bf16, store_bf16, bf16::from_f32);
+store_halves!(f16, store_f16, f16::from_f32);
+store_halves!(bf16, store_bf16, bf16::from_f32);
 
 /// All that a kernel is given but the output.
 struct Job<'a, I> {
     rows: Rows<'a>,
     row_bytes: usize,
     parts: Parts,
-    /// Some rows begin or end within a line.
-    unaligned: bool,
-    /// How many lookups ahead a row's first line is asked for.
-    first: usize,
-    /// And all of its lines.
-    all: usize,
-    cache: Cache,
-    /// The positions with no bit of this ask, each for as many rows as there are positions up to the next of them.
-    group: usize,
-    /// Every position asks for one row, and for that once.
-    once: bool,
+    /// The lines that a row touches at most, but the one of its last byte.
+    lines_before_last: usize,
     bags: &'a Bags<'a>,
     indices: &'a [I],
-    /// The position of the first lookup of these samples.
-    start: usize,
-    /// The position after the last.
-    end: usize,
+    /// By position, the index whose row's first line is asked for there.
+    ask_first: &'a [I],
+    /// By position, the index whose row is asked for there, with all lines.
+    ask_all: &'a [I],
+    /// Where all lines go.
+    cache: Cache,
+    /// The positions with no bit of this ask, each for all positions up to the next of them.
+    group: usize,
+    /// The positions of these samples.
+    positions: Range<usize>,
     mean: bool,
 }
 
 impl<'a, I: Index> Job<'a, I> {
     fn new(ahead: LookAhead, rows: Rows<'a>, bags: &'a Bags<'a>, indices: &'a [I], pooling: Pooling) -> Self {
-        let row_bytes = rows.format().row_bytes(rows.dim());
-        let unaligned = !(rows.bytes().as_ptr().addr() | row_bytes).is_multiple_of(LINE);
-        let [first, all] = [ahead.first, ahead.all].map(|lookups| lookups.map_or(NEVER, |lookups| lookups.min(NEVER)));
-        let group = ahead.group.clamp(1, LARGEST_GROUP).next_power_of_two() - 1;
-        let [start, end] = bags.len().checked_sub(1).map_or([0; 2], |last| [bags.bag(0).start, bags.bag(last).end]);
-        let (parts, mean) = (Parts::of(rows), pooling == Pooling::Mean);
+        let positions = bags.len().checked_sub(1).map_or(0..0, |last| bags.bag(0).start..bags.bag(last).end);
+        let to_come = |lookups: Option<usize>| lookups.and_then(|ahead| indices[..positions.end].get(ahead..));
         Job {
             rows,
-            row_bytes,
-            parts,
-            unaligned,
-            first,
-            all,
-            cache: ahead.cache,
-            group,
-            once: first == NEVER && group == 0,
+            row_bytes: rows.format().row_bytes(rows.dim()),
+            parts: Parts::of(rows),
+            lines_before_last: lines(rows) - 1,
             bags,
             indices,
-            start,
-            end,
-            mean,
+            ask_first: to_come(ahead.first).unwrap_or(&[]),
+            ask_all: to_come(ahead.all).unwrap_or(&[]),
+            cache: ahead.cache,
+            group: ahead.group.clamp(1, LARGEST_GROUP).next_power_of_two() - 1,
+            positions,
+            mean: pooling == Pooling::Mean,
         }
     }
 
     /// The first byte of the row that is looked up at a position.
+    ///
+    /// # Safety
+    ///
+    /// It is a position of a bag.
     #[inline(always)]
-    fn row(&self, position: usize) -> *const u8 {
-        let row = self.indices[position].row();
-        self.rows.bytes().as_ptr().wrapping_add(row * self.row_bytes)
+    unsafe fn row(&self, position: usize) -> *const u8 {
+        // SAFETY: bags end within the indices.
+        self.row_of(*unsafe { self.indices.get_unchecked(position) })
+    }
+
+    #[inline(always)]
+    fn row_of(&self, index: I) -> *const u8 {
+        self.rows.bytes().as_ptr().wrapping_add(index.row() * self.row_bytes)
+    }
+
+    /// Whether the output goes past the caches: it will have left them before anybody reads it, since it is large and many
+    /// more lines are read for it.
+    fn is_streamed<S>(&self, out: &[S]) -> bool {
+        let lines = size_of_val(out) / LINE;
+        let read = self.positions.len() * (self.lines_before_last + 1);
+        let whole_lines = (self.rows.dim() * size_of::<S>()).is_multiple_of(LINE);
+        lines >= STREAMED_LINES && read >= STREAMED_READS * lines && whole_lines && out.as_ptr().addr().is_multiple_of(LINE)
     }
 
     /// Asks for the rows of the lookups that no position asks for, since they come too early.
     #[inline(always)]
     fn begin(&self) {
         // The first position that asks.
-        let asks = (self.start + self.group) & !self.group;
-        let end = |ahead: usize| if ahead < NEVER { self.end.min(asks + ahead) } else { self.start };
-        for position in self.start..end(self.all) {
-            self.ask_for_all(position);
+        let asks = (self.positions.start + self.group) & !self.group;
+        // The lookups before the one that it asks for; all of them where there is nothing to come.
+        let early = |to_come: &[I]| {
+            let ahead = self.positions.end - to_come.len();
+            self.indices[..self.positions.end.min(asks + ahead)].get(self.positions.start..).unwrap_or(&[])
+        };
+        if !self.ask_all.is_empty() {
+            early(self.ask_all).iter().for_each(|index| match self.cache {
+                Cache::First => self.ask_for_lines::<false, true>(*index),
+                Cache::Second => self.ask_for_lines::<true, true>(*index),
+            });
         }
-        for position in end(self.all)..end(self.first) {
-            prefetch(self.row(position), Cache::First);
+        if !self.ask_first.is_empty() {
+            early(self.ask_first).iter().for_each(|index| prefetch(self.row_of(*index), Cache::First));
         }
     }
 
-    /// Asks for the rows that are due at a position. `ONCE` says that [`once`](Self::once) is set: the loop of short bags is so
-    /// short that the rest would cost a tenth of it.
+    /// Asks for all lines of a row, of which there may be more than [`NAMED_LINES`] if it is said that it may be `LONG`.
+    ///
+    /// The first requests are instructions of their own. One instruction that steps along a row looks to a processor like the
+    /// beginning of a stream: Zen 3 then brings lines that follow the row, at the cost of a third of the rate.
     #[inline(always)]
-    fn look_ahead<const ONCE: bool>(&self, position: usize) {
-        if ONCE {
-            if position + self.all < self.end {
-                self.ask_for_all(position + self.all);
+    fn ask_for_lines<const SECOND: bool, const LONG: bool>(&self, index: I) {
+        let row = self.row_of(index);
+        let ask_for = |at: *const u8| prefetch(at, if SECOND { Cache::Second } else { Cache::First });
+        let count = self.lines_before_last;
+        macro_rules! ask_for_each {
+            ($($line:literal)*) => { $(if count > $line { ask_for(row.wrapping_add(LINE * $line)); })* };
+        }
+        ask_for_each!(0 1 2 3);
+        if count > 4 {
+            ask_for_each!(4 5 6 7);
+            if LONG {
+                (NAMED_LINES..count).for_each(|line| ask_for(row.wrapping_add(LINE * line)));
             }
-        } else if position & self.group == 0 {
-            for position in position..=position + self.group {
-                let (first, all) = (position + self.first, position + self.all);
-                if first < self.end {
-                    prefetch(self.row(first), Cache::First);
-                }
-                if all < self.end {
-                    self.ask_for_all(all);
+        }
+        ask_for(row.wrapping_add(self.row_bytes).wrapping_sub(1));
+    }
+}
+
+/// How the loop over the lookups asks for rows to come. It is compiled for each of them: a core that waits for rows works on
+/// as many of them as its window of instructions holds, so every instruction more in that loop costs almost a per cent.
+trait Ask {
+    /// Asks for the rows that are due at a position.
+    fn look_ahead<I: Index>(job: &Job<'_, I>, position: usize);
+}
+
+/// Every position asks, for rows of at most [`NAMED_LINES`] lines and their last byte.
+struct OneByOne<const SECOND: bool>;
+
+impl<const SECOND: bool> Ask for OneByOne<SECOND> {
+    #[inline(always)]
+    fn look_ahead<I: Index>(job: &Job<'_, I>, position: usize) {
+        if let Some(index) = job.ask_first.get(position) {
+            prefetch(job.row_of(*index), Cache::First);
+        }
+        if let Some(index) = job.ask_all.get(position) {
+            job.ask_for_lines::<SECOND, false>(*index);
+        }
+    }
+}
+
+/// A position may ask for many, which may be long.
+struct InGroups;
+
+impl Ask for InGroups {
+    #[inline(always)]
+    fn look_ahead<I: Index>(job: &Job<'_, I>, position: usize) {
+        if position & job.group != 0 {
+            return;
+        }
+        for position in position..=position + job.group {
+            if let Some(index) = job.ask_first.get(position) {
+                prefetch(job.row_of(*index), Cache::First);
+            }
+            if let Some(index) = job.ask_all.get(position) {
+                match job.cache {
+                    Cache::First => job.ask_for_lines::<false, true>(*index),
+                    Cache::Second => job.ask_for_lines::<true, true>(*index),
                 }
             }
-        }
-    }
-
-    #[inline(always)]
-    fn ask_for_all(&self, position: usize) {
-        let row = self.row(position);
-        match self.cache {
-            Cache::First => self.each_line(row, |at| prefetch(at, Cache::First)),
-            Cache::Second => self.each_line(row, |at| prefetch(at, Cache::Second)),
-        }
-    }
-
-    #[inline(always)]
-    fn each_line(&self, row: *const u8, ask_for: impl Fn(*const u8)) {
-        for at in (0..self.row_bytes).step_by(LINE) {
-            ask_for(row.wrapping_add(at));
-        }
-        if self.unaligned {
-            ask_for(row.wrapping_add(self.row_bytes - 1));
         }
     }
 }
@@ -224,66 +293,78 @@ impl<'a, I: Index> Job<'a, I> {
 #[inline(always)]
 unsafe fn samples<V: Vector, F: Format, I: Index, S: Store>(job: &Job<'_, I>, out: &mut [S]) {
     job.begin();
-    for (sample, out) in out.chunks_exact_mut(job.rows.dim()).enumerate() {
-        let bag = job.bags.bag(sample);
-        match (job.bags.weights(), job.once) {
-            // SAFETY: the caller's.
-            (None, false) => unsafe { one::<V, F, I, S, false, false>(job, bag, &[], out) },
-            // SAFETY: the caller's.
-            (None, true) => unsafe { one::<V, F, I, S, false, true>(job, bag, &[], out) },
-            // SAFETY: the caller's.
-            (Some(weights), false) => unsafe { one::<V, F, I, S, true, false>(job, bag, weights, out) },
-            // SAFETY: the caller's.
-            (Some(weights), true) => unsafe { one::<V, F, I, S, true, true>(job, bag, weights, out) },
-        }
+    let one_by_one = job.group == 0 && job.lines_before_last <= NAMED_LINES;
+    match (job.bags.weights(), one_by_one, job.cache) {
+        // SAFETY: the caller's.
+        (None, true, Cache::First) => unsafe { each::<V, F, I, S, OneByOne<false>, false>(job, &[], out) },
+        // SAFETY: the caller's.
+        (None, true, Cache::Second) => unsafe { each::<V, F, I, S, OneByOne<true>, false>(job, &[], out) },
+        // SAFETY: the caller's.
+        (None, ..) => unsafe { each::<V, F, I, S, InGroups, false>(job, &[], out) },
+        // SAFETY: the caller's.
+        (Some(weights), ..) => unsafe { each::<V, F, I, S, InGroups, true>(job, weights, out) },
     }
 }
 
-/// Pools one sample into `out`, `[dim]`.
+/// [`samples`], with what does not change from one to the next known to the compiler.
 ///
 /// # Safety
 ///
 /// As [`samples`].
 #[inline(always)]
-unsafe fn one<V: Vector, F: Format, I: Index, S: Store, const WEIGHTED: bool, const ONCE: bool>(
+unsafe fn each<V: Vector, F: Format, I: Index, S: Store, A: Ask, const WEIGHTED: bool>(
     job: &Job<'_, I>,
-    bag: Range<usize>,
     weights: &[f32],
     out: &mut [S],
 ) {
-    let mut sample = Sample::<'_, '_, I, S, WEIGHTED, ONCE> { job, bag, weights, out, column: 0 };
-    // SAFETY: the caller's.
-    unsafe { sample.blocks::<V, F, 8>() };
-    // SAFETY: the caller's.
-    unsafe { sample.blocks::<V, F, 4>() };
-    // SAFETY: the caller's.
-    unsafe { sample.blocks::<V, F, 2>() };
-    // SAFETY: the caller's.
-    unsafe { sample.blocks::<V, F, 1>() };
-    // SAFETY: the caller's.
-    unsafe { sample.rest::<V, F>() };
+    let streamed = job.is_streamed(out);
+    for (sample, out) in out.chunks_exact_mut(job.rows.dim()).enumerate() {
+        let bag = job.bags.bag(sample);
+        let mut sample = Sample::<'_, '_, I, S, WEIGHTED> { job, bag, weights, out, streamed, column: 0 };
+        // SAFETY: the caller's.
+        unsafe { sample.blocks::<V, F, A, 8>() };
+        // SAFETY: the caller's.
+        unsafe { sample.blocks::<V, F, A, 4>() };
+        // SAFETY: the caller's.
+        unsafe { sample.blocks::<V, F, A, 2>() };
+        // SAFETY: the caller's.
+        unsafe { sample.blocks::<V, F, A, 1>() };
+        // SAFETY: the caller's.
+        unsafe { sample.rest::<V, F, A>() };
+    }
+    if streamed {
+        fence();
+    }
 }
 
-struct Sample<'j, 'a, I, S, const WEIGHTED: bool, const ONCE: bool> {
+/// One sample, which is pooled into `out`, `[dim]`.
+struct Sample<'j, 'a, I, S, const WEIGHTED: bool> {
     job: &'j Job<'a, I>,
     bag: Range<usize>,
     weights: &'j [f32],
     out: &'j mut [S],
+    /// The output goes past the caches.
+    streamed: bool,
     /// The first column that is not pooled.
     column: usize,
 }
 
-impl<I: Index, S: Store, const WEIGHTED: bool, const ONCE: bool> Sample<'_, '_, I, S, WEIGHTED, ONCE> {
+impl<I: Index, S: Store, const WEIGHTED: bool> Sample<'_, '_, I, S, WEIGHTED> {
     /// Pools as many blocks of `N` vectors as there are columns for.
     ///
     /// # Safety
     ///
     /// As [`samples`].
     #[inline(always)]
-    unsafe fn blocks<V: Vector, F: Format, const N: usize>(&mut self) {
+    unsafe fn blocks<V: Vector, F: Format, A: Ask, const N: usize>(&mut self) {
         while self.out.len() - self.column >= N * V::LANES {
-            // SAFETY: the caller's.
-            let mut sums = unsafe { self.sums::<V, F, N>() };
+            // Rows are asked for once, however many blocks they have.
+            let mut sums = match self.column {
+                // SAFETY: the caller's.
+                0 => unsafe { self.sums::<V, F, N>(0, |position| A::look_ahead(self.job, position)) },
+                // SAFETY: the caller's.
+                column => unsafe { self.sums::<V, F, N>(column, |_| ()) },
+            };
             if self.job.mean && !self.bag.is_empty() {
                 // SAFETY: the caller's.
                 let divisor = unsafe { V::splat(self.bag.len() as f32) };
@@ -291,8 +372,9 @@ impl<I: Index, S: Store, const WEIGHTED: bool, const ONCE: bool> Sample<'_, '_, 
             }
             let room = &mut self.out[self.column..][..N * V::LANES];
             for (sum, room) in sums.into_iter().zip(room.chunks_exact_mut(V::LANES)) {
-                // SAFETY: a room of that many values.
-                unsafe { S::store(sum, room.as_mut_ptr()) };
+                // SAFETY: a room of that many values; where it is streamed, rows of the output are whole lines, and a row's
+                // blocks before this one are whole vectors.
+                unsafe { S::store(sum, room.as_mut_ptr(), self.streamed) };
             }
             self.column += N * V::LANES;
         }
@@ -300,29 +382,26 @@ impl<I: Index, S: Store, const WEIGHTED: bool, const ONCE: bool> Sample<'_, '_, 
 
     /// # Safety
     ///
-    /// As [`samples`]; there are `N * V::LANES` columns from `self.column` on.
+    /// As [`samples`]; there are `N * V::LANES` columns from `first_column` on.
     #[inline(always)]
-    unsafe fn sums<V: Vector, F: Format, const N: usize>(&self) -> [V; N] {
-        let job = self.job;
+    unsafe fn sums<V: Vector, F: Format, const N: usize>(&self, first_column: usize, look_ahead: impl Fn(usize)) -> [V; N] {
         // SAFETY: the caller's.
         let mut sums = [unsafe { V::splat(0.0) }; N];
         for position in self.bag.clone() {
-            // Once for each row, however many blocks it has.
-            if self.column == 0 {
-                job.look_ahead::<ONCE>(position);
-            }
-            let row = job.row(position);
+            look_ahead(position);
             let weight = if WEIGHTED { self.weights[position] } else { 1.0 };
+            // SAFETY: a position of a bag of the job.
+            let row = unsafe { self.job.row(position) };
             // SAFETY: a row of the table, since the bags were checked against as many rows as there are.
-            let (first, second) = unsafe { F::head::<V, WEIGHTED>(&job.parts, row, weight) };
+            let (first, second) = unsafe { F::head::<V, WEIGHTED>(&self.job.parts, row, weight) };
             // SAFETY: the caller's.
             let first = unsafe { V::splat(first) };
             // SAFETY: the caller's.
             let second = unsafe { V::splat(second) };
             for (block, sum) in sums.iter_mut().enumerate() {
-                let column = self.column + block * V::LANES;
+                let column = first_column + block * V::LANES;
                 // SAFETY: a row as above, and the caller's columns of it.
-                *sum = unsafe { F::add::<V, WEIGHTED>(*sum, &job.parts, row, column, first, second) };
+                *sum = unsafe { F::add::<V, WEIGHTED>(*sum, &self.job.parts, row, column, first, second) };
             }
         }
         sums
@@ -334,17 +413,18 @@ impl<I: Index, S: Store, const WEIGHTED: bool, const ONCE: bool> Sample<'_, '_, 
     ///
     /// As [`samples`].
     #[inline(always)]
-    unsafe fn rest<V: Vector, F: Format>(&mut self) {
+    unsafe fn rest<V: Vector, F: Format, A: Ask>(&mut self) {
         let job = self.job;
         for column in self.column..self.out.len() {
             let mut sum = 0.0;
             for position in self.bag.clone() {
                 // A table of few columns has no block that would have asked.
                 if column == 0 {
-                    job.look_ahead::<ONCE>(position);
+                    A::look_ahead(job, position);
                 }
-                let row = job.row(position);
                 let weight = if WEIGHTED { self.weights[position] } else { 1.0 };
+                // SAFETY: a position of a bag of the job.
+                let row = unsafe { job.row(position) };
                 // SAFETY: a row of the table, as above.
                 let (first, second) = unsafe { F::head::<V, WEIGHTED>(&job.parts, row, weight) };
                 // SAFETY: a row of the table, as above, and one of its columns.

@@ -117,6 +117,11 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn stream_f32(self, at: *mut u8) {
+        vouched!(_mm512_stream_ps(at.cast(), self.0));
+    }
+
+    #[inline(always)]
     unsafe fn store_f16(self, at: *mut u8) {
         let halves = vouched!(_mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(self.0));
         vouched!(_mm256_storeu_si256(at.cast(), halves));

@@ -69,6 +69,18 @@ pub(super) trait Vector: Copy {
     /// There is room for `LANES` values at `at`, on any address.
     unsafe fn store_f32(self, at: *mut u8);
 
+    /// [`store_f32`](Self::store_f32) past the caches, where the machine can: the line is not read before it is written, and
+    /// takes nobody's place. Others may see it later than what is stored after it, unless there is a [`fence`] between.
+    ///
+    /// # Safety
+    ///
+    /// As [`store_f32`](Self::store_f32), and `at` is a multiple of the vector's bytes.
+    #[inline(always)]
+    unsafe fn stream_f32(self, at: *mut u8) {
+        // SAFETY: the caller's.
+        unsafe { self.store_f32(at) }
+    }
+
     /// Rounded to the nearest, ties to even.
     ///
     /// # Safety
@@ -110,6 +122,15 @@ pub(super) fn prefetch(at: *const u8, cache: Cache) {
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = (at, cache);
+}
+
+/// Whoever sees a store after this sees all that was streamed before it.
+pub(super) fn fence() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has it.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
 }
 
 /// [`f16::to_f32`] without its look at what the processor has, which costs more than the conversion.
