@@ -142,8 +142,7 @@ struct Job<'a, I> {
     ask_first: &'a [I],
     /// By position, the index whose row is asked for there, with all lines.
     ask_all: &'a [I],
-    /// Where all lines go.
-    cache: Cache,
+    ahead: LookAhead,
     /// The positions with no bit of this ask, each for all positions up to the next of them.
     group: usize,
     /// The positions of these samples.
@@ -164,7 +163,7 @@ impl<'a, I: Index> Job<'a, I> {
             indices,
             ask_first: to_come(ahead.first).unwrap_or(&[]),
             ask_all: to_come(ahead.all).unwrap_or(&[]),
-            cache: ahead.cache,
+            ahead,
             group: ahead.group.clamp(1, LARGEST_GROUP).next_power_of_two() - 1,
             positions,
             mean: pooling == Pooling::Mean,
@@ -193,7 +192,10 @@ impl<'a, I: Index> Job<'a, I> {
         let lines = size_of_val(out) / LINE;
         let read = self.positions.len() * (self.lines_before_last + 1);
         let whole_lines = (self.rows.dim() * size_of::<S>()).is_multiple_of(LINE);
-        lines >= STREAMED_LINES && read >= STREAMED_READS * lines && whole_lines && out.as_ptr().addr().is_multiple_of(LINE)
+        lines >= STREAMED_LINES
+            && read >= STREAMED_READS * lines
+            && whole_lines
+            && out.as_ptr().addr().is_multiple_of(LINE)
     }
 
     /// Asks for the rows of the lookups that no position asks for, since they come too early.
@@ -201,19 +203,16 @@ impl<'a, I: Index> Job<'a, I> {
     fn begin(&self) {
         // The first position that asks.
         let asks = (self.positions.start + self.group) & !self.group;
-        // The lookups before the one that it asks for; all of them where there is nothing to come.
-        let early = |to_come: &[I]| {
-            let ahead = self.positions.end - to_come.len();
-            self.indices[..self.positions.end.min(asks + ahead)].get(self.positions.start..).unwrap_or(&[])
-        };
-        if !self.ask_all.is_empty() {
-            early(self.ask_all).iter().for_each(|index| match self.cache {
+        let early =
+            |ahead: usize| &self.indices[self.positions.start..self.positions.end.min(asks.saturating_add(ahead))];
+        for index in self.ahead.all.map_or(&[][..], early) {
+            match self.ahead.cache {
                 Cache::First => self.ask_for_lines::<false, true>(*index),
                 Cache::Second => self.ask_for_lines::<true, true>(*index),
-            });
+            }
         }
-        if !self.ask_first.is_empty() {
-            early(self.ask_first).iter().for_each(|index| prefetch(self.row_of(*index), Cache::First));
+        for index in self.ahead.first.map_or(&[][..], early) {
+            prefetch(self.row_of(*index), Cache::First);
         }
     }
 
@@ -276,7 +275,7 @@ impl Ask for InGroups {
                 prefetch(job.row_of(*index), Cache::First);
             }
             if let Some(index) = job.ask_all.get(position) {
-                match job.cache {
+                match job.ahead.cache {
                     Cache::First => job.ask_for_lines::<false, true>(*index),
                     Cache::Second => job.ask_for_lines::<true, true>(*index),
                 }
@@ -294,7 +293,7 @@ impl Ask for InGroups {
 unsafe fn samples<V: Vector, F: Format, I: Index, S: Store>(job: &Job<'_, I>, out: &mut [S]) {
     job.begin();
     let one_by_one = job.group == 0 && job.lines_before_last <= NAMED_LINES;
-    match (job.bags.weights(), one_by_one, job.cache) {
+    match (job.bags.weights(), one_by_one, job.ahead.cache) {
         // SAFETY: the caller's.
         (None, true, Cache::First) => unsafe { each::<V, F, I, S, OneByOne<false>, false>(job, &[], out) },
         // SAFETY: the caller's.
@@ -384,7 +383,11 @@ impl<I: Index, S: Store, const WEIGHTED: bool> Sample<'_, '_, I, S, WEIGHTED> {
     ///
     /// As [`samples`]; there are `N * V::LANES` columns from `first_column` on.
     #[inline(always)]
-    unsafe fn sums<V: Vector, F: Format, const N: usize>(&self, first_column: usize, look_ahead: impl Fn(usize)) -> [V; N] {
+    unsafe fn sums<V: Vector, F: Format, const N: usize>(
+        &self,
+        first_column: usize,
+        look_ahead: impl Fn(usize),
+    ) -> [V; N] {
         // SAFETY: the caller's.
         let mut sums = [unsafe { V::splat(0.0) }; N];
         for position in self.bag.clone() {
