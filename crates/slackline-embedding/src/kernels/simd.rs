@@ -31,42 +31,34 @@ const NAMED_LINES: usize = 8;
 /// See [`super::pool_with`], which has checked the lengths and that the machine has `isa`.
 pub(super) fn pool(isa: Isa, ahead: LookAhead, rows: Rows<'_>, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) {
     match bags.indices() {
-        Indices::I32(indices) => by_output(isa, &Job::new(ahead, rows, bags, indices, pooling), out),
-        Indices::I64(indices) => by_output(isa, &Job::new(ahead, rows, bags, indices, pooling), out),
+        Indices::I32(indices) => by_format(isa, &Job::new(ahead, rows, bags, indices, pooling), out),
+        Indices::I64(indices) => by_format(isa, &Job::new(ahead, rows, bags, indices, pooling), out),
     }
 }
 
-fn by_output<I: Index>(isa: Isa, job: &Job<'_, I>, out: Output<'_>) {
-    match out {
-        Output::F32(out) => by_format(isa, job, out),
-        Output::F16(out) => by_format(isa, job, out),
-        Output::Bf16(out) => by_format(isa, job, out),
-    }
-}
-
-fn by_format<I: Index, S: Store>(isa: Isa, job: &Job<'_, I>, out: &mut [S]) {
+fn by_format<I: Index>(isa: Isa, job: &Job<'_, I>, out: Output<'_>) {
     match job.rows.format() {
-        RowFormat::F32 => by_isa::<F32, I, S>(isa, job, out),
-        RowFormat::F16 => by_isa::<F16, I, S>(isa, job, out),
-        RowFormat::Bf16 => by_isa::<Bf16, I, S>(isa, job, out),
-        RowFormat::Int8 | RowFormat::Int8Fbgemm => by_isa::<Int8, I, S>(isa, job, out),
-        RowFormat::Int4 | RowFormat::Int4Fbgemm => by_isa::<Int4, I, S>(isa, job, out),
+        RowFormat::F32 => by_isa::<F32, I>(isa, job, out),
+        RowFormat::F16 => by_isa::<F16, I>(isa, job, out),
+        RowFormat::Bf16 => by_isa::<Bf16, I>(isa, job, out),
+        RowFormat::Int8 | RowFormat::Int8Fbgemm => by_isa::<Int8, I>(isa, job, out),
+        RowFormat::Int4 | RowFormat::Int4Fbgemm => by_isa::<Int4, I>(isa, job, out),
     }
 }
 
-fn by_isa<F: Format, I: Index, S: Store>(isa: Isa, job: &Job<'_, I>, out: &mut [S]) {
+fn by_isa<F: Format, I: Index>(isa: Isa, job: &Job<'_, I>, out: Output<'_>) {
     match isa {
         // SAFETY: every machine has it.
-        Isa::Portable => unsafe { samples::<Portable, F, I, S>(job, out) },
+        Isa::Portable => unsafe { samples::<Portable, F, I>(job, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the caller has seen that the machine has it.
-        Isa::Avx2 => unsafe { avx2::samples::<F, I, S>(job, out) },
+        Isa::Avx2 => unsafe { avx2::samples::<F, I>(job, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx512 => unsafe { avx512::samples::<F, I, S>(job, out) },
+        Isa::Avx512 => unsafe { avx512::samples::<F, I>(job, out) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: every such machine has it.
-        Isa::Neon => unsafe { samples::<neon::Neon, F, I, S>(job, out) },
+        Isa::Neon => unsafe { samples::<neon::Neon, F, I>(job, out) },
         #[allow(unreachable_patterns, reason = "which are left depends on the target")]
         _ => unreachable!("not available on this target"),
     }
@@ -77,57 +69,6 @@ const STREAMED_LINES: usize = (256 << 10) / LINE;
 
 /// Lines that are read for each line of an output that is streamed.
 const STREAMED_READS: usize = 8;
-
-/// What a pooled value is stored as.
-trait Store: Copy {
-    /// Past the caches if it is to be `streamed`.
-    ///
-    /// # Safety
-    ///
-    /// There is room for `V::LANES` values; and `at` is the begin of a cache line or a whole number of vectors after it, if it
-    /// is to be `streamed`.
-    unsafe fn store<V: Vector>(values: V, at: *mut Self, streamed: bool);
-
-    fn rounded(value: f32) -> Self;
-}
-
-impl Store for f32 {
-    #[inline(always)]
-    unsafe fn store<V: Vector>(values: V, at: *mut Self, streamed: bool) {
-        if streamed {
-            // SAFETY: the caller's.
-            unsafe { values.stream_f32(at.cast()) }
-        } else {
-            // SAFETY: the caller's.
-            unsafe { values.store_f32(at.cast()) }
-        }
-    }
-
-    #[inline(always)]
-    fn rounded(value: f32) -> Self {
-        value
-    }
-}
-
-macro_rules! store_halves {
-    ($type:ty, $method:ident, $rounded:expr) => {
-        impl Store for $type {
-            #[inline(always)]
-            unsafe fn store<V: Vector>(values: V, at: *mut Self, _: bool) {
-                // SAFETY: the caller's.
-                unsafe { values.$method(at.cast()) }
-            }
-
-            #[inline(always)]
-            fn rounded(value: f32) -> Self {
-                $rounded(value)
-            }
-        }
-    };
-}
-
-store_halves!(f16, store_f16, f16::from_f32);
-store_halves!(bf16, store_bf16, bf16::from_f32);
 
 /// All that a kernel is given but the output.
 struct Job<'a, I> {
@@ -187,15 +128,14 @@ impl<'a, I: Index> Job<'a, I> {
     }
 
     /// Whether the output goes past the caches: it will have left them before anybody reads it, since it is large and many
-    /// more lines are read for it.
-    fn is_streamed<S>(&self, out: &[S]) -> bool {
-        let lines = size_of_val(out) / LINE;
+    /// more lines are read for it. Its rows are whole lines then.
+    fn is_streamed(&self, out: &Output<'_>) -> bool {
+        let Output::F32(out) = out else { return false };
+        let lines = size_of_val(*out) / LINE;
         let read = self.positions.len() * (self.lines_before_last + 1);
-        let whole_lines = (self.rows.dim() * size_of::<S>()).is_multiple_of(LINE);
-        lines >= STREAMED_LINES
-            && read >= STREAMED_READS * lines
-            && whole_lines
-            && out.as_ptr().addr().is_multiple_of(LINE)
+        let row_bytes = self.rows.dim() * size_of::<f32>();
+        let whole_lines = (row_bytes | out.as_ptr().addr()).is_multiple_of(LINE);
+        whole_lines && lines >= STREAMED_LINES && read >= STREAMED_READS * lines
     }
 
     /// Asks for the rows of the lookups that no position asks for, since they come too early.
@@ -290,18 +230,18 @@ impl Ask for InGroups {
 ///
 /// The machine has the instructions of `V`. (The lengths of job and output fit: [`super::check`].)
 #[inline(always)]
-unsafe fn samples<V: Vector, F: Format, I: Index, S: Store>(job: &Job<'_, I>, out: &mut [S]) {
+unsafe fn samples<V: Vector, F: Format, I: Index>(job: &Job<'_, I>, out: Output<'_>) {
     job.begin();
     let one_by_one = job.group == 0 && job.lines_before_last <= NAMED_LINES;
     match (job.bags.weights(), one_by_one, job.ahead.cache) {
         // SAFETY: the caller's.
-        (None, true, Cache::First) => unsafe { each::<V, F, I, S, OneByOne<false>, false>(job, &[], out) },
+        (None, true, Cache::First) => unsafe { each::<V, F, I, OneByOne<false>, false>(job, &[], out) },
         // SAFETY: the caller's.
-        (None, true, Cache::Second) => unsafe { each::<V, F, I, S, OneByOne<true>, false>(job, &[], out) },
+        (None, true, Cache::Second) => unsafe { each::<V, F, I, OneByOne<true>, false>(job, &[], out) },
         // SAFETY: the caller's.
-        (None, ..) => unsafe { each::<V, F, I, S, InGroups, false>(job, &[], out) },
+        (None, ..) => unsafe { each::<V, F, I, InGroups, false>(job, &[], out) },
         // SAFETY: the caller's.
-        (Some(weights), ..) => unsafe { each::<V, F, I, S, InGroups, true>(job, weights, out) },
+        (Some(weights), ..) => unsafe { each::<V, F, I, InGroups, true>(job, weights, out) },
     }
 }
 
@@ -311,15 +251,18 @@ unsafe fn samples<V: Vector, F: Format, I: Index, S: Store>(job: &Job<'_, I>, ou
 ///
 /// As [`samples`].
 #[inline(always)]
-unsafe fn each<V: Vector, F: Format, I: Index, S: Store, A: Ask, const WEIGHTED: bool>(
+unsafe fn each<V: Vector, F: Format, I: Index, A: Ask, const WEIGHTED: bool>(
     job: &Job<'_, I>,
     weights: &[f32],
-    out: &mut [S],
+    out: Output<'_>,
 ) {
-    let streamed = job.is_streamed(out);
-    for (sample, out) in out.chunks_exact_mut(job.rows.dim()).enumerate() {
-        let bag = job.bags.bag(sample);
-        let mut sample = Sample::<'_, '_, I, S, WEIGHTED> { job, bag, weights, out, streamed, column: 0 };
+    let streamed = job.is_streamed(&out);
+    let mut rest = out;
+    for number in 0..job.bags.len() {
+        let (out, after) = rest.split_at(job.rows.dim());
+        rest = after;
+        let bag = job.bags.bag(number);
+        let mut sample = Sample::<'_, '_, I, WEIGHTED> { job, bag, weights, out, streamed, column: 0 };
         // SAFETY: the caller's.
         unsafe { sample.blocks::<V, F, A, 8>() };
         // SAFETY: the caller's.
@@ -337,18 +280,21 @@ unsafe fn each<V: Vector, F: Format, I: Index, S: Store, A: Ask, const WEIGHTED:
 }
 
 /// One sample, which is pooled into `out`, `[dim]`.
-struct Sample<'j, 'a, I, S, const WEIGHTED: bool> {
+///
+/// What its values are stored as is seen at run time, once for each block of columns: it costs less than it takes to compile all
+/// of this for each.
+struct Sample<'j, 'a, I, const WEIGHTED: bool> {
     job: &'j Job<'a, I>,
     bag: Range<usize>,
     weights: &'j [f32],
-    out: &'j mut [S],
+    out: Output<'j>,
     /// The output goes past the caches.
     streamed: bool,
     /// The first column that is not pooled.
     column: usize,
 }
 
-impl<I: Index, S: Store, const WEIGHTED: bool> Sample<'_, '_, I, S, WEIGHTED> {
+impl<I: Index, const WEIGHTED: bool> Sample<'_, '_, I, WEIGHTED> {
     /// Pools as many blocks of `N` vectors as there are columns for.
     ///
     /// # Safety
@@ -356,7 +302,7 @@ impl<I: Index, S: Store, const WEIGHTED: bool> Sample<'_, '_, I, S, WEIGHTED> {
     /// As [`samples`].
     #[inline(always)]
     unsafe fn blocks<V: Vector, F: Format, A: Ask, const N: usize>(&mut self) {
-        while self.out.len() - self.column >= N * V::LANES {
+        while self.job.rows.dim() - self.column >= N * V::LANES {
             // Rows are asked for once, however many blocks they have.
             let mut sums = match self.column {
                 // SAFETY: the caller's.
@@ -369,11 +315,16 @@ impl<I: Index, S: Store, const WEIGHTED: bool> Sample<'_, '_, I, S, WEIGHTED> {
                 let divisor = unsafe { V::splat(self.bag.len() as f32) };
                 sums = sums.map(|sum| sum.div(divisor));
             }
-            let room = &mut self.out[self.column..][..N * V::LANES];
-            for (sum, room) in sums.into_iter().zip(room.chunks_exact_mut(V::LANES)) {
-                // SAFETY: a room of that many values; where it is streamed, rows of the output are whole lines, and a row's
-                // blocks before this one are whole vectors.
-                unsafe { S::store(sum, room.as_mut_ptr(), self.streamed) };
+            let column = self.column;
+            match (&mut self.out, self.streamed) {
+                // SAFETY: room for a vector, whole vectors after the begin of a cache line, since streamed rows are whole lines.
+                (Output::F32(out), true) => store(sums, &mut out[column..], |sum, at| unsafe { sum.stream_f32(at) }),
+                // SAFETY: room for a vector.
+                (Output::F32(out), false) => store(sums, &mut out[column..], |sum, at| unsafe { sum.store_f32(at) }),
+                // SAFETY: as above.
+                (Output::F16(out), _) => store(sums, &mut out[column..], |sum, at| unsafe { sum.store_f16(at) }),
+                // SAFETY: as above.
+                (Output::Bf16(out), _) => store(sums, &mut out[column..], |sum, at| unsafe { sum.store_bf16(at) }),
             }
             self.column += N * V::LANES;
         }
@@ -418,7 +369,7 @@ impl<I: Index, S: Store, const WEIGHTED: bool> Sample<'_, '_, I, S, WEIGHTED> {
     #[inline(always)]
     unsafe fn rest<V: Vector, F: Format, A: Ask>(&mut self) {
         let job = self.job;
-        for column in self.column..self.out.len() {
+        for column in self.column..job.rows.dim() {
             let mut sum = 0.0;
             for position in self.bag.clone() {
                 // A table of few columns has no block that would have asked.
@@ -436,7 +387,19 @@ impl<I: Index, S: Store, const WEIGHTED: bool> Sample<'_, '_, I, S, WEIGHTED> {
             if job.mean && !self.bag.is_empty() {
                 sum /= self.bag.len() as f32;
             }
-            self.out[column] = S::rounded(sum);
+            match &mut self.out {
+                Output::F32(out) => out[column] = sum,
+                Output::F16(out) => out[column] = f16::from_f32(sum),
+                Output::Bf16(out) => out[column] = bf16::from_f32(sum),
+            }
         }
+    }
+}
+
+/// Hands each vector to `store` with the place for its values, one after the other from the begin of `room`, which has as many.
+#[inline(always)]
+fn store<V: Vector, T, const N: usize>(values: [V; N], room: &mut [T], store: impl Fn(V, *mut u8)) {
+    for (value, room) in values.into_iter().zip(room[..N * V::LANES].chunks_exact_mut(V::LANES)) {
+        store(value, room.as_mut_ptr().cast());
     }
 }

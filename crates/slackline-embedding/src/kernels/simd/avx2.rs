@@ -3,7 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::vector::Vector;
-use super::{Format, Index, Job, Store};
+use super::{Format, Index, Job};
+use crate::Output;
 
 /// [`super::samples`], compiled for these instructions.
 ///
@@ -11,9 +12,9 @@ use super::{Format, Index, Job, Store};
 ///
 /// The machine has AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn samples<F: Format, I: Index, S: Store>(job: &Job<'_, I>, out: &mut [S]) {
+pub(super) unsafe fn samples<F: Format, I: Index>(job: &Job<'_, I>, out: Output<'_>) {
     // SAFETY: the caller's.
-    unsafe { super::samples::<Avx2, F, I, S>(job, out) }
+    unsafe { super::samples::<Avx2, F, I>(job, out) }
 }
 
 /// 8 values.
