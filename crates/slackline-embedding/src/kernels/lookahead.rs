@@ -38,9 +38,9 @@ pub enum Cache {
 }
 
 impl LookAhead {
-    /// The first line, then all: Zen 3 and Zen 4 drop requests while all of their places for lines under way are taken (a fifth
-    /// of 128 lines that are asked for in one go), and a request that was dropped is made again. Best there for narrow rows
-    /// while the memory is busy.
+    /// The first line, then all: a Zen 3 drops requests while all of its places for lines under way are taken (a fifth of 128
+    /// lines that are asked for in one go), and a request that was dropped is made again. Best there for narrow rows while the
+    /// memory is busy.
     const NEAR_TWICE: Self = LookAhead { first: Some(32), all: Some(16), cache: Cache::First, group: 1 };
 
     /// The first line only, near enough for the processor to have learnt that the others follow: good for long rows.
