@@ -159,7 +159,7 @@ impl<'a, I: Index> Job<'a, I> {
     /// Asks for all lines of a row, of which there may be more than [`NAMED_LINES`] if it is said that it may be `LONG`.
     ///
     /// The first requests are instructions of their own. One instruction that steps along a row looks to a processor like the
-    /// beginning of a stream: Zen 3 then brings lines that follow the row, at the cost of a third of the rate.
+    /// beginning of a stream, and it may bring what follows the row: that cost a third of the rate on a Zen 3.
     #[inline(always)]
     fn ask_for_lines<const SECOND: bool, const LONG: bool>(&self, index: I) {
         let row = self.row_of(index);
