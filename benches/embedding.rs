@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use slackline_data::{Access, Batch, Synthetic, SyntheticSpec, TableSpec};
-use slackline_embedding::compressed::{
-    Combine, ProjectedTable, QuotientRemainderTable, RemappedTable, RowMap, TensorTrainTable,
-};
+use slackline_embedding::compressed::{Combine, ProjectedTable, QuotientRemainderTable, RemappedTable, RowMap};
 use slackline_embedding::kernels::{self, Cache, Isa, LookAhead};
 use slackline_embedding::{BagBuffer, Bags, EmbeddingTable, HeapTable, Output, Pooling, RowFormat};
 
@@ -110,12 +108,7 @@ fn compressed(c: &mut Criterion) {
         Arc::new(table.expect("as many quotients as that needs"))
     };
     let matrix = vec![0.25; DIM * 16];
-    let train = |rank: usize| {
-        let cores = [4 * rank, rank * 4 * rank, rank * 4].map(|values| heap(100, values));
-        let table = TensorTrainTable::new(cores.into(), &[4, 4, 4], &[rank, rank], ROWS);
-        Arc::new(table.expect("a hundred to the third rows, four to the third columns"))
-    };
-    let tables: [(&str, Arc<dyn EmbeddingTable>); 7] = [
+    let tables: [(&str, Arc<dyn EmbeddingTable>); 5] = [
         ("plain", heap(ROWS, DIM)),
         ("quotient-remainder mult", quotient(Combine::Multiply)),
         ("quotient-remainder add", quotient(Combine::Add)),
@@ -124,8 +117,6 @@ fn compressed(c: &mut Criterion) {
             "hashed to a tenth",
             Arc::new(RemappedTable::new(heap(ROWS / 10, DIM), ROWS, RowMap::Modulo).expect("there are rows")),
         ),
-        ("tensor train of rank 8", train(8)),
-        ("tensor train of rank 32", train(32)),
     ];
     let batch = batch(20);
     let bags = bags(&batch);

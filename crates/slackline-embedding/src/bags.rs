@@ -256,30 +256,6 @@ impl BagBuffer {
         let weights = bags.weights.map(|_| &self.weights[..]);
         Bags { rows, indices: Indices::I64(&self.indices), offsets: Indices::I64(&self.offsets), weights }
     }
-
-    /// The lookups at some positions, each a sample of its own and without a weight, for which `row` gives another row number
-    /// below `rows`.
-    ///
-    /// # Panics
-    ///
-    /// If `row` gives a number of `rows` or more.
-    pub(crate) fn one_by_one<'a>(
-        &'a mut self,
-        bags: &Bags<'_>,
-        positions: Range<usize>,
-        rows: u64,
-        row: impl Fn(u64) -> u64,
-    ) -> Bags<'a> {
-        self.indices.clear();
-        self.indices.extend(positions.map(|position| {
-            let row = row(bags.indices.at(position) as u64);
-            assert!(row < rows, "row {row} of {rows}");
-            row as i64
-        }));
-        self.offsets.clear();
-        self.offsets.extend(0..=self.indices.len() as i64);
-        Bags { rows, indices: Indices::I64(&self.indices), offsets: Indices::I64(&self.offsets), weights: None }
-    }
 }
 
 /// Lookups that do not fit their table, or are not well formed.

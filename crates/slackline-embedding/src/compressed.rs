@@ -8,15 +8,12 @@
 //!   Compositional Embeddings Using Complementary Partitions, arXiv:1909.02107).
 //! * [`ProjectedTable`]: rows have fewer columns, and pooled vectors are multiplied by a matrix (Ginart et al., Mixed
 //!   Dimension Embeddings, arXiv:1909.11810).
-//! * [`TensorTrainTable`]: row `i` is the product of small matrices, one from each of several tables (Yin et al., TT-Rec,
-//!   arXiv:2101.11714).
 //!
 //! A sample's vector depends neither on its batch nor on the kernel, as for plain tables.
 
 mod projected;
 mod quotient;
 mod remapped;
-mod tensor_train;
 
 use std::cell::Cell;
 
@@ -25,7 +22,6 @@ use crate::bags::BagBuffer;
 pub use projected::{ProjectedTable, WrongProjection};
 pub use quotient::{Combine, QuotientRemainderTable, WrongParts};
 pub use remapped::{RemappedTable, RowMap, WrongMap};
-pub use tensor_train::{TensorTrainTable, WrongCores};
 
 #[cfg(doc)]
 use crate::EmbeddingTable;
@@ -39,8 +35,6 @@ struct Scratch {
     bags: BagBuffer,
     first: Vec<f32>,
     second: Vec<f32>,
-    third: Vec<f32>,
-    sum: Vec<f32>,
 }
 
 thread_local! {

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use slackline_embedding::compressed::{
-    Combine, ProjectedTable, QuotientRemainderTable, RemappedTable, RowMap, TensorTrainTable,
-};
+use slackline_embedding::compressed::{Combine, ProjectedTable, QuotientRemainderTable, RemappedTable, RowMap};
 use slackline_embedding::{
     BagBuffer, Bags, EmbeddingTable, HeapTable, Load, Output, Pooling, RowFormat, Shard, ShardError, ShardWriter,
     TableSpec, Verify,
@@ -237,63 +235,6 @@ proptest! {
             prop_assert_eq!(bits(&pooled(&table, &lookups, pooling)), bits(&expected));
         }
     }
-
-    #[test]
-    fn tensor_train_tables_are_plain_ones_of_the_rows_that_their_cores_make(
-        shapes in vec((1u64..5, 1usize..4, 1usize..5), 1..5),
-        (format, missing, long, lookups) in (format(), 0u64..4, any::<bool>(), lookups(400)),
-        seed: u64,
-    ) {
-        let (columns, between): (Vec<usize>, Vec<usize>) = shapes.iter().map(|(_, q, r)| (*q, *r)).unzip();
-        let between = &between[1..];
-        let ranks = [&[1], between, &[1]].concat();
-        let core = |(number, (p, q, _)): (usize, &(u64, usize, usize))| {
-            let table = HeapTable::random("t", *p, ranks[number] * q * ranks[number + 1], seed ^ number as u64);
-            table.to_format(format).unwrap()
-        };
-        let cores: Vec<HeapTable> = shapes.iter().enumerate().map(core).collect();
-        let rows = cores.iter().map(EmbeddingTable::rows).product::<u64>().saturating_sub(missing).max(1);
-        // Value by value: every combination of ranks, those of the last core innermost.
-        let row = |row: u64| {
-            let (mut below, mut made) = (cores.iter().map(EmbeddingTable::rows).product::<u64>(), vec![vec![1.0f32]]);
-            for (number, core) in cores.iter().enumerate() {
-                below /= core.rows();
-                let matrix = &values(core)[(row / below % core.rows()) as usize];
-                let (q, next) = (columns[number], ranks[number + 1]);
-                let value = |left: &Vec<f32>, column: usize, right: usize| {
-                    let first = number == 0;
-                    left.iter().enumerate().fold(0.0, |sum, (rank, factor)| {
-                        let value = matrix[(rank * q + column) * next + right];
-                        sum + if first { value } else { factor * value }
-                    })
-                };
-                made = made.iter().flat_map(|left| {
-                    (0..q).map(|column| (0..next).map(|right| value(left, column, right)).collect()).collect::<Vec<_>>()
-                }).collect();
-            }
-            made.concat()
-        };
-        let all: Vec<_> = (0..rows).map(row).collect();
-        let shared = cores.iter().map(|core| Arc::new(core.clone()) as Arc<dyn EmbeddingTable>).collect();
-        let table = TensorTrainTable::new(shared, &columns, between, rows).unwrap();
-        prop_assert_eq!(table.bytes(), cores.iter().map(EmbeddingTable::bytes).sum::<u64>());
-        // Blocks of lookups begin and end anywhere in a bag.
-        let Lookups { mut indices, mut offsets, weights } = lookups;
-        indices.iter_mut().for_each(|index| *index %= rows as i64);
-        if long {
-            offsets = vec![0, indices.len() as i64];
-        }
-        let lookups = Lookups { indices, offsets, weights };
-        for &pooling in lookups.poolings() {
-            let expected = pooled(&plain(&all, table.dim()), &lookups, pooling);
-            prop_assert_eq!(bits(&pooled(&table, &lookups, pooling)), bits(&expected));
-        }
-        let bags = lookups.bags(rows);
-        let (from, wide) = (bags.len() / 2, pooled(&table, &lookups, Pooling::Sum));
-        let mut half = vec![0.0; (bags.len() - from) * table.dim()];
-        table.pool(&bags.samples(from..bags.len()), Pooling::Sum, &mut half).unwrap();
-        prop_assert_eq!(bits(&half), bits(&wide[from * table.dim()..]));
-    }
 }
 
 #[test]
@@ -313,18 +254,6 @@ fn tables_that_do_not_belong_together_are_refused_by_name() {
     assert_eq!(widths, "table q: vectors of 2 and 3 columns cannot be combined by mult");
     let error = ProjectedTable::new(table("t", 3, 2), &[1.0; 5]).unwrap_err().to_string();
     assert_eq!(error, "table t: a projection of 5 values from 2 columns");
-    let refused = |cores: &[(u64, usize)], columns: &[usize], ranks: &[usize], rows| {
-        let cores = cores.iter().map(|(rows, values)| table("t", *rows, *values)).collect();
-        TensorTrainTable::new(cores, columns, ranks, rows).unwrap_err().to_string()
-    };
-    let counts = "table t: 2 cores with 2 numbers of columns and 0 ranks between them";
-    assert_eq!(refused(&[(3, 4), (3, 4)], &[2, 2], &[], 9), counts);
-    assert_eq!(refused(&[], &[], &[], 9), "table : 0 cores with 0 numbers of columns and 0 ranks between them");
-    let sizes = "table t: core 1 has 5 values a row, and not 2 x 2 x 1";
-    assert_eq!(refused(&[(3, 4), (3, 5)], &[2, 2], &[2], 9), sizes);
-    assert_eq!(refused(&[(3, 4), (3, 4)], &[2, 2], &[2], 10), "table t: its cores make 9 rows, not 10");
-    let wide = refused(&[(3, 1 << 12), (3, 1 << 12)], &[1 << 12, 1 << 12], &[1], 9);
-    assert!(wide.starts_with("table t: rows of more than "), "{wide}");
 }
 
 #[test]

@@ -1,25 +1,19 @@
-//! Quantised rows and pooled vectors against what PyTorch and FBGEMM made of the same values, and tensor-train tables:
-//! `golden/make.py` and `golden/make_tensor_train.py` say how.
+//! Quantised rows and pooled vectors against what PyTorch and FBGEMM made of the same values:
+//! `golden/make.py` says how.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use safetensors::SafeTensors;
-use slackline_embedding::compressed::TensorTrainTable;
 use slackline_embedding::kernels::{self, Isa};
-use slackline_embedding::{Bags, EmbeddingTable, HeapTable, Output, Pooling, RowFormat, Rows};
+use slackline_embedding::{Bags, Output, Pooling, RowFormat, Rows};
 
 const DIMS: &[usize] =
     &[1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64, 65, 100, 127, 128, 129, 130];
 const QUANTISED: [RowFormat; 4] = [RowFormat::Int8, RowFormat::Int4, RowFormat::Int8Fbgemm, RowFormat::Int4Fbgemm];
 
 fn golden() -> Vec<u8> {
-    golden_file("quantised.safetensors")
-}
-
-fn golden_file(name: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)).unwrap()
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/quantised.safetensors")).unwrap()
 }
 
 fn f32s(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
@@ -181,36 +175,5 @@ fn weighted_f32_rows_differ_by_the_rounding_of_the_product_alone() {
         }
         let expected = f32s(&file, &format!("{dim}.f32.weighted"));
         assert_eq!(found, expected.iter().map(|value| value.to_bits()).collect::<Vec<_>>(), "dim {dim}");
-    }
-}
-
-#[test]
-fn tensor_train_tables_have_the_rows_of_their_cores_in_the_layout_of_fbtt() {
-    let bytes = golden_file("tensor_train.safetensors");
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    for case in 0..4 {
-        let numbers =
-            |name: &str| i64s(&file, &format!("{case}.{name}")).into_iter().map(|n| n as usize).collect::<Vec<_>>();
-        let (columns, ranks) = (numbers("columns"), numbers("ranks"));
-        let core = |number: usize| {
-            let name = format!("{case}.core.{number}");
-            let values = file.tensor(&name).unwrap().shape()[2];
-            Arc::new(HeapTable::new("t", values, f32s(&file, &name))) as Arc<dyn EmbeddingTable>
-        };
-        let expected = f32s(&file, &format!("{case}.rows"));
-        let dim: usize = columns.iter().product();
-        let rows = (expected.len() / dim) as u64;
-        let table = TensorTrainTable::new((0..columns.len()).map(core).collect(), &columns, &ranks, rows).unwrap();
-        assert_eq!((table.rows(), table.dim()), (rows, dim));
-        let (indices, offsets): (Vec<i64>, Vec<i64>) = ((0..rows as i64).collect(), (0..=rows as i64).collect());
-        let mut found = vec![f32::NAN; expected.len()];
-        let bags = Bags::new("t", rows, &indices, &offsets, None).unwrap();
-        table.pool(&bags, Pooling::Sum, &mut found).unwrap();
-        // Terms that cancel each other leave the rounding of the larger ones.
-        let largest = expected.iter().fold(1.0f32, |largest, value| largest.max(value.abs()));
-        for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
-            let far = (found - expected).abs() > 1e-6 * largest;
-            assert!(!far, "case {case}, value {at}: {found}, {expected}");
-        }
     }
 }
