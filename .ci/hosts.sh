@@ -87,7 +87,7 @@ fi
 export MPICC=mpicc.openmpi MPIRUN="$work/mpirun" CARGO_TARGET_DIR=target/openmpi
 step "$MPIRUN" -n "$hosts" hostname
 SLACKLINE_CASES="${SLACKLINE_CASES:-20}" step cargo test --package slackline-mpi --features mpi
-step cargo build --release --package slackline --package slackline-bench --features slackline/mpi,slackline-bench/mpi
+step cargo build --release --package slackline-cli --package slackline-bench --features slackline-cli/mpi,slackline-bench/mpi
 slackline="$CARGO_TARGET_DIR/release/slackline"
 
 step "$slackline" init --config examples/kaggle-small.json --seed 1 --out "$work/model"

@@ -80,12 +80,12 @@ one() {
     local name=$1 mpicc=$2 mpirun=$3
     printf '\n--- %s\n' "$name"
     export MPICC="$mpicc" MPIRUN="$mpirun" CARGO_TARGET_DIR="target/$name"
-    local features=slackline/mpi,slackline-bench/mpi
-    local crates=(--package slackline-mpi --package slackline --package slackline-bench)
+    local features=slackline-cli/mpi,slackline-bench/mpi
+    local crates=(--package slackline-mpi --package slackline-cli --package slackline-bench)
     step cargo clippy "${crates[@]}" --features "$features" --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" step cargo doc --package slackline-mpi --features mpi --no-deps
     step cargo test --package slackline-mpi --features mpi
-    step cargo build --release --package slackline --package slackline-bench --features "$features"
+    step cargo build --release --package slackline-cli --package slackline-bench --features "$features"
     matrix "$CARGO_TARGET_DIR/release/slackline" "$mpirun"
     errors "$CARGO_TARGET_DIR/release/slackline" "$mpirun"
     local bench="$CARGO_TARGET_DIR/release/slackline-bench"

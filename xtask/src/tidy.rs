@@ -29,18 +29,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "slackline-dlrm",
         ],
     ),
-    (
-        "slackline",
-        &[
-            "slackline-transport",
-            "slackline-collective",
-            "slackline-mpi",
-            "slackline-embedding",
-            "slackline-checkpoint",
-            "slackline-data",
-            "slackline-dlrm",
-        ],
-    ),
+    ("slackline", LAYERS),
+    ("slackline-cli", LAYERS),
     ("xtask", &[]),
     (
         "slackline-benches",
@@ -48,10 +38,25 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// What the facade re-exports, and the command line uses.
+const LAYERS: &[&str] = &[
+    "slackline-transport",
+    "slackline-collective",
+    "slackline-mpi",
+    "slackline-embedding",
+    "slackline-checkpoint",
+    "slackline-data",
+    "slackline-dlrm",
+];
+
 const MOST_LINES: usize = 600;
 
 /// Modules that may hold `unsafe`: folders or files of these names.
 const UNSAFE_MODULES: &[&str] = &["shm", "simd", "mmap", "ffi"];
+
+/// The programs whose commands the README shows: package and binary.
+const SLACKLINE: (&str, &str) = ("slackline-cli", "slackline");
+const BENCH: (&str, &str) = ("slackline-bench", "slackline-bench");
 
 /// Runs every check and reports all that fails.
 pub(crate) fn run() -> Result<()> {
@@ -143,10 +148,10 @@ fn readme(complaints: &mut Vec<String>) -> Result<()> {
         let unknown = match words.as_slice() {
             ["cargo", "xtask", "bench", rest @ ..] => {
                 let command: Vec<&str> = rest.iter().copied().take_while(|word| !word.starts_with('-')).collect();
-                missing_options(&mut help, "slackline-bench", &command[..command.len().min(1)], rest)?
+                missing_options(&mut help, BENCH, &command[..command.len().min(1)], rest)?
             }
             ["cargo", "xtask", command, ..] => (!["tidy", "ci", "help"].contains(command)).then(|| command.to_string()),
-            ["slackline", command, rest @ ..] => missing_options(&mut help, "slackline", &[command], rest)?,
+            ["slackline", command, rest @ ..] => missing_options(&mut help, SLACKLINE, &[command], rest)?,
             _ => None,
         };
         if let Some(unknown) = unknown {
@@ -182,14 +187,14 @@ fn code_lines(text: &str) -> Vec<(usize, String)> {
 /// The first option that the command's own help does not know, or the command itself.
 fn missing_options(
     help: &mut BTreeMap<String, Option<String>>,
-    package: &str,
+    (package, binary): (&str, &str),
     command: &[&str],
     words: &[&str],
 ) -> Result<Option<String>> {
-    let key = format!("{package} {}", command.join(" "));
+    let key = format!("{binary} {}", command.join(" "));
     if !help.contains_key(&key) {
         let output = cargo()
-            .args(["run", "--quiet", "--release", "--package", package, "--bin", package, "--"])
+            .args(["run", "--quiet", "--release", "--package", package, "--bin", binary, "--"])
             .args(command)
             .arg("--help")
             .output()?;

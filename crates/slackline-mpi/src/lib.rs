@@ -7,7 +7,7 @@
 //!
 //! ```sh
 //! apt-get install libopenmpi-dev openmpi-bin libclang-dev
-//! cargo build --release -p slackline --features mpi
+//! cargo build --release -p slackline-cli --features mpi
 //! mpirun -n 4 target/release/slackline infer model --input clicks.tsv --transport mpi
 //! ```
 //!

@@ -1,8 +1,8 @@
 //! Distributed inference for deep learning recommendation models (DLRM) whose embedding tables are spread over many ranks,
 //! with a bounded lag between the ranks.
 //!
-//! This crate holds no code of its own beside the command line `slackline`: it re-exports the layers, each of which is
-//! also a crate that can be used alone. From the bottom up:
+//! This crate has no code of its own: it re-exports the layers. Each layer is also a crate that can be used alone. The
+//! command line is the crate `slackline-cli`. From the bottom up:
 //!
 //! | module | what it does |
 //! |---|---|

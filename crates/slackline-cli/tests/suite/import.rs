@@ -1,11 +1,9 @@
 //! `slackline import` as a process that is killed, interrupted, or runs into a full disk, and run once more.
 
-mod common;
-
 use std::fs;
 use std::process::{Command, Stdio};
 
-use common::{Place, Run};
+use crate::common::{Place, Run};
 use serde_json::Value;
 
 /// Tables of 24 MiB, in two files.

@@ -81,7 +81,7 @@ use mpi::run as run_mpi;
 
 #[cfg(not(feature = "mpi"))]
 fn run_mpi(_: &Infer) -> Result<u8> {
-    let how = "cargo build --release -p slackline --features mpi";
+    let how = "cargo build --release -p slackline-cli --features mpi";
     Err(Misuse(format!("this program was built without MPI; with it (docs/mpi.md says what that needs): {how}")).into())
 }
 

@@ -1,13 +1,11 @@
 //! Against a trained model and its predictions by PyTorch. Run when `SLACKLINE_SHARED_DATA` names the folder that has them.
 
-mod common;
-
 use std::fs;
 use std::path::PathBuf;
 
-use common::Place;
+use crate::common::Place;
 use serde_json::{Value, json};
-use slackline::data::NpzFile;
+use slackline_data::NpzFile;
 
 fn shared(name: &str) -> Option<String> {
     let Some(folder) = std::env::var_os("SLACKLINE_SHARED_DATA") else {

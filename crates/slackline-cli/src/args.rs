@@ -269,7 +269,7 @@ Examples:
   mpirun -n 4 slackline infer model --input clicks.tsv --transport mpi --lag 4
 
 With --transport mpi every process reads DIR and FILE by these names; rank 0 writes and reports. That transport is in \
-builds with the feature mpi only: cargo build --release -p slackline --features mpi.
+builds with the feature mpi only: cargo build --release -p slackline-cli --features mpi.
 
 Exit codes: 0 success; 1 failure, with the reason on standard error; 2 a command line that was not understood; 128 + n \
 if the command, or a rank that it started, was ended by signal n. After a failure the output file is as it was before.";

@@ -1,12 +1,10 @@
 //! Ranks that are killed, stopped and interrupted, as real processes: everybody ends, with the right story, and nothing is
 //! left behind.
 
-mod common;
-
 use std::fs;
 use std::time::{Duration, Instant};
 
-use common::{Place, Run, Running, assert_gone, has_open, until};
+use crate::common::{Place, Run, Running, assert_gone, has_open, until};
 use rustix::process::{Pid, Signal, kill_process};
 
 fn send(process: i32, signal: Signal) {

@@ -1,14 +1,12 @@
 //! What `infer` predicts: the same bits however it is run, and those of the model in one process.
 
-mod common;
-
 use std::fs;
 
-use common::Place;
+use crate::common::Place;
 use serde_json::Value;
-use slackline::data::{Batch, Input, InputShape};
-use slackline::dlrm::{LocalModel, ModelDirectory};
-use slackline::embedding::{Load, Verify};
+use slackline_data::{Batch, Input, InputShape};
+use slackline_dlrm::{LocalModel, ModelDirectory};
+use slackline_embedding::{Load, Verify};
 
 fn infer(place: &Place, words: &str) -> String {
     let words: Vec<&str> =

@@ -1,12 +1,10 @@
 //! Making and inspecting models, and files that are not what they should be: errors name the file and the cause.
 
-mod common;
-
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 
-use common::Place;
+use crate::common::Place;
 use serde_json::Value;
 
 const INFER: &str = "infer model --input rows.csv --output out.csv --batch 16";

@@ -1,5 +1,4 @@
 //! Running the command in the tests: a folder with a small model and rows, and what a run left behind.
-#![allow(dead_code)]
 
 use std::ffi::OsStr;
 use std::fs;

@@ -1,0 +1,8 @@
+//! The command `slackline` as a user runs it: real processes, files and signals.
+
+mod common;
+mod faults;
+mod files;
+mod import;
+mod predictions;
+mod shared_data;
