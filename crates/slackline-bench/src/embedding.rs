@@ -7,13 +7,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 use serde_json::json;
 use slackline_data::{Access, Batch, Synthetic, SyntheticSpec, TableSpec};
 use slackline_embedding::{
     Bags, EmbeddingTable, HeapTable, Output, PoolJob, Pooling, RowFormat, Rows, kernels, pool_all,
 };
+use slackline_transport::cores;
 
 use crate::BenchError;
 use crate::peers::{self, Peer};
@@ -89,7 +89,7 @@ pub fn embedding(options: &EmbeddingOptions, mut each: impl FnMut(&EmbeddingLine
     if some.contains(&0) || lists.iter().any(|list| list.contains(&0)) || options.rows > i32::MAX as u64 {
         return Err(BenchError::Settings("every number must be at least 1, and rows fit into 31 bits".to_owned()));
     }
-    let cores = cores();
+    let cores = cores::available();
     let folder = tempfile::tempdir().map_err(BenchError::file("creating a folder in", std::env::temp_dir()))?;
     let python = match (&options.python, &options.peers) {
         (Some(python), _) => Some(python.clone()),
@@ -110,21 +110,21 @@ pub fn embedding(options: &EmbeddingOptions, mut each: impl FnMut(&EmbeddingLine
 /// All settings on as many threads as there are cores, of which this thread is one.
 fn on_cores(
     options: &EmbeddingOptions,
-    cores: &[usize],
+    own: &[usize],
     python: Option<&Path>,
     folder: &Path,
     each: &mut impl FnMut(&EmbeddingLine),
 ) -> Result<(), BenchError> {
-    let (own, threads) = (cores.to_vec(), cores.len());
+    let (places, threads) = (own.to_vec(), own.len());
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
-    let pool = pool.start_handler(move |at| bind(&own[at..=at])).build();
+    let pool = pool.start_handler(move |at| cores::bind(&places[at..=at])).build();
     let pool = pool.map_err(|error| BenchError::Settings(error.to_string()))?;
     for &format in &options.formats {
         let tables = tables(options, format);
         // A peer starts on the same cores.
-        bind(cores);
+        cores::bind(own);
         let mut peer = python.map(|python| Peer::start(python, folder)).transpose()?;
-        bind(&cores[..1]);
+        cores::bind(&own[..1]);
         let names = peer_names(&mut peer, format)?;
         for name in names {
             if let Some((implementation, _)) = &name {
@@ -297,17 +297,4 @@ pub fn describe(line: &EmbeddingLine) -> String {
         text += &format!("   {:>18} times {peer}: {}", spread(&ratios, 2), spread(theirs, 1));
     }
     text + "\n"
-}
-
-/// The processors that this process may use.
-pub(crate) fn cores() -> Vec<usize> {
-    let Ok(mine) = sched_getaffinity(None) else { return Vec::new() };
-    (0..CpuSet::MAX_CPU).filter(|core| mine.is_set(*core)).collect()
-}
-
-/// Binds this thread, and what it starts, to some cores. A refusal (a container that may not) costs steadiness only.
-pub(crate) fn bind(cores: &[usize]) {
-    let mut set = CpuSet::new();
-    cores.iter().for_each(|core| set.set(*core));
-    let _ = sched_setaffinity(None, &set);
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use slackline_collective::{Exchange, Group, GroupOptions, LaneOptions};
-use slackline_transport::{Endpoint, GroupShape, Lane};
+use slackline_transport::{Endpoint, GroupShape, Lane, cores};
 
 use crate::mpi::{self, Program};
 use crate::results::Spread;
@@ -132,8 +132,7 @@ pub fn exchange(options: &ExchangeOptions, mut done: impl FnMut(Vec<ExchangeLine
         for _ in 0..options.turns {
             ours.push(turn(options, bytes, folder.path())?);
             if let Some(program) = &program {
-                let cores = std::thread::available_parallelism().map_or(1, usize::from);
-                let bind = options.pin && options.ranks <= cores;
+                let bind = options.pin && options.ranks <= cores::count();
                 theirs.push(program.run(options.ranks, bind, options.read, options.lag, options.blocks, bytes)?);
             }
         }

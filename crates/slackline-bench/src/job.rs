@@ -4,11 +4,10 @@ use std::io;
 use std::process::Command;
 use std::rc::Rc;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use slackline_mpi::{NodeEndpoint, Peers, World};
-use slackline_transport::GroupShape;
+use slackline_transport::{GroupShape, cores};
 
 use crate::BenchError;
 
@@ -22,7 +21,7 @@ pub struct Job {
     place_here: usize,
     ranks_here: usize,
     /// What this process could use before it was bound.
-    cores: Rc<Vec<CpuSet>>,
+    cores: Rc<Vec<usize>>,
 }
 
 impl std::fmt::Debug for Job {
@@ -54,7 +53,7 @@ pub fn within(peers: &str, ranks: usize, work: impl FnOnce(Job) -> Result<(), Be
         first_here: here[0],
         place_here: here.iter().position(|rank| *rank == world.rank()).unwrap_or_default(),
         ranks_here: here.len(),
-        cores: Rc::new(cores()),
+        cores: Rc::new(cores::available()),
         world: world.clone(),
     };
     let done = work(job);
@@ -108,15 +107,10 @@ impl Job {
 
     /// Binds this process to a core of its own, if its node has one for each of its ranks, or frees it again.
     pub(crate) fn pin(&self, pin: bool) {
-        let set = match self.cores.get(self.place_here) {
-            Some(core) if pin && self.ranks_here <= self.cores.len() => *core,
-            _ => self.cores.iter().fold(CpuSet::new(), |mut all, core| {
-                (0..CpuSet::MAX_CPU).filter(|number| core.is_set(*number)).for_each(|number| all.set(number));
-                all
-            }),
-        };
-        // A refusal (a container that may not) costs steadiness, not the run.
-        let _ = sched_setaffinity(None, &set);
+        match self.cores.get(self.place_here) {
+            Some(core) if pin && self.ranks_here <= self.cores.len() => cores::bind(&[*core]),
+            _ => cores::bind(&self.cores),
+        }
     }
 
     /// Works as this rank of a group, and returns what every rank's work has returned, in rank order.
@@ -153,15 +147,4 @@ impl Job {
         own?;
         if complaints[0].is_empty() { Ok(()) } else { Err(BenchError::Rank { rank: 0, why: complaints[0].clone() }) }
     }
-}
-
-/// One set for each processor that this process may use.
-fn cores() -> Vec<CpuSet> {
-    let Ok(mine) = sched_getaffinity(None) else { return Vec::new() };
-    let single = |core| {
-        let mut set = CpuSet::new();
-        set.set(core);
-        set
-    };
-    (0..CpuSet::MAX_CPU).filter(|core| mine.is_set(*core)).map(single).collect()
 }

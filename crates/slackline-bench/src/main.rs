@@ -16,6 +16,7 @@ use slackline_bench::scenario::{self, Scenario, WorkKind};
 use slackline_bench::{BenchError, render, report, results};
 use slackline_collective::Delivery;
 use slackline_embedding::{Load, RowFormat, ShardError};
+use slackline_transport::cores;
 
 /// Measures what bounded lag gains on this machine.
 ///
@@ -460,8 +461,7 @@ fn run_exchange(args: &ExchangeArgs, transport: Transport) -> Result<(), BenchEr
 }
 
 fn run_embedding(args: &EmbeddingArgs) -> Result<(), BenchError> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if args.threads.is_empty() { (1..=cores.min(2)).collect() } else { args.threads.clone() };
+    let threads = if args.threads.is_empty() { (1..=cores::count().min(2)).collect() } else { args.threads.clone() };
     let options = EmbeddingOptions {
         tables: args.tables,
         rows: args.rows,

@@ -14,9 +14,9 @@ use slackline_embedding::{
     BagBuffer, Bags, CostModel, EmbeddingTable, HeapTable, Part, Plan, PlanError, PlanOptions, Pooling, Profile,
     Profiler, RowFormat, Rows, Split, TableCost,
 };
+use slackline_transport::cores;
 
 use crate::BenchError;
-use crate::embedding::{bind, cores};
 use crate::results::Spread;
 
 /// Rows of the tables of MLPerf's DLRM v2.
@@ -102,8 +102,8 @@ pub fn planning(options: &PlanningOptions) -> Result<Vec<PlanningLine>, BenchErr
     if numbers.contains(&0) {
         return Err(settings("every number must be at least 1"));
     }
-    let cores = cores();
-    bind(&cores[..1.min(cores.len())]);
+    let all = cores::available();
+    cores::bind(&all[..1.min(all.len())]);
     let tables = tables(options)?;
     let batches = draw(options)?;
     let (trace, rest) = batches.split_at(options.batches);
@@ -122,7 +122,7 @@ pub fn planning(options: &PlanningOptions) -> Result<Vec<PlanningLine>, BenchErr
             }
         }
     }
-    bind(&cores);
+    cores::bind(&all);
     Ok(placements.into_iter().map(|placement| placement.line(options.batch)).collect())
 }
 

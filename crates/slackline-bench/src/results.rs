@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use slackline_transport::cores;
 
 use crate::BenchError;
 use crate::scenario::{Scenario, WorkKind};
@@ -269,7 +270,7 @@ impl Machine {
         let kilobytes = value(&memory, "MemTotal").and_then(|value| value.split_whitespace().next()?.parse().ok());
         Machine {
             cpu: value(&cpus, "model name").unwrap_or_else(|| "unknown".to_owned()),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cores: cores::count(),
             memory_bytes: kilobytes.unwrap_or(0u64) * 1024,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             load_before: read("/proc/loadavg")

@@ -1,11 +1,11 @@
 //! A group of all ranks of the job, in which each pair of ranks has the fastest way there is between them.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::time::Duration;
 
-use rustix::thread::{CpuSet, sched_getaffinity};
 use slackline_transport::shm::{Segment, ShmEndpoint, attach_at};
-use slackline_transport::{Endpoint, GroupShape, Lane, PeerState, Rank, Rooms, TransportError};
+use slackline_transport::{Endpoint, GroupShape, Lane, PeerState, Rank, Rooms, TransportError, cores};
 
 use crate::endpoint::{MpiEndpoint, NAP, YIELD};
 use crate::world::{World, WorldError};
@@ -136,18 +136,14 @@ fn share(
             Err(error) => outcome = Err(error),
         }
     }
-    let cores = world.all_gather(&cores())?;
+    let own_cores: Vec<u8> = cores::available().iter().flat_map(|core| (*core as u32).to_le_bytes()).collect();
+    let cores = world.all_gather(&own_cores)?;
     let address = segment.as_ref().map_or(String::new(), Segment::address);
     let addresses = world.all_gather(address.as_bytes())?;
     if let Some(segment) = &segment {
-        segment.set_cores(
-            members
-                .iter()
-                .fold([0u64; CORE_WORDS], |all, member| merged(all, &cores[*member]))
-                .iter()
-                .map(|word| word.count_ones() as usize)
-                .sum(),
-        );
+        // Ranks that are bound have a core each; ranks that are not have all cores in common.
+        let cores: BTreeSet<&[u8; 4]> = members.iter().flat_map(|member| cores[*member].as_chunks::<4>().0).collect();
+        segment.set_cores(cores.len());
         outcome = segment.rank(0).map(Some);
     } else if members.len() > 1 && here > 0 && outcome.is_ok() {
         let address = String::from_utf8_lossy(&addresses[members[0]]);
@@ -168,24 +164,6 @@ fn share(
         Ok(Some(endpoint)) if all_here => Ok(Some((endpoint, members))),
         _ => Ok(None),
     }
-}
-
-const CORE_WORDS: usize = CpuSet::MAX_CPU / 64;
-
-/// The cores that this rank may use, one bit each.
-fn cores() -> Vec<u8> {
-    let mut words = [0u64; CORE_WORDS];
-    if let Ok(set) = sched_getaffinity(None) {
-        (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).for_each(|core| words[core / 64] |= 1 << (core % 64));
-    }
-    words.iter().flat_map(|word| word.to_le_bytes()).collect()
-}
-
-fn merged(mut all: [u64; CORE_WORDS], more: &[u8]) -> [u64; CORE_WORDS] {
-    for (word, bytes) in all.iter_mut().zip(more.as_chunks::<8>().0) {
-        *word |= u64::from_le_bytes(*bytes);
-    }
-    all
 }
 
 /// Calls a method of whichever endpoint there is; of both, of the one that serves `$peer`.

@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::shm::Segment;
-use crate::{GroupShape, Rank, TransportError};
+use crate::{GroupShape, Rank, TransportError, cores};
 
 /// How long the others have to end by themselves, with an error of their own, once a rank has failed.
 pub const GRACE: Duration = Duration::from_secs(2);
@@ -131,7 +130,7 @@ impl<F: FnMut(Rank) -> Command> Launch<F> {
     pub fn run(mut self) -> Result<LaunchOutcome, TransportError> {
         let segment = Segment::create(&self.shape)?;
         let signals = Signals::listen().map_err(system(0, "listening for signals"))?;
-        let cores = Cores::new(self.pin, self.shape.ranks);
+        let cores = if self.pin { cores::one_each(self.shape.ranks) } else { Vec::new() };
         let (done, outputs) = mpsc::channel();
         let mut ranks = Ranks { running: Vec::new(), segment: &segment };
         let handover = segment.handover()?;
@@ -144,7 +143,7 @@ impl<F: FnMut(Rank) -> Command> Launch<F> {
                 .stdout(if through { Stdio::inherit() } else { Stdio::piped() })
                 .stderr(Stdio::piped())
                 .process_group(0);
-            let mut child = cores.spawn(&mut command, rank).map_err(system(rank, "starting a process"))?;
+            let mut child = spawn(&mut command, &cores, rank).map_err(system(rank, "starting a process"))?;
             let pipes = (child.stdout.take(), child.stderr.take());
             ranks.running.push(Running::new(child));
             forward(rank, pipes, self.output, &done);
@@ -158,42 +157,14 @@ impl<F: FnMut(Rank) -> Command> Launch<F> {
     }
 }
 
-/// The cores that the ranks are bound to.
-struct Cores {
-    /// What this thread may use.
-    all: Option<CpuSet>,
-    /// One core a rank, or nothing.
-    single: Vec<CpuSet>,
-}
-
-impl Cores {
-    fn new(pin: bool, ranks: usize) -> Self {
-        let all = sched_getaffinity(None).ok().filter(|_| pin);
-        let single = |core| {
-            let mut set = CpuSet::new();
-            set.set(core);
-            set
-        };
-        let mut cores: Vec<CpuSet> = match &all {
-            Some(all) => (0..CpuSet::MAX_CPU).filter(|core| all.is_set(*core)).map(single).collect(),
-            None => Vec::new(),
-        };
-        if ranks > cores.len() {
-            cores.clear();
-        }
-        Cores { all, single: cores }
-    }
-
-    /// Starts a process on its core. It inherits the core from this thread, so that it is bound before it runs; to bind it
-    /// afterwards would come too late for one that counts its cores first thing. A refusal (in a container that may not)
-    /// costs speed, not the run.
-    fn spawn(&self, command: &mut Command, rank: Rank) -> io::Result<Child> {
-        let (Some(all), Some(core)) = (&self.all, self.single.get(rank)) else { return command.spawn() };
-        let _ = sched_setaffinity(None, core);
-        let child = command.spawn();
-        let _ = sched_setaffinity(None, all);
-        child
-    }
+/// Starts a process on the core of its rank, if `cores` has one for it. The process inherits the core from this thread, so
+/// that it is bound before it runs: one that counts its cores first thing sees one.
+fn spawn(command: &mut Command, cores: &[usize], rank: Rank) -> io::Result<Child> {
+    let Some(core) = cores.get(rank) else { return command.spawn() };
+    cores::bind(&[*core]);
+    let child = command.spawn();
+    cores::bind(cores);
+    child
 }
 
 /// The started processes. Dropped early, on an error, it kills those that still run.

@@ -47,6 +47,8 @@ mod sync;
 pub mod sync;
 
 #[cfg(not(loom))]
+pub mod cores;
+#[cfg(not(loom))]
 pub mod launch;
 #[cfg(not(loom))]
 #[allow(unsafe_code)]

@@ -1,10 +1,10 @@
 //! The ranks as processes of an MPI job, which somebody else has started.
 
 use anyhow::Result;
-use rustix::thread::sched_setaffinity;
 use slackline_mpi::{NodeEndpoint, Peers, World};
+use slackline_transport::cores;
 
-use super::{Job, conclude, fail, prepare, rank, start};
+use super::{Job, conclude, fail, prepare, rank};
 use crate::args::Infer;
 use crate::fail::Misuse;
 
@@ -50,9 +50,8 @@ fn work(world: &World, job: &Job<'_>) -> Result<u8> {
     if job.args.pin {
         let here = world.ranks_of_node()?;
         let place = here.iter().position(|rank| *rank == world.rank()).unwrap_or_default();
-        if let Some(core) = start::cores(here.len()).get(place) {
-            // A refusal (a container that may not) costs speed, not the run.
-            let _ = sched_setaffinity(None, core);
+        if let Some(core) = cores::one_each(here.len()).get(place) {
+            cores::bind(&[*core]);
         }
     }
     let endpoint = NodeEndpoint::join(world, &job.shape, peers(job.args)?)?;

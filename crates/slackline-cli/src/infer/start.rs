@@ -6,11 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use slackline_collective::CollectiveError;
 use slackline_dlrm::DlrmError;
 use slackline_transport::launch::{Launch, OutputMode};
-use slackline_transport::{Endpoint, shm, threads as thread_group};
+use slackline_transport::{Endpoint, cores, shm, threads as thread_group};
 
 use super::rank::{self, Answers};
 use super::{Job, fail};
@@ -21,16 +20,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Runs all ranks as threads.
 pub(super) fn threads(job: &Job<'_>) -> Result<Answers> {
     let endpoints = thread_group::group(&job.shape)?;
-    let cores = if job.args.pin { cores(job.shape.ranks) } else { Vec::new() };
+    let cores = if job.args.pin { cores::one_each(job.shape.ranks) } else { Vec::new() };
     let outcomes: Vec<Result<Option<Answers>>> = thread::scope(|scope| {
         let mut ranks = Vec::with_capacity(endpoints.len());
         for (rank, endpoint) in endpoints.into_iter().enumerate() {
-            let core = cores.get(rank);
+            let core = cores.get(rank).copied();
             let thread = thread::Builder::new().name(format!("rank {rank}"));
             let work = move || {
                 if let Some(core) = core {
-                    // A refusal (a container that may not) costs speed, not the run.
-                    let _ = sched_setaffinity(None, core);
+                    cores::bind(&[core]);
                 }
                 rank::run(endpoint, job)
             };
@@ -100,18 +98,6 @@ pub(super) fn rank_process(job: &Job<'_>) -> Result<Option<Answers>> {
         return Err(anyhow!("the model in {} has changed since the ranks were started", job.args.model.display()));
     }
     rank::run(endpoint, job)
-}
-
-/// One set of one processor a rank, or none if there are more ranks than processors.
-pub(super) fn cores(ranks: usize) -> Vec<CpuSet> {
-    let Ok(mine) = sched_getaffinity(None) else { return Vec::new() };
-    let single = |core| {
-        let mut set = CpuSet::new();
-        set.set(core);
-        set
-    };
-    let cores: Vec<CpuSet> = (0..CpuSet::MAX_CPU).filter(|core| mine.is_set(*core)).map(single).collect();
-    if ranks <= cores.len() { cores } else { Vec::new() }
 }
 
 /// Whether a rank only knows from others what went wrong.

@@ -10,7 +10,7 @@ use super::layout::{Head, LaneCell, Layout, MAGIC, RankCell, VERSION, sleeper_wo
 use super::liveness;
 use super::region::Region;
 use crate::sync::{AtomicU64, Ordering, Reach};
-use crate::{GroupShape, LaneShape, Rank, TransportError, parking, poison};
+use crate::{GroupShape, LaneShape, Rank, TransportError, cores, parking, poison};
 
 /// What a rank's status word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,6 @@ impl Group {
             cell.slots.store(size.slots as u64, Ordering::Relaxed);
             cell.slot_bytes.store(size.slot_bytes as u64, Ordering::Relaxed);
         }
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let own = std::process::id();
         head.version.store(VERSION, Ordering::Relaxed);
         head.token[0].store(token[0], Ordering::Relaxed);
@@ -78,7 +77,7 @@ impl Group {
         head.lanes.store(group.shape.lanes.len() as u64, Ordering::Relaxed);
         head.bytes.store(group.layout.bytes as u64, Ordering::Relaxed);
         head.epoch.store(monotonic().as_nanos() as u64, Ordering::Relaxed);
-        head.spins.store(u32::from(group.shape.ranks <= cores), Ordering::Relaxed);
+        head.spins.store(u32::from(group.shape.ranks <= cores::count()), Ordering::Relaxed);
         head.creator.store(own, Ordering::Relaxed);
         head.creator_start.store(liveness::start_time(own).unwrap_or(0), Ordering::Relaxed);
         head.magic.store(MAGIC, Ordering::Release);
