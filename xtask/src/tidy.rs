@@ -1,4 +1,8 @@
-//! Checks that no compiler makes: who may know whom, how long files are, where `unsafe` stands, what the README promises.
+//! Checks that no compiler makes: which crate may use which, whether files use each other in circles, how long they are,
+//! where `unsafe` stands, and what the README promises.
+
+mod circles;
+mod source;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use self::source::Source;
 use crate::{cargo, root};
 
 /// Which crates of this workspace a crate may depend on: the arrows of `docs/architecture.md`. Tests may use more.
@@ -63,18 +68,25 @@ pub(crate) fn run() -> Result<()> {
     let mut complaints = Vec::new();
     arrows(&mut complaints)?;
     let files = tracked_files()?;
+    let mut sources = Vec::new();
     for file in files.iter().filter(|file| file.extension().is_some_and(|end| end == "rs")) {
         let text = fs::read_to_string(root().join(file)).with_context(|| file.display().to_string())?;
-        source_file(file, &text, &mut complaints);
+        let source = Source::read(file, &text)?;
+        source_file(&source, &text, &mut complaints);
+        sources.push(source);
     }
+    for src in circles::roots(&files) {
+        circles::check(&src, &sources, &mut complaints);
+    }
+    // These are said at once: the README's commands need the programs, which may have to be built first.
+    complaints.iter().for_each(|complaint| eprintln!("tidy: {complaint}"));
+    let before = complaints.len();
     readme(&mut complaints)?;
-    for complaint in &complaints {
-        eprintln!("tidy: {complaint}");
-    }
+    complaints[before..].iter().for_each(|complaint| eprintln!("tidy: {complaint}"));
     if !complaints.is_empty() {
         bail!("{} complaints", complaints.len());
     }
-    println!("tidy: arrows, {} files and the README's commands are in order", files.len());
+    println!("tidy: the crates' arrows, {} source files and the README's commands are in order", sources.len());
     Ok(())
 }
 
@@ -114,8 +126,8 @@ fn tracked_files() -> Result<Vec<PathBuf>> {
     Ok(String::from_utf8(output.stdout)?.lines().map(PathBuf::from).filter(|file| root().join(file).exists()).collect())
 }
 
-fn source_file(file: &Path, text: &str, complaints: &mut Vec<String>) {
-    let name = file.display();
+fn source_file(source: &Source, text: &str, complaints: &mut Vec<String>) {
+    let (file, name) = (&source.path, source.path.display());
     let lines = text.lines().count();
     if lines > MOST_LINES {
         complaints.push(format!("{name} has {lines} lines: more than {MOST_LINES} are usually two concepts"));
@@ -131,11 +143,8 @@ fn source_file(file: &Path, text: &str, complaints: &mut Vec<String>) {
         let stem = Path::new(part).file_stem().unwrap_or_default();
         UNSAFE_MODULES.iter().any(|module| stem == *module)
     });
-    // The words are put together here so that this file does not find itself.
-    let forms = [" {", " impl", " fn"].map(|after| format!("{}{after}", "unsafe"));
-    let code = |line: &&str| !line.trim_start().starts_with("//");
-    if !named_for_it && text.lines().filter(code).any(|line| forms.iter().any(|form| line.contains(form))) {
-        complaints.push(format!("{name} has unsafe code outside a module named {}", UNSAFE_MODULES.join(", ")));
+    if let (Some(line), false) = (source.unsafe_lines.first(), named_for_it) {
+        complaints.push(format!("{name}:{line}: unsafe code outside a module named {}", UNSAFE_MODULES.join(", ")));
     }
 }
 
