@@ -6,7 +6,7 @@
 #   .ci/hosts.sh                     all of that on 4 hosts, 1 Gbit/s each
 #   .ci/hosts.sh mpirun ARGUMENT...  mpirun on those hosts, of any program
 #   HOSTS=2 RATE=200mbit .ci/hosts.sh …
-#   ROUNDS=100 REPS=3 LAGS=0,1,2,4,8 .ci/hosts.sh   the tables of docs/mpi.md
+#   ROUNDS=100 REPS=3 LAGS=0,1,2,4,8 .ci/hosts.sh   the table of docs/benchmarks-mpi.md
 #
 # Needs the right to make namespaces (root); says so and ends well where it may not.
 set -euo pipefail
