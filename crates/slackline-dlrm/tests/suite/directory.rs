@@ -1,7 +1,5 @@
 //! Model directories: what an import writes, what it refuses, and how a damaged directory is found out.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -13,7 +11,7 @@ use slackline_dlrm::{
 };
 use slackline_embedding::{Load, RowFormat, ShardError, Verify};
 
-use common::golden;
+use crate::common::golden;
 
 const INDEX: &str = "model.safetensors.index.json";
 
@@ -374,7 +372,7 @@ fn an_import_that_is_killed_leaves_no_directory() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("model");
     let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "import_until_killed", "--nocapture"])
+        .args(["--ignored", "--exact", "directory::import_until_killed", "--nocapture"])
         .env("SLACKLINE_TEST_OUT", &out)
         .stdout(std::process::Stdio::piped())
         .spawn()

@@ -1,14 +1,12 @@
 //! The local pass against the model in double precision, and what it says of batches that do not fit.
 
-mod common;
-
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use slackline_dlrm::{DenseWeights, DlrmError, LocalModel, ModelConfig};
 use slackline_embedding::{EmbeddingTable, HeapTable};
 
-use common::{Small, bits, golden, small_models};
+use crate::common::{Small, bits, golden, small_models};
 
 fn dot() -> Small {
     let text = std::fs::read_to_string(golden("dot.json")).unwrap();

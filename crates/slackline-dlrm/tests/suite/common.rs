@@ -1,5 +1,4 @@
 //! What the integration tests share: random models and batches, and the model in double precision as an oracle.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,32 +13,32 @@ use slackline_embedding::{EmbeddingTable, HeapTable, HotRows, Load, Part, Plan, 
 
 /// A model small enough to be written down, with its weights as plain numbers.
 #[derive(Clone, Debug)]
-pub struct Small {
-    pub config: ModelConfig,
-    pub weights: DenseWeights,
-    pub tables: Vec<Vec<f32>>,
+pub(crate) struct Small {
+    pub(crate) config: ModelConfig,
+    pub(crate) weights: DenseWeights,
+    pub(crate) tables: Vec<Vec<f32>>,
 }
 
 /// Numbers in `-1.0 .. 1.0` that look random and are the same for the same seed.
-pub struct Numbers(pub u64);
+pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         ((self.0 >> 33) as usize) % bound
     }
 
-    pub fn value(&mut self) -> f32 {
+    pub(crate) fn value(&mut self) -> f32 {
         self.below(1 << 20) as f32 / (1 << 19) as f32 - 1.0
     }
 
-    pub fn values(&mut self, count: usize) -> Vec<f32> {
+    pub(crate) fn values(&mut self, count: usize) -> Vec<f32> {
         (0..count).map(|_| self.value()).collect()
     }
 }
 
 impl Small {
-    pub fn new(config: ModelConfig, seed: u64) -> Self {
+    pub(crate) fn new(config: ModelConfig, seed: u64) -> Self {
         let mut numbers = Numbers(seed);
         let mut layers = |widths: &[usize]| {
             let layer = |pair: &[usize]| LayerWeights {
@@ -53,11 +52,11 @@ impl Small {
         Self { config, weights, tables }
     }
 
-    pub fn dense(&self) -> DenseModel {
+    pub(crate) fn dense(&self) -> DenseModel {
         DenseModel::new(self.config.clone(), self.weights.clone()).unwrap()
     }
 
-    pub fn table(&self, number: usize) -> Arc<dyn EmbeddingTable> {
+    pub(crate) fn table(&self, number: usize) -> Arc<dyn EmbeddingTable> {
         Arc::new(self.heap(number))
     }
 
@@ -66,7 +65,7 @@ impl Small {
     }
 
     /// What a rank holds by a plan.
-    pub fn rank_tables(&self, plan: &Plan, rank: usize) -> RankTables {
+    pub(crate) fn rank_tables(&self, plan: &Plan, rank: usize) -> RankTables {
         let part = |part: &Part| -> Arc<dyn EmbeddingTable> {
             Arc::new(self.heap(part.table).part(part.rows.clone(), part.columns.clone()))
         };
@@ -82,12 +81,12 @@ impl Small {
         }
     }
 
-    pub fn local(&self) -> LocalModel {
+    pub(crate) fn local(&self) -> LocalModel {
         LocalModel::new(self.dense(), (0..self.tables.len()).map(|t| self.table(t)).collect()).unwrap()
     }
 
     /// Bags of 0 to 4 indices, some twice, every third batch weighted.
-    pub fn batch(&self, samples: usize, first_sample: u64, seed: u64) -> Batch {
+    pub(crate) fn batch(&self, samples: usize, first_sample: u64, seed: u64) -> Batch {
         let mut numbers = Numbers(seed);
         let tables = self.config.rows().iter().map(|&rows| {
             let mut input = TableInput { offsets: vec![0], ..TableInput::default() };
@@ -108,7 +107,7 @@ impl Small {
     }
 
     /// The whole model in double precision, one sample at a time and in the plainest words.
-    pub fn oracle(&self, batch: &Batch) -> Vec<f64> {
+    pub(crate) fn oracle(&self, batch: &Batch) -> Vec<f64> {
         let config = &self.config;
         let dim = config.dim();
         let predict = |sample: usize| {
@@ -156,7 +155,7 @@ fn mlp(layers: &[LayerWeights], sigmoid: Option<usize>, mut x: Vec<f64>) -> Vec<
 }
 
 /// Models of up to 9 tables, both interactions, and every option.
-pub fn small_models() -> impl Strategy<Value = Small> {
+pub(crate) fn small_models() -> impl Strategy<Value = Small> {
     let shape = (
         1usize..6,
         proptest::collection::vec(1usize..20, 1..10),
@@ -183,20 +182,20 @@ pub fn small_models() -> impl Strategy<Value = Small> {
     })
 }
 
-pub fn golden(name: &str) -> PathBuf {
+pub(crate) fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
 /// The folder of real data, if this machine has it.
-pub fn shared_data() -> Option<PathBuf> {
+pub(crate) fn shared_data() -> Option<PathBuf> {
     std::env::var_os("SLACKLINE_SHARED_DATA").map(PathBuf::from)
 }
 
-pub fn bits(values: &[f32]) -> Vec<u32> {
+pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|x| x.to_bits()).collect()
 }
 
-pub fn load_all(directory: &ModelDirectory) -> LocalModel {
+pub(crate) fn load_all(directory: &ModelDirectory) -> LocalModel {
     let all: Vec<usize> = (0..directory.config().tables()).collect();
     LocalModel::new(
         directory.load_dense().unwrap(),
@@ -205,13 +204,13 @@ pub fn load_all(directory: &ModelDirectory) -> LocalModel {
     .unwrap()
 }
 
-pub fn input(path: &Path, config: &ModelConfig) -> Input {
+pub(crate) fn input(path: &Path, config: &ModelConfig) -> Input {
     let table_rows = config.rows().iter().map(|&rows| rows as u64).collect();
     Input::open(path, None, &InputShape { dense_features: config.dense_features(), table_rows }).unwrap()
 }
 
 /// Every sample of the input, in one batch.
-pub fn whole(path: &Path, config: &ModelConfig) -> Batch {
+pub(crate) fn whole(path: &Path, config: &ModelConfig) -> Batch {
     let mut batch = Batch::default();
     input(path, config).next_batch(1 << 20, &mut batch).unwrap();
     batch

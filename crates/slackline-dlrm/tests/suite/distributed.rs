@@ -1,7 +1,5 @@
 //! The distributed pass over threads: the same bits as the local one, whatever the ranks, the lag and the delivery.
 
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +12,7 @@ use slackline_dlrm::{DistributedModel, DlrmError, ImportOptions, ModelDirectory,
 use slackline_embedding::{Cuts, Forced, Load, Plan, PlanOptions, TableCost, Verify};
 use slackline_transport::threads;
 
-use common::{Small, bits, small_models};
+use crate::common::{Small, bits, small_models};
 
 const LANE: Lane = Lane(0);
 
@@ -234,7 +232,7 @@ proptest! {
 
 /// A model with five tables of different sizes.
 fn five() -> Small {
-    let text = std::fs::read_to_string(common::golden("dot.json")).unwrap();
+    let text = std::fs::read_to_string(crate::common::golden("dot.json")).unwrap();
     Small::new(slackline_dlrm::ModelConfig::from_json(&text).unwrap().config, 5)
 }
 
@@ -340,13 +338,14 @@ fn messages_of_the_largest_batch_fit_their_slots() {
 fn compressed_tables_in_parts_give_the_bits_of_whole_ones() {
     for name in ["qr_mult", "qr_add", "qr_concat", "md", "hashed", "dot"] {
         let folder = tempfile::tempdir().unwrap();
-        let [checkpoint, config, io] = ["pt", "json", "npz"].map(|kind| common::golden(&format!("{name}.{kind}")));
+        let [checkpoint, config, io] =
+            ["pt", "json", "npz"].map(|kind| crate::common::golden(&format!("{name}.{kind}")));
         let out = folder.path().join("model");
         slackline_dlrm::import(&checkpoint, &config, &out, &ImportOptions::default(), &mut |_| ()).unwrap();
         let directory = ModelDirectory::open(&out).unwrap();
-        let batch = common::whole(&io, directory.config());
+        let batch = crate::common::whole(&io, directory.config());
         let mut expected = Vec::new();
-        common::load_all(&directory).predict(&batch, &mut expected).unwrap();
+        crate::common::load_all(&directory).predict(&batch, &mut expected).unwrap();
 
         let tables = directory.tables();
         let forced = tables.iter().enumerate().map(|(number, table)| {

@@ -1,7 +1,5 @@
 //! Predictions and every stage before them against what PyTorch computed.
 
-mod common;
-
 use std::path::Path;
 
 use slackline_data::{Batch, NpzFile};
@@ -10,7 +8,7 @@ use slackline_dlrm::{
 };
 use slackline_embedding::{Bags, Load, Pooling, Verify};
 
-use common::{bits, golden, input, load_all, shared_data, whole};
+use crate::common::{bits, golden, input, load_all, shared_data, whole};
 
 fn imported(checkpoint: &Path, config: &Path, folder: &Path) -> ModelDirectory {
     let out = folder.join("model");

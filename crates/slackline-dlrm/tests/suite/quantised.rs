@@ -1,12 +1,10 @@
 //! Rows of a whole model as PyTorch quantised them, where `SLACKLINE_SHARED_DATA` names a folder that has them.
 
-mod common;
-
 use safetensors::SafeTensors;
 use slackline_data::NpzFile;
 use slackline_embedding::RowFormat;
 
-use common::shared_data;
+use crate::common::shared_data;
 
 #[test]
 fn the_tables_of_the_tiny_model_get_the_bytes_of_pytorch() {

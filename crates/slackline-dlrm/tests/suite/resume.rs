@@ -1,7 +1,5 @@
 //! Imports that did not come to their end, and the same imports once more.
 
-mod common;
-
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -9,7 +7,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use slackline_dlrm::{DlrmError, ImportOptions, ImportReport, ModelDirectory, Result, import, write_synthetic};
 
-use common::golden;
+use crate::common::golden;
 
 /// The import of a model of 5 tables in 2 files, `every` bytes apart; it unwinds at call number `stop` of its progress, and
 /// leaves what it leaves.

@@ -1,8 +1,6 @@
 //! Checkpoints of other sources than the reference: TorchRec's names, snapshots, rows that are quantised already. Golden
 //! files are made by `golden/make_torchrec.py`.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +8,7 @@ use slackline_data::NpzFile;
 use slackline_dlrm::{DlrmError, ImportOptions, ImportReport, ModelDirectory, Naming, Result, RowChoice, import};
 use slackline_embedding::RowFormat;
 
-use common::{golden, load_all, shared_data, whole};
+use crate::common::{golden, load_all, shared_data, whole};
 
 fn import_as(checkpoint: &Path, config: &Path, out: &Path, from: &[&str], rows: &[&str]) -> Result<ImportReport> {
     let choices = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<RowChoice>>();

@@ -1,7 +1,5 @@
 //! Every file of a model directory, damaged in every way: an error that names the file, before any weight is used.
 
-mod common;
-
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -11,7 +9,7 @@ use serde_json::{Map, Value, json};
 use slackline_dlrm::{Arguments, DirectoryDefect, DlrmError, ModelConfig, ModelDirectory, write_synthetic};
 use slackline_embedding::{Load, ShardDefect, ShardError, Verify};
 
-use common::golden;
+use crate::common::golden;
 
 const CONFIG: &str = "config.json";
 const INDEX: &str = "model.safetensors.index.json";

@@ -1,7 +1,5 @@
 //! Whole models replaced while they are asked: predictions are those of one model directory, never of two.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -17,7 +15,7 @@ use slackline_dlrm::{
 };
 use slackline_embedding::{Load, Retired, UnfitTables, Verify};
 
-use common::{Small, bits, load_all};
+use crate::common::{Small, bits, load_all};
 
 const LONG: Duration = Duration::from_secs(60);
 
