@@ -339,6 +339,10 @@ enum TransportArg {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Err(error) = slackline_embedding::guard::install() {
+        eprintln!("slackline-bench: {error}");
+        return ExitCode::FAILURE;
+    }
     let done = match cli.command {
         None => with_transport(cli.run.transport, &cli.run.mpi.peers, cli.run.ranks, |transport| {
             run_all(&cli.run, transport)

@@ -31,6 +31,10 @@ fn main() -> ExitCode {
         // Help and version.
         Err(error) => return ended(print(&error.render().to_string()).map(|()| fail::OK)),
     };
+    // Before anything is mapped: a model directory that is cut short under a run is an error and not a signal.
+    if let Err(error) = slackline_embedding::guard::install() {
+        return ended(Err(error.into()));
+    }
     ended(match cli.command {
         Command::Import(args) => model::import(&args),
         Command::Convert(args) => model::convert(&args),

@@ -11,6 +11,7 @@
 //! * [`HotRows`] are copies of the rows that are looked up most.
 //! * [`Plan`] says which rank holds which tables, or which parts of them; a [`Profile`] of a trace tells it what is looked
 //!   up, and [`CostModel`] what that costs.
+//! * [`guard`] makes a process survive a mapped shard that is cut short, if it asks for that.
 //!
 //! This crate knows no running ranks and no transports: the planner is given a number of ranks and nothing more. It starts
 //! no threads either: [`pool_all`] works on those that it is given. Shards are for Unix, where a renamed file leaves the mapping of the old one alone.
@@ -24,6 +25,7 @@ mod bags;
 pub mod compressed;
 mod format;
 mod generation;
+pub mod guard;
 mod heap;
 mod hot;
 pub mod kernels;

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
+pub(crate) use self::guard::{install as install_guard, is_in_place as guard_in_place};
+
 use self::guard::Guarded;
 use crate::Residency;
 
@@ -44,8 +46,8 @@ impl Mapping {
         // of shard files, never writes into an existing file but renames a new one over its name, which leaves the mapped
         // one as it was. What remains is a foreign program that writes into a shard in place, and `Shard::open` forbids
         // that in its documentation, as every reader of mapped files must. If one does all the same, what is read are other
-        // numbers: every value is valid, none is trusted to be an address or a length, and a part that is gone reads as
-        // zeros (`guard`).
+        // numbers: every value is valid, none is trusted to be an address or a length, and a part that is gone is SIGBUS,
+        // or reads as zeros under the `guard`.
         let map = unsafe { Mmap::map(&file) }?;
         Ok(Mapping { guard: Guarded::new(&map), map, file, path: path.to_owned() })
     }

@@ -1,16 +1,15 @@
-//! A file that shrinks while it is mapped, or a disk that fails, must not end the process.
+//! The SIGBUS handler of [`crate::guard`].
 //!
-//! The kernel then answers a read of the mapping with SIGBUS, whose default is to end the process. Here it calls a handler
-//! instead, which finds the mapping in a [`Registry`], marks it as lost, puts zeros in its place, and lets the read go on.
-//! Whoever read then sees the mark: one load a call, and nothing within the loops.
+//! It finds the mapping in a [`Registry`], marks it as lost, puts zeros in its place, and lets the read go on. The lookup
+//! then sees the mark: one load a call, and nothing within the loops.
 //!
-//! The handler is the process's, so it takes only what is its own: a fault of the kernel's within one of our mappings.
-//! Everything else goes to whatever handled the signal before (Rust's own handler, which tells stack overflows, for one), or
-//! ends the process as it would have.
+//! The handler takes only faults within mappings of this crate. Everything else goes to the handler that was there before
+//! (Rust's own, which reports stack overflows, for one), or ends the process as it would have.
 
+use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::registry::{Entry, Registry};
 
@@ -19,17 +18,23 @@ static REGISTRY: Registry = Registry::new();
 #[cfg(loom)]
 static REGISTRY: std::sync::LazyLock<Registry> = std::sync::LazyLock::new(Registry::new);
 
-/// What handled the signal before.
-static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+/// Set once the handler is installed.
+static INSTALLED: OnceLock<Installed> = OnceLock::new();
+
+struct Installed {
+    /// The address of our handler, as the kernel was given it.
+    ours: usize,
+    /// What handled the signal before.
+    before: libc::sigaction,
+}
 
 /// A mapping's place in the registry; gives it back when dropped, which has to be before the memory is unmapped.
 #[derive(Debug)]
 pub(super) struct Guarded(&'static Entry);
 
 impl Guarded {
-    /// Guards some addresses, which this process has mapped for reading.
+    /// Registers addresses that this process has mapped for reading. They are guarded if and when the handler is installed.
     pub(super) fn new(memory: &[u8]) -> Self {
-        install();
         let start = memory.as_ptr().addr();
         Guarded(REGISTRY.add(start, start + memory.len()))
     }
@@ -47,21 +52,39 @@ impl Drop for Guarded {
     }
 }
 
-fn install() {
-    BEFORE.get_or_init(|| {
-        let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_bus_error;
-        // SAFETY: a struct of integers and a set of bits, for which zeros are valid.
-        let mut ours: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
-        ours.sa_sigaction = handler as usize;
-        // On the stack for signals, where a thread has one: the ordinary one may be what overflowed.
-        ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-        let mut before = ours;
-        // SAFETY: both point to whole structs; the handler keeps to what a handler may do.
-        let refused = unsafe { libc::sigaction(libc::SIGBUS, &ours, &mut before) };
-        // It has no other reason to be refused than a signal that does not exist.
-        assert_eq!(refused, 0, "SIGBUS has a handler");
-        before
-    });
+/// Installs the handler, unless that was done before.
+pub(crate) fn install() -> io::Result<()> {
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    if INSTALLED.get().is_some() {
+        return Ok(());
+    }
+    let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_bus_error;
+    let mut ours = no_action();
+    ours.sa_sigaction = handler as usize;
+    // On the stack for signals, where a thread has one: the ordinary one may be what overflowed.
+    ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    let mut before = no_action();
+    // SAFETY: both point to whole structs; the handler keeps to what a handler may do.
+    if unsafe { libc::sigaction(libc::SIGBUS, &ours, &mut before) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    INSTALLED.get_or_init(|| Installed { ours: ours.sa_sigaction, before });
+    Ok(())
+}
+
+/// Whether the handler still is the process's; none if it never was.
+pub(crate) fn is_in_place() -> Option<bool> {
+    let installed = INSTALLED.get()?;
+    let mut now = no_action();
+    // SAFETY: it only fills the struct; no action is given.
+    let refused = unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &mut now) };
+    Some(refused == 0 && now.sa_sigaction == installed.ours)
+}
+
+fn no_action() -> libc::sigaction {
+    // SAFETY: a struct of integers and a set of bits, for which zeros are valid.
+    unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
 /// Keeps to loads and stores of atomics and to system calls, as a signal handler must, and leaves `errno` as it was.
@@ -103,8 +126,8 @@ fn replace(entry: &Entry, start: usize, end: usize) -> bool {
 
 fn pass_on(signal: libc::c_int, code: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // Not there yet only if another thread's fault came between the kernel's answer and its being kept.
-    let before = BEFORE.get().map_or(libc::SIG_DFL, |before| before.sa_sigaction);
-    let flags = BEFORE.get().map_or(0, |before| before.sa_flags);
+    let before = INSTALLED.get().map_or(libc::SIG_DFL, |installed| installed.before.sa_sigaction);
+    let flags = INSTALLED.get().map_or(0, |installed| installed.before.sa_flags);
     // Asked for by kill(2), and ignored: so it is.
     if before == libc::SIG_IGN && code <= 0 {
         return;

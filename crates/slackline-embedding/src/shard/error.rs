@@ -50,6 +50,15 @@ pub enum ShardError {
         #[source]
         source: io::Error,
     },
+    /// The program installed the guard of mapped shards, and a later SIGBUS handler has its place ([`crate::guard`]).
+    #[error(
+        "{}: not mapped, since another SIGBUS handler has displaced the guard (install the guard after it, or load copied)",
+        file.display()
+    )]
+    Unguarded {
+        /// The file.
+        file: PathBuf,
+    },
     /// The file is not a whole and unaltered shard.
     #[error("{}: {defect}", file.display())]
     Corrupt {

@@ -63,7 +63,7 @@ impl Shard {
     /// # Errors
     ///
     /// Those of [`verify`](Shard::verify), if that is asked for; [`ShardError::Io`] where memory is short;
-    /// [`ShardError::Lock`]; and [`ShardDefect::Short`] within [`ShardError::Corrupt`] if the file was cut short since the shard was opened.
+    /// [`ShardError::Lock`]; [`ShardError::Unguarded`] unless it is copied; and [`ShardDefect::Short`] within [`ShardError::Corrupt`] if the file was cut short since the shard was opened.
     pub fn load(&self, name: &str, how: Load, verify: Verify) -> Result<Arc<dyn EmbeddingTable>, ShardError> {
         let meta = self.find(name)?;
         let (rows, columns) = (0..meta.rows, 0..meta.dim);

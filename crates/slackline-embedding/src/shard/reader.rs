@@ -14,7 +14,7 @@ use super::header::{self, MAX_HEADER, PREFIX, ShardTable};
 use crate::kernels::{self, Isa};
 use crate::mmap::Mapping;
 use crate::table::check_pool;
-use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling, Residency, RowFormat, Rows};
+use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling, Residency, RowFormat, Rows, guard};
 
 /// Bytes that are read at a time to verify a table.
 pub(super) const CHUNK: usize = 1 << 20;
@@ -32,9 +32,10 @@ pub enum Verify {
 /// An open shard file, mapped into memory. Cheap to clone; the mapping lives as long as a clone or a table of it does.
 ///
 /// The file must not be written into while it is mapped, since what is looked up would change; [`ShardWriter`] never does
-/// that, it replaces files as a whole. If somebody cuts it short all the same, or its disk fails, lookups of its tables are
-/// errors ([`PoolError::Lost`]) from then on; the process lives on, and other shards are not touched. (The first mapping
-/// installs a handler for SIGBUS, which passes on what is not its own.)
+/// that, it replaces files as a whole. What happens if another program cuts it short all the same, or its disk fails, is the
+/// program's choice ([`guard`]): after [`guard::install`], lookups of its tables are errors ([`PoolError::Lost`]) from then on,
+/// and other shards are not affected; without it the process ends by SIGBUS, unless the tables were
+/// [copied](crate::Load::Copied).
 ///
 /// [`ShardWriter`]: super::ShardWriter
 #[derive(Clone, Debug)]
@@ -113,14 +114,17 @@ impl Shard {
     ///
     /// # Errors
     ///
-    /// [`ShardError::NoTable`].
+    /// [`ShardError::NoTable`]; [`ShardError::Unguarded`].
     pub fn table(&self, name: &str) -> Result<MappedTable, ShardError> {
         let meta = self.find(name)?.clone();
+        if guard::state() == guard::State::Displaced {
+            return Err(ShardError::Unguarded { file: self.path().to_owned() });
+        }
         Ok(MappedTable { map: Arc::clone(&self.0.map), meta })
     }
 
     /// Checks the bytes of one table against its checksum. Reads them once, through the file and not through the mapping:
-    /// a disk that fails is then an error, where touching the mapping would end the process.
+    /// a disk that fails is then an error with and without a [`guard`].
     ///
     /// # Errors
     ///

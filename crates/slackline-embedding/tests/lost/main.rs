@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use slackline_embedding::{
     Bags, EmbeddingTable, HeapTable, Load, PoolError, Pooling, RowFormat, Shard, ShardError, ShardWriter, TableSpec,
-    Verify,
+    Verify, guard,
 };
 
 const ROWS: u64 = 20_000;
@@ -23,8 +23,13 @@ fn values(name: &str) -> HeapTable {
     HeapTable::random(name, ROWS, DIM, name.len() as u64)
 }
 
-/// A shard of two tables.
+/// A shard of two tables, and the guard.
 fn write(folder: &Path, name: &str) -> PathBuf {
+    guard::install().unwrap();
+    write_unguarded(folder, name)
+}
+
+fn write_unguarded(folder: &Path, name: &str) -> PathBuf {
     let path = folder.join(name);
     let specs = ["first", "second"].map(|name| TableSpec::new(name, ROWS, DIM, RowFormat::F32));
     let mut writer = ShardWriter::create(&path, &specs).unwrap();
@@ -192,7 +197,7 @@ fn child(what: &str, test: &str) -> std::process::Output {
     command.output().unwrap()
 }
 
-/// In a child: guards a mapping, so that the handler is there.
+/// In a child: a guarded mapping.
 fn guarded(folder: &Path) -> Shard {
     Shard::open(write(folder, "guarded"), Verify::HeaderOnly).unwrap()
 }
@@ -259,4 +264,73 @@ fn a_fault_in_memory_of_others_ends_the_process_as_before() {
             assert!(overflow.status.signal().is_some());
         }
     }
+}
+
+#[test]
+fn without_the_guard_a_cut_file_is_a_signal_unless_its_table_was_copied() {
+    const NAME: &str = "without_the_guard_a_cut_file_is_a_signal_unless_its_table_was_copied";
+    let Ok(how) = std::env::var(CHILD) else {
+        for how in [Load::Mapped, Load::Prefaulted] {
+            let mapped = child(&how.to_string(), NAME);
+            let said = String::from_utf8_lossy(&mapped.stdout);
+            assert_eq!(mapped.status.signal(), Some(SIGBUS), "{mapped:?}");
+            assert!(said.contains("before") && !said.contains("after"), "{said}");
+        }
+        let copied = child("copied", NAME);
+        assert!(copied.status.success() && String::from_utf8_lossy(&copied.stdout).contains("after"), "{copied:?}");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = write_unguarded(folder.path(), "shard");
+    let shard = Shard::open(&path, Verify::Checksums).unwrap();
+    let table = shard.load("second", how.parse().unwrap(), Verify::HeaderOnly).unwrap();
+    let expected = pool(table.as_ref()).unwrap();
+    assert_eq!(guard::state(), guard::State::Absent);
+    cut(&path, 0);
+    println!("before");
+    assert_eq!(pool(table.as_ref()).unwrap(), expected);
+    println!("after");
+}
+
+#[test]
+fn the_guard_covers_shards_that_were_open_before_it() {
+    const NAME: &str = "the_guard_covers_shards_that_were_open_before_it";
+    if std::env::var(CHILD).is_err() {
+        let child = child("open before", NAME);
+        assert!(child.status.success(), "{child:?}");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = write_unguarded(folder.path(), "shard");
+    let table = Shard::open(&path, Verify::Checksums).unwrap().table("second").unwrap();
+    guard::install().unwrap();
+    guard::install().unwrap();
+    assert_eq!(guard::state(), guard::State::InPlace);
+    cut(&path, 0);
+    assert_lost(pool(&table).unwrap_err(), &path, "second");
+}
+
+#[test]
+fn a_handler_that_comes_later_is_told_and_nothing_more_is_mapped() {
+    const NAME: &str = "a_handler_that_comes_later_is_told_and_nothing_more_is_mapped";
+    if std::env::var(CHILD).is_err() {
+        let child = child("displaced", NAME);
+        assert!(child.status.success(), "{child:?}");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "shard");
+    let shard = Shard::open(&path, Verify::Checksums).unwrap();
+    assert_eq!(guard::state(), guard::State::InPlace);
+    mmap::take_sigbus();
+    assert_eq!(guard::state(), guard::State::Displaced);
+    let error = guard::install().unwrap_err();
+    assert!(matches!(error, guard::GuardError::Displaced) && error.to_string().contains("after all other"), "{error}");
+    for how in [Load::Mapped, Load::Prefaulted, Load::Locked] {
+        let error = shard.load("second", how, Verify::HeaderOnly).unwrap_err();
+        assert!(matches!(&error, ShardError::Unguarded { file } if *file == path), "{error}");
+    }
+    assert!(matches!(shard.table("second").unwrap_err(), ShardError::Unguarded { .. }));
+    let copied = shard.load("second", Load::Copied, Verify::Checksums).unwrap();
+    assert_eq!(pool(copied.as_ref()).unwrap(), pool(&values("second")).unwrap());
 }
