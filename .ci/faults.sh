@@ -20,8 +20,8 @@ fail() { echo "FAILED: $*"; exit 1; }
 now() { date +%s%3N; }
 
 say "a model and rows"
-"$slackline" init --config "$config" --seed 1 --out model --shards 2
-"$slackline" generate --config "$config" --rows 20000 --seed 1 --out rows.tsv
+"$slackline" init --config "$config" --seed 1 --output model --shards 2
+"$slackline" generate --config "$config" --rows 20000 --seed 1 --output rows.tsv
 ls -A >before
 
 # The processes of the ranks, in rank order, once each has joined the group and opened the input.

@@ -90,8 +90,8 @@ SLACKLINE_CASES="${SLACKLINE_CASES:-20}" step cargo test --package slackline-mpi
 step cargo build --release --package slackline-cli --package slackline-bench --features slackline-cli/mpi,slackline-bench/mpi
 slackline="$CARGO_TARGET_DIR/release/slackline"
 
-step "$slackline" init --config examples/kaggle-small.json --seed 1 --out "$work/model"
-step "$slackline" generate --config examples/kaggle-small.json --rows 1500 --seed 1 --out "$work/rows.csv"
+step "$slackline" init --config examples/kaggle-small.json --seed 1 --output "$work/model"
+step "$slackline" generate --config examples/kaggle-small.json --rows 1500 --seed 1 --output "$work/rows.csv"
 "$slackline" infer "$work/model" --input "$work/rows.csv" --output "$work/threads.csv" >/dev/null
 for ranks in "$hosts" $((2 * hosts)); do
     for lag in 0 4; do
@@ -106,7 +106,7 @@ done
 
 # A model under delays, and messages that the limit holds up: 3 x 32 KiB a round are 0.8 ms of 1 Gbit/s.
 bench=("$CARGO_TARGET_DIR/release/slackline-bench" run --transport mpi --ranks "$hosts" --rounds "${ROUNDS:-40}"
-    --reps "${REPS:-1}" --lags "${LAGS:-0,1,4}" --out "$work/bench")
+    --reps "${REPS:-1}" --lags "${LAGS:-0,1,4}" --output "$work/bench")
 step "${bench[@]}" --scenario turn | grep -E '^(turn|│)'
 step "${bench[@]}" --work slept --bytes 32768 --baselines --scenario balanced --scenario turn --scenario random |
     grep -E '^(balanced|turn|random|│)'

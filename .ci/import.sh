@@ -50,7 +50,7 @@ print(json.dumps({
     "arch_mlp_bot": "13-512-256-128", "arch_mlp_top": "1024-512-256-1",
 }))
 PYTHON
-"$slackline" init --config config.json --seed 1 --out source --shards 4
+"$slackline" init --config config.json --seed 1 --output source --shards 4
 # The same bytes as a snapshot: a manifest that names ranges of them.
 python3 <<'PYTHON'
 import glob, json, struct
@@ -89,14 +89,14 @@ for format in "${formats[@]}"; do
         say "$format, rows as $ROWS: not killed"
         import+=(--rows "$ROWS")
         whole=whole
-        measured "${import[@]}" --out whole | grep -E "^(took|wrote)"
+        measured "${import[@]}" --output whole | grep -E "^(took|wrote)"
     fi
     # Where half of what will be written is there.
     half=$(($(python3 -c "print(int(float('$gib') * 2**20))") / 2))
     [ "$whole" = source ] || half=$(($(du -sk whole | cut -f1) / 2))
 
     say "$format: killed in the middle"
-    "${import[@]}" --out model >out 2>err &
+    "${import[@]}" --output model >out 2>err &
     command=$!
     while [ "$(written)" -lt "$half" ]; do
         kill -0 "$command" 2>/dev/null || fail "it ended before it could be killed: $(cat out err)"
@@ -110,7 +110,7 @@ for format in "${formats[@]}"; do
     du -sh .model.partial
 
     say "$format: gone on with"
-    measured "${import[@]}" --out model | tee out
+    measured "${import[@]}" --output model | tee out
     grep -q "went on with" out || fail "it began anew"
     [ ! -e .model.partial ] || fail "something is left"
 

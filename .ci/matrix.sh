@@ -14,8 +14,8 @@ trap 'rm -rf "$work"' EXIT
 
 if [ -z "$model" ] || [ -z "$input" ]; then
     model="$work/model" input="$work/rows.csv"
-    "$slackline" init --config examples/kaggle-small.json --seed 1 --out "$model" --shards 3
-    "$slackline" generate --config examples/kaggle-small.json --rows 1500 --seed 1 --out "$input"
+    "$slackline" init --config examples/kaggle-small.json --seed 1 --output "$model" --shards 3
+    "$slackline" generate --config examples/kaggle-small.json --rows 1500 --seed 1 --output "$input"
 fi
 "$slackline" infer "$model" --input "$input" --output "$work/first.csv"
 runs=0

@@ -32,11 +32,11 @@ model_and_rows() {
     local slackline=$1 trained="${SLACKLINE_SHARED_DATA:-/nowhere}/criteo-trained"
     [ -d "$work/model" ] && return
     if [ -d "$trained" ]; then
-        step "$slackline" import "$trained/kaggle16.pt" --config "$trained/kaggle16.json" --out "$work/model"
+        step "$slackline" import "$trained/kaggle16.pt" --config "$trained/kaggle16.json" --output "$work/model"
         cp "$trained/heldout.csv" "$work/rows.csv"
     else
-        step "$slackline" init --config examples/kaggle-small.json --seed 1 --out "$work/model"
-        step "$slackline" generate --config examples/kaggle-small.json --rows 1500 --seed 1 --out "$work/rows.csv"
+        step "$slackline" init --config examples/kaggle-small.json --seed 1 --output "$work/model"
+        step "$slackline" generate --config examples/kaggle-small.json --rows 1500 --seed 1 --output "$work/rows.csv"
     fi
 }
 
@@ -91,9 +91,9 @@ one() {
     local bench="$CARGO_TARGET_DIR/release/slackline-bench"
     step "$bench" exchange --transport mpi --sizes 1024,65536,1048576 --blocks 3 --turns 1
     step "$bench" run --transport mpi --work slept --baselines --ranks 4 --rounds 30 --reps 1 --lags 0,4 --scenario turn \
-        --out "$work/bench" >"$work/log" || { cat "$work/log"; fail "the benchmark"; }
+        --output "$work/bench" >"$work/log" || { cat "$work/log"; fail "the benchmark"; }
     step "$bench" run --transport mpi --peers nodes:2 --ranks 4 --rounds 30 --reps 1 --lags 0,4 --scenario turn \
-        --out "$work/bench" >"$work/log" || { cat "$work/log"; fail "the benchmark"; }
+        --output "$work/bench" >"$work/log" || { cat "$work/log"; fail "the benchmark"; }
     grep -E '^│' "$work/log"
     step "$mpicc" -O3 -Wall -Werror -o "$work/onesided" crates/slackline-bench/mpi/onesided.c
     step "$mpirun" -n 2 "$work/onesided" 1024 65536

@@ -266,8 +266,8 @@ struct RunArgs {
     #[arg(long)]
     json: bool,
     /// Where results.json and report.html go
-    #[arg(long, value_name = "DIR", default_value = "target/bench")]
-    out: PathBuf,
+    #[arg(long, visible_alias = "out", value_name = "DIR", default_value = "target/bench")]
+    output: PathBuf,
     /// Falsify one bit of the last output of this rank, to test that it is found
     #[arg(long, hide = true, value_name = "RANK")]
     flip_bit: Option<usize>,
@@ -427,7 +427,7 @@ fn run_all(args: &RunArgs, transport: Transport) -> Result<(), BenchError> {
     if !options.transport.reports() {
         return Ok(());
     }
-    let (json, html) = (args.out.join("results.json"), args.out.join("report.html"));
+    let (json, html) = (args.output.join("results.json"), args.output.join("report.html"));
     results::write_whole(&json, &results.to_json())?;
     results::write_whole(&html, &report(&results))?;
     if args.json {

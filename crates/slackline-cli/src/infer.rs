@@ -20,7 +20,7 @@ use slackline_dlrm::{DenseModel, ModelDirectory, largest_message};
 use slackline_embedding::Plan;
 use slackline_transport::delay::DelaySchedule;
 
-use crate::args::{Infer, Transport};
+use crate::args::{InferArgs, Transport};
 use crate::fail::{self, Misuse};
 use crate::model::input_shape;
 use crate::output::PredictionFile;
@@ -37,7 +37,7 @@ const LARGEST_SLOT: usize = 64 << 20;
 
 /// Equal on every rank: what is to be done, and in which group.
 struct Job<'a> {
-    args: &'a Infer,
+    args: &'a InferArgs,
     directory: ModelDirectory,
     dense: DenseModel,
     plan: Plan,
@@ -49,7 +49,7 @@ struct Job<'a> {
 }
 
 /// Runs the command, or one rank's part of it in a process that the command has started.
-pub(crate) fn run(args: &Infer) -> Result<u8> {
+pub(crate) fn run(args: &InferArgs) -> Result<u8> {
     if args.transport == Transport::Mpi {
         return run_mpi(args);
     }
@@ -80,13 +80,13 @@ pub(crate) fn run(args: &Infer) -> Result<u8> {
 use mpi::run as run_mpi;
 
 #[cfg(not(feature = "mpi"))]
-fn run_mpi(_: &Infer) -> Result<u8> {
+fn run_mpi(_: &InferArgs) -> Result<u8> {
     let how = "cargo build --release -p slackline-cli --features mpi";
     Err(Misuse(format!("this program was built without MPI; with it (docs/mpi.md says what that needs): {how}")).into())
 }
 
 /// Everything that can be found out before the ranks start; about the output only where it will be written.
-fn prepare(args: &Infer, ranks: usize, writes: bool) -> Result<Job<'_>> {
+fn prepare(args: &InferArgs, ranks: usize, writes: bool) -> Result<Job<'_>> {
     check_paths(args, writes)?;
     let job = Job::new(args, ranks)?;
     // Once, before any rank starts, and not by the ranks: what is wrong is said once, and no rank waits for another's disk.
@@ -99,7 +99,7 @@ fn prepare(args: &Infer, ranks: usize, writes: bool) -> Result<Job<'_>> {
 }
 
 impl<'a> Job<'a> {
-    fn new(args: &'a Infer, ranks: usize) -> Result<Self> {
+    fn new(args: &'a InferArgs, ranks: usize) -> Result<Self> {
         let directory = ModelDirectory::open(&args.model)?;
         let plan = plan_for(args.plan.as_deref(), &directory.tables(), ranks)?;
         let format = match args.format {
@@ -127,7 +127,7 @@ impl<'a> Job<'a> {
 }
 
 /// What can be found out before anything is read.
-fn check_paths(args: &Infer, writes: bool) -> Result<()> {
+fn check_paths(args: &InferArgs, writes: bool) -> Result<()> {
     let input = &args.input;
     let metadata = fs::metadata(input).with_context(|| format!("{}: cannot open", input.display()))?;
     if !metadata.is_file() {

@@ -5,12 +5,12 @@ use serde_json::json;
 use slackline_dlrm::{ModelDirectory, Summary};
 use slackline_embedding::{Plan, Residency};
 
-use crate::args::Inspect;
+use crate::args::InspectArgs;
 use crate::progress::{Progress, bytes};
 use crate::{fail, print};
 
 /// Runs the command.
-pub(crate) fn run(args: &Inspect) -> Result<u8> {
+pub(crate) fn run(args: &InspectArgs) -> Result<u8> {
     let directory = ModelDirectory::open(&args.model)?;
     let plan = Plan::table_wise(&directory.tables(), args.ranks)?;
     if args.verify {
@@ -32,7 +32,7 @@ pub(crate) fn verify(directory: &ModelDirectory) -> Result<()> {
     Ok(directory.verify(&mut |at| progress.share(at.done, at.total, "bytes"))?)
 }
 
-fn to_text(args: &Inspect, summary: &Summary, plan: &Plan, residency: Option<&[Option<Residency>]>) -> String {
+fn to_text(args: &InspectArgs, summary: &Summary, plan: &Plan, residency: Option<&[Option<Residency>]>) -> String {
     let checksums = match args.verify {
         true => "every tensor has its checksum",
         false => "headers checked; --verify reads the tensors too",
@@ -55,7 +55,7 @@ fn resident(summary: &Summary, residency: &[Option<Residency>]) -> String {
     format!("in memory     {} of {} ({share:.1} %)\n{text}", bytes(all.resident), bytes(all.bytes))
 }
 
-fn to_json(args: &Inspect, summary: &Summary, plan: &Plan, residency: Option<&[Option<Residency>]>) -> String {
+fn to_json(args: &InspectArgs, summary: &Summary, plan: &Plan, residency: Option<&[Option<Residency>]>) -> String {
     let tables = summary.tables.iter().enumerate().map(|(number, table)| {
         json!({
             "number": number,

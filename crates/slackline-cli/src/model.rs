@@ -21,7 +21,7 @@ use crate::progress::{Progress, bytes};
 use crate::{fail, print};
 
 /// `slackline import`.
-pub(crate) fn import(args: &args::Import) -> Result<u8> {
+pub(crate) fn import(args: &args::ImportArgs) -> Result<u8> {
     say_what_an_interrupt_leaves()?;
     let mut progress = Progress::new("import");
     let mut options = ImportOptions::new(args.shards);
@@ -29,7 +29,7 @@ pub(crate) fn import(args: &args::Import) -> Result<u8> {
     options.from_rows = args.from_rows.clone();
     options.restart = args.restart;
     options.keep_every = args.keep_every << 20;
-    let report = slackline_dlrm::import(&args.checkpoint, &args.config, &args.out, &options, &mut |at| {
+    let report = slackline_dlrm::import(&args.checkpoint, &args.config, &args.output, &options, &mut |at| {
         progress.share(at.done, at.total, "bytes");
     })?;
     drop(progress);
@@ -52,7 +52,7 @@ fn say_what_an_interrupt_leaves() -> Result<()> {
     Ok(())
 }
 
-fn import_text(args: &args::Import, report: &ImportReport) -> String {
+fn import_text(args: &args::ImportArgs, report: &ImportReport) -> String {
     let ImportReport { format, naming, source_files, source_bytes, tensors, tables, .. } = report;
     let read = bytes(*source_bytes);
     let mut text = format!("read {}: {format}, {}, {read}; ", args.checkpoint.display(), counted(*source_files));
@@ -71,7 +71,7 @@ fn import_text(args: &args::Import, report: &ImportReport) -> String {
     if *resumed > 0 {
         text += &format!("went on with an import that had written {}\n", bytes(*resumed));
     }
-    text += &said(&args.out, &report.config, files, report.written.table_bytes());
+    text += &said(&args.output, &report.config, files, report.written.table_bytes());
     text += &losses(lost);
     let mut list = |what: &str, names: &[String]| {
         if !names.is_empty() {
@@ -84,7 +84,7 @@ fn import_text(args: &args::Import, report: &ImportReport) -> String {
     text
 }
 
-fn import_json(args: &args::Import, report: &ImportReport) -> String {
+fn import_json(args: &args::ImportArgs, report: &ImportReport) -> String {
     let tables = report.tables.iter().map(|table| {
         json!({
             "name": table.table,
@@ -106,7 +106,7 @@ fn import_json(args: &args::Import, report: &ImportReport) -> String {
         "naming": report.naming.to_string(),
         "source_files": report.source_files,
         "source_bytes": report.source_bytes,
-        "model": args.out,
+        "model": args.output,
         "config": report.config.to_json(),
         "tensors": report.tensors,
         "dense_values": report.dense_values,
@@ -125,38 +125,40 @@ fn import_json(args: &args::Import, report: &ImportReport) -> String {
 }
 
 /// `slackline convert`.
-pub(crate) fn convert(args: &args::Convert) -> Result<u8> {
+pub(crate) fn convert(args: &args::ConvertArgs) -> Result<u8> {
     let mut progress = Progress::new("convert");
-    let written = slackline_dlrm::convert(&args.model, &args.out, &args.rows, args.shards, &mut |at| {
+    let written = slackline_dlrm::convert(&args.model, &args.output, &args.rows, args.shards, &mut |at| {
         progress.share(at.done, at.total, "bytes");
     })?;
     drop(progress);
-    let config = ModelDirectory::open(&args.out)?.config().clone();
-    let text = said(&args.out, &config, &written.files, written.table_bytes());
+    let config = ModelDirectory::open(&args.output)?.config().clone();
+    let text = said(&args.output, &config, &written.files, written.table_bytes());
     print(&(text + &losses(&written.losses)))?;
     Ok(fail::OK)
 }
 
 /// `slackline init`.
-pub(crate) fn init(args: &args::Init) -> Result<u8> {
+pub(crate) fn init(args: &args::InitArgs) -> Result<u8> {
     let config = read_config(&args.config)?;
     let mut progress = Progress::new("init");
-    write_synthetic(&config, args.seed, &args.out, args.shards, &mut |at| progress.share(at.done, at.total, "bytes"))?;
+    write_synthetic(&config, args.seed, &args.output, args.shards, &mut |at| {
+        progress.share(at.done, at.total, "bytes")
+    })?;
     drop(progress);
-    let summary = ModelDirectory::open(&args.out)?.summary();
-    print(&said(&args.out, &config, &summary.files, summary.table_bytes))?;
+    let summary = ModelDirectory::open(&args.output)?.summary();
+    print(&said(&args.output, &config, &summary.files, summary.table_bytes))?;
     Ok(fail::OK)
 }
 
 /// `slackline generate`.
-pub(crate) fn generate(args: &args::Generate) -> Result<u8> {
+pub(crate) fn generate(args: &args::GenerateArgs) -> Result<u8> {
     let config = read_config(&args.config)?;
     let mut progress = Progress::new("generate");
-    generate_criteo(&input_shape(&config), args.rows, args.seed, &args.out, |rows| {
+    generate_criteo(&input_shape(&config), args.rows, args.seed, &args.output, |rows| {
         progress.share(rows, args.rows, "rows");
     })?;
     drop(progress);
-    print(&format!("wrote {}: {} rows\n", args.out.display(), args.rows))?;
+    print(&format!("wrote {}: {} rows\n", args.output.display(), args.rows))?;
     Ok(fail::OK)
 }
 

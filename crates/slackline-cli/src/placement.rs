@@ -19,7 +19,7 @@ use crate::print;
 use crate::progress::{Progress, bytes};
 
 /// `slackline profile`.
-pub(crate) fn profile(args: &args::Profile) -> Result<u8> {
+pub(crate) fn profile(args: &args::ProfileArgs) -> Result<u8> {
     let directory = ModelDirectory::open(&args.model)?;
     let config = directory.config();
     let all: Vec<usize> = (0..config.tables()).collect();
@@ -82,7 +82,7 @@ fn shown(profile: &Profile, output: &Path) -> String {
 }
 
 /// `slackline plan`.
-pub(crate) fn plan(args: &args::Plan) -> Result<u8> {
+pub(crate) fn plan(args: &args::PlanArgs) -> Result<u8> {
     let directory = ModelDirectory::open(&args.model)?;
     let mut tables = directory.tables();
     let mut options = PlanOptions {
@@ -119,7 +119,7 @@ pub(crate) fn plan(args: &args::Plan) -> Result<u8> {
     Ok(fail::OK)
 }
 
-fn to_text(args: &args::Plan, plan: &Plan, reference: &Plan) -> String {
+fn to_text(args: &args::PlanArgs, plan: &Plan, reference: &Plan) -> String {
     let mut text = format!("{plan}\n\n");
     text += &format!(
         "tables by number, as the reference splits them: largest / mean {:.3} of the cost, {:.3} of the memory\n",

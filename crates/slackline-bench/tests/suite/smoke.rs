@@ -8,7 +8,7 @@ use serde_json::Value;
 
 fn bench(out: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slackline-bench"));
-    command.args(args).arg("--out").arg(out).output().expect("the program starts")
+    command.args(args).arg("--output").arg(out).output().expect("the program starts")
 }
 
 const SLEPT: [&str; 15] = [

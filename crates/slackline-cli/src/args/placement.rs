@@ -10,47 +10,48 @@ use slackline_embedding::{Forced, Split};
 
 use super::{at_least_one, batch, ranks};
 
-/// Place a model's tables on ranks, and say what that will cost
+/// Place a model's tables on ranks, and estimate the cost
 ///
-/// Tables stay whole, are cut by columns or rows, or lie on every rank, so that no rank has much more to look up than
-/// another and none more than its memory holds. With a profile (slackline profile) the plan follows what a trace really
-/// looks up and how long that took. The plan is written for `slackline infer --plan`.
+/// Tables stay whole, are split by columns or rows, or are replicated on every rank, so that all ranks have about the same
+/// lookup cost and none exceeds its memory. With a profile (slackline profile) the costs are those measured on a trace;
+/// without one they are typical values. `slackline infer --plan` reads the result.
 #[derive(Args, Debug)]
 #[command(after_help = PLAN_HELP)]
-pub(crate) struct Plan {
-    /// The model directory
+pub(crate) struct PlanArgs {
+    /// Model directory
     #[arg(value_name = "DIR")]
     pub(crate) model: PathBuf,
-    /// How many ranks
+    /// Number of ranks
     #[arg(long, value_name = "N", value_parser = ranks())]
     pub(crate) ranks: usize,
-    /// What was counted and measured on a trace, as `slackline profile` wrote it
+    /// Lookup counts and times of a trace, written by `slackline profile`
     #[arg(long, value_name = "FILE.json")]
     pub(crate) profile: Option<PathBuf>,
-    /// Measure what lookups cost on this machine instead of trusting typical numbers; takes a second
+    /// Measure lookup costs on this machine instead of using typical values; takes a second
     #[arg(long)]
     pub(crate) calibrate: bool,
-    /// Bytes that a rank may hold, such as 64G; suffixes K, M, G and T count by 1024 [default: no limit]
+    /// Memory limit per rank, such as 64G; the suffixes K, M, G and T are powers of 1024 [default: no limit]
     #[arg(long, value_name = "BYTES", value_parser = byte_count)]
     pub(crate) memory: Option<u64>,
-    /// How tables may be cut: by columns predictions keep their bits, by rows sums are rounded in another order
+    /// How tables may be split; splitting by rows changes the rounding of sums, splitting by columns changes no bit of the
+    /// predictions
     #[arg(long, value_enum, default_value_t = Cut::Columns)]
     pub(crate) split: Cut,
-    /// Put tables of up to this many bytes on every rank, so that their vectors are never sent
+    /// Replicate tables of up to this size on every rank, so that their vectors are never sent
     #[arg(long, value_name = "BYTES", default_value = "0", value_parser = byte_count)]
     pub(crate) replicate: u64,
-    /// Copy the rows that the profile's trace looked up most to every rank, in at most this many bytes a rank; predictions
-    /// keep their bits
+    /// Copy the rows that the profile's trace looks up most to every rank, in at most this many bytes per rank; changes no
+    /// bit of the predictions
     #[arg(long, value_name = "BYTES", default_value = "0", value_parser = byte_count, requires = "profile")]
     pub(crate) hot: u64,
-    /// Decide for the tables whose names fit: rank:N, whole, columns:N, rows:N or replicated; may be given again, and the
-    /// last that fits counts
+    /// Place the tables whose names match PATTERN: rank:N, whole, columns:N, rows:N or replicated. May be repeated; the
+    /// last match wins
     #[arg(long, value_name = "PATTERN=HOW")]
     pub(crate) place: Vec<Placed>,
-    /// The largest cost of a rank, divided by the mean, that is good enough
+    /// Accept a plan in which the busiest rank costs at most RATIO times the mean
     #[arg(long, value_name = "RATIO", default_value_t = 1.05, value_parser = ratio)]
     pub(crate) balance: f64,
-    /// Write the plan, for `slackline infer --plan`
+    /// Write the plan to this file
     #[arg(long, value_name = "FILE.json")]
     pub(crate) output: Option<PathBuf>,
     /// Print one JSON object and nothing else
@@ -65,34 +66,35 @@ Examples:
   slackline plan model --ranks 8 --place 'emb_l.2.*=columns:4' --place 'emb_l.1?.*=replicated'
   slackline plan model --ranks 4 --profile profile.json --hot 256M --output plan.json
 
-Exit codes: 0 success; 1 failure, such as tables that do not fit into the memory, with the reason on standard error; 2 a \
-command line that was not understood.";
+Exit codes: 0 success; 1 failure, such as tables that do not fit into the memory, with the reason on standard error; 2 \
+usage error.";
 
-/// Count what a file of rows looks up in a model's tables, and measure how long that takes
+/// Count a trace's lookups in each table, and measure how long they take
 ///
-/// Every table is looked up in turn on one core, as a rank does it. The result is for `slackline plan --profile`.
+/// The tables are looked up one after the other on one core, as a rank does it. `slackline plan --profile` reads the
+/// result.
 #[derive(Args, Debug)]
 #[command(after_help = PROFILE_HELP)]
-pub(crate) struct Profile {
-    /// The model directory
+pub(crate) struct ProfileArgs {
+    /// Model directory
     #[arg(value_name = "DIR")]
     pub(crate) model: PathBuf,
-    /// The rows
+    /// The trace: rows as for `slackline infer`
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
-    /// The input's format: criteo-tsv, criteo-csv or npz [default: by the file's content]
+    /// Input format: criteo-tsv, criteo-csv or npz [default: detected from the file's content]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<Format>,
-    /// Samples of a batch: that of `slackline infer`, since a cache remembers what a batch has looked up
+    /// Samples per batch; take the value that `slackline infer` will use, since what stays cached depends on it
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = batch())]
     pub(crate) batch: usize,
-    /// Stop after this many samples [default: all of them]
+    /// Stop after this many samples [default: all]
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     pub(crate) samples: Option<usize>,
-    /// Remember the N rows of each table that are looked up most
+    /// Record the N rows of each table that are looked up most
     #[arg(long, value_name = "N", default_value_t = 65536)]
     pub(crate) hot: usize,
-    /// Where to write it
+    /// File to write
     #[arg(long, value_name = "FILE.json")]
     pub(crate) output: PathBuf,
 }
@@ -102,12 +104,12 @@ Examples:
   slackline profile model --input clicks.tsv --output profile.json
   slackline profile model --input clicks.tsv --samples 100000 --batch 2048 --output profile.json
 
-Exit codes: 0 success; 1 failure, with the reason on standard error; 2 a command line that was not understood.";
+Exit codes: 0 success; 1 failure, with the reason on standard error; 2 usage error.";
 
-/// How tables may be cut.
+/// How tables may be split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Cut {
-    /// Not at all
+    /// Keep tables whole
     Never,
     /// By columns
     Columns,
@@ -128,7 +130,7 @@ impl From<Cut> for Split {
     }
 }
 
-/// One decision for some tables.
+/// Where the tables of matching names go.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Placed {
     pub(crate) pattern: Pattern,
@@ -139,7 +141,7 @@ impl FromStr for Placed {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let how = "PATTERN=HOW, with HOW one of rank:N, whole, columns:N, rows:N and replicated";
+        let how = "expected PATTERN=HOW, where HOW is rank:N, whole, columns:N, rows:N or replicated";
         let (pattern, place) = text.rsplit_once('=').ok_or(how)?;
         let pattern = Pattern::new(pattern).map_err(|error| format!("pattern: {error}"))?;
         let number = |text: &str| text.parse().map_err(|_| how.to_owned());
@@ -166,12 +168,12 @@ fn byte_count(text: &str) -> Result<u64, String> {
         _ => None,
     };
     let count = digits.parse::<u64>().ok().zip(shift).and_then(|(count, shift)| count.checked_mul(1 << shift));
-    count.ok_or_else(|| "a number of bytes, such as 4096, 64K, 512M or 2G".to_owned())
+    count.ok_or_else(|| "expected a number of bytes, such as 4096, 64K, 512M or 2G".to_owned())
 }
 
 fn ratio(text: &str) -> Result<f64, String> {
     let ratio = text.parse().ok().filter(|ratio: &f64| *ratio >= 1.0 && ratio.is_finite());
-    ratio.ok_or_else(|| "a number of at least 1, such as 1.05".to_owned())
+    ratio.ok_or_else(|| "expected a number of at least 1, such as 1.05".to_owned())
 }
 
 #[cfg(test)]

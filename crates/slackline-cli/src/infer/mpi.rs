@@ -5,11 +5,11 @@ use slackline_mpi::{NodeEndpoint, Peers, World};
 use slackline_transport::cores;
 
 use super::{Job, conclude, fail, prepare, rank};
-use crate::args::Infer;
+use crate::args::InferArgs;
 use crate::fail::Misuse;
 
 /// Works as the rank that this process is in its job, and returns the exit code.
-pub(super) fn run(args: &Infer) -> Result<u8> {
+pub(super) fn run(args: &InferArgs) -> Result<u8> {
     let world = World::join()?;
     // What is wrong with the input or the model is found out by every rank on its own node, before they form a group; the
     // first that finds something says it for all.
@@ -34,7 +34,7 @@ pub(super) fn run(args: &Infer) -> Result<u8> {
     outcome
 }
 
-fn prepare_on_nodes<'a>(args: &'a Infer, world: &World) -> Result<Job<'a>> {
+fn prepare_on_nodes<'a>(args: &'a InferArgs, world: &World) -> Result<Job<'a>> {
     let ranks = args.ranks.unwrap_or(world.ranks());
     peers(args)?;
     // Every rank needs the job; the tables are read whole by one rank of a node.
@@ -42,7 +42,7 @@ fn prepare_on_nodes<'a>(args: &'a Infer, world: &World) -> Result<Job<'a>> {
     if first_here { prepare(args, ranks, world.rank() == 0) } else { Job::new(args, ranks) }
 }
 
-fn peers(args: &Infer) -> Result<Peers> {
+fn peers(args: &InferArgs) -> Result<Peers> {
     args.peers.parse().map_err(|why| Misuse(format!("--peers {}: {why}", args.peers)).into())
 }
 

@@ -24,9 +24,9 @@ impl Place {
     pub(crate) fn new(rows: usize) -> Self {
         let place = Place { folder: tempfile::tempdir().unwrap() };
         fs::write(place.path("config.json"), CONFIG).unwrap();
-        place.succeed(&["init", "--config", "config.json", "--seed", "3", "--out", "model", "--shards", "2"]);
+        place.succeed(&["init", "--config", "config.json", "--seed", "3", "--output", "model", "--shards", "2"]);
         let rows = rows.to_string();
-        place.succeed(&["generate", "--config", "config.json", "--rows", &rows, "--seed", "5", "--out", "rows.csv"]);
+        place.succeed(&["generate", "--config", "config.json", "--rows", &rows, "--seed", "5", "--output", "rows.csv"]);
         place
     }
 

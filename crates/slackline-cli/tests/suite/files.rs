@@ -16,14 +16,14 @@ fn words(text: &str) -> Vec<&str> {
 #[test]
 fn equal_seeds_give_equal_files_and_nothing_is_overwritten() {
     let place = Place::new(50);
-    place.succeed(&words("init --config config.json --seed 3 --out again --shards 2"));
-    place.succeed(&words("init --config config.json --seed 4 --out other --shards 2"));
+    place.succeed(&words("init --config config.json --seed 3 --output again --shards 2"));
+    place.succeed(&words("init --config config.json --seed 4 --output other --shards 2"));
     let shard = |model: &str| fs::read(place.path(model).join("tables-00001-of-00002.safetensors")).unwrap();
     assert!(shard("model") == shard("again"));
     assert!(shard("model") != shard("other"));
-    let line = place.fail(&words("init --config config.json --out other"));
+    let line = place.fail(&words("init --config config.json --output other"));
     assert!(line.contains("other") && line.contains("exists already"), "{line}");
-    place.succeed(&words("generate --config config.json --rows 50 --seed 5 --out again.csv"));
+    place.succeed(&words("generate --config config.json --rows 50 --seed 5 --output again.csv"));
     assert_eq!(place.read("rows.csv"), place.read("again.csv"));
 }
 
@@ -85,9 +85,9 @@ fn a_truncated_shard_and_missing_files_are_refused_by_name() {
     assert!(line.contains("tables-00001-of-00002.safetensors"), "{line}");
     let line = place.fail(&words("inspect nowhere"));
     assert!(line.contains("nowhere"), "{line}");
-    let line = place.fail(&words("import nowhere.pt --config config.json --out imported"));
+    let line = place.fail(&words("import nowhere.pt --config config.json --output imported"));
     assert!(line.contains("nowhere.pt"), "{line}");
-    let line = place.fail(&words("init --config nowhere.json --out new"));
+    let line = place.fail(&words("init --config nowhere.json --output new"));
     assert!(line.contains("nowhere.json"), "{line}");
     assert_eq!(place.names(), ["config.json", "model", "rows.csv"]);
 }

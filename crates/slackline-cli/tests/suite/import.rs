@@ -20,8 +20,8 @@ fn words(text: &str) -> Vec<&str> {
 fn place(rows: &str) -> Place {
     let place = Place::empty();
     fs::write(place.path("config.json"), CONFIG).unwrap();
-    place.succeed(&words("init --config config.json --seed 2 --out source"));
-    place.succeed(&words(&format!("{IMPORT} --out whole --rows {rows}")));
+    place.succeed(&words("init --config config.json --seed 2 --output source"));
+    place.succeed(&words(&format!("{IMPORT} --output whole --rows {rows}")));
     place
 }
 
@@ -46,7 +46,7 @@ fn an_import_that_is_killed_is_gone_on_with_and_comes_out_the_same() {
         let place = place(rows);
         let all: u64 =
             fs::read_dir(place.path("whole")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
-        let import = format!("{IMPORT} --out model --rows {rows} --json");
+        let import = format!("{IMPORT} --output model --rows {rows} --json");
         // Each time a little further: in the first file, in the second, and at once.
         for part in [1, 3, 0, 5] {
             let mut child = place.command(&words(&import)).spawn().unwrap();
@@ -71,7 +71,7 @@ fn a_full_disk_is_an_error_and_the_import_goes_on_when_there_is_room() {
     let place = place("f32");
     // No file may become larger than 8 MiB, and the system says so instead of ending the process.
     let limited = r#"trap "" XFSZ; ulimit -f 8192; exec "$@""#;
-    let command = format!("{IMPORT} --out model");
+    let command = format!("{IMPORT} --output model");
     let ended = Command::new("bash")
         .args(["-c", limited, "limited", env!("CARGO_BIN_EXE_slackline")])
         .args(words(&command))
@@ -91,11 +91,11 @@ fn a_full_disk_is_an_error_and_the_import_goes_on_when_there_is_room() {
 #[test]
 fn what_was_found_is_said_for_people_and_for_programs() {
     let place = place("f32");
-    let text = place.succeed(&words(&format!("{IMPORT} --out text --rows emb_l.0.*=int8")));
+    let text = place.succeed(&words(&format!("{IMPORT} --output text --rows emb_l.0.*=int8")));
     for part in ["safetensors with an index", "reference DLRM", "50000 x 64", "f32 -> int8", "largest error"] {
         assert!(text.contains(part), "{part:?} in:\n{text}");
     }
-    let json = place.succeed(&words(&format!("{IMPORT} --out json --rows emb_l.0.*=int8 --json")));
+    let json = place.succeed(&words(&format!("{IMPORT} --output json --rows emb_l.0.*=int8 --json")));
     let report: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(report["format"], "safetensors with an index");
     assert_eq!(report["tables"][0]["kept"], "int8");
@@ -104,6 +104,6 @@ fn what_was_found_is_said_for_people_and_for_programs() {
     assert_eq!(report["resumed_bytes"], 0);
     let help = place.succeed(&["import", "--help"]);
     assert!(help.contains("snapshot/") && help.contains("--from-rows int8"), "{help}");
-    let run = place.run(&words(&format!("{IMPORT} --out other --from-rows f16")));
+    let run = place.run(&words(&format!("{IMPORT} --output other --from-rows f16")));
     assert_eq!(run.code, Some(2), "{}", run.stderr);
 }

@@ -25,7 +25,7 @@ fn a_trained_model_predicts_what_pytorch_predicted() {
         &file("kaggle16.pt"),
         "--config",
         &file("kaggle16.json"),
-        "--out",
+        "--output",
         "model",
         "--shards",
         "3",
@@ -70,7 +70,7 @@ fn bags_of_many_rows_predict_what_pytorch_predicted() {
     for checkpoint in ["dlrm_tiny.pt", "dlrm_tiny_legacy.pt", "dlrm_tiny.safetensors"] {
         let place = Place::empty();
         fs::write(place.path("config.json"), config.to_string()).unwrap();
-        place.succeed(&["import", &file(checkpoint), "--config", "config.json", "--out", "model"]);
+        place.succeed(&["import", &file(checkpoint), "--config", "config.json", "--output", "model"]);
         let input = file("dlrm_tiny_io.npz");
         place.succeed(&["infer", "model", "--input", &input, "--ranks", "4", "--batch", "5", "--output", "out.csv"]);
         let text = place.read("out.csv");
@@ -94,7 +94,7 @@ fn quantised_rows_predict_what_pytorch_predicted_with_them() {
             &file("kaggle16.pt"),
             "--config",
             &file("kaggle16.json"),
-            "--out",
+            "--output",
             "model",
             "--rows",
             rows,
@@ -130,8 +130,8 @@ fn quantised_rows_in_bags_of_many_predict_what_pytorch_predicted_with_them() {
         let (_, expected): (_, Vec<f32>) = golden.f32(&format!("prob_{rows}")).unwrap();
         let place = Place::empty();
         fs::write(place.path("config.json"), config.to_string()).unwrap();
-        place.succeed(&["import", &file("dlrm_tiny.pt"), "--config", "config.json", "--out", "full"]);
-        place.succeed(&["convert", "full", "--out", "model", "--rows", rows]);
+        place.succeed(&["import", &file("dlrm_tiny.pt"), "--config", "config.json", "--output", "full"]);
+        place.succeed(&["convert", "full", "--output", "model", "--rows", rows]);
         let input = file("dlrm_tiny_io.npz");
         place.succeed(&["infer", "model", "--input", &input, "--ranks", "4", "--batch", "5", "--output", "out.csv"]);
         let text = place.read("out.csv");
