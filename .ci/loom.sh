@@ -6,5 +6,5 @@ cd "$(dirname "$0")/.."
 export RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-2}"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom"
 set -x
-cargo test --release --package slackline-transport --test loom
+cargo test --release --package slackline-transport --test suite
 cargo test --release --package slackline-embedding --lib checked

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use slackline_collective::CollectiveError;
 use slackline_transport::TransportError;
+use slackline_transport::delay::DelayError;
 
 /// Why a benchmark has no result.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +145,9 @@ pub enum BenchError {
     /// The transport failed.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// A delay profile or its trace is wrong.
+    #[error(transparent)]
+    Delay(#[from] DelayError),
 }
 
 impl BenchError {

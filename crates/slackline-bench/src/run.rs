@@ -243,7 +243,7 @@ pub(crate) fn launch<T: DeserializeOwned>(
     if let Some(signal) = outcome.signal {
         return Err(BenchError::Settings(format!("stopped by signal {signal}")));
     }
-    if let Some(rank) = outcome.first_failed {
+    if let Some(rank) = outcome.failed {
         return Err(BenchError::Rank { rank, why: outcome.statuses[rank].to_string() });
     }
     (0..ranks)

@@ -8,10 +8,10 @@ use crate::Fault;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CollectiveError {
-    /// The group has failed. Every rank is told the same fault, and every later call on the group returns it again.
+    /// The group has failed. Every rank gets the same fault, and every later call on the group returns it again.
     #[error("{0}")]
     Fault(Box<Fault>),
-    /// A round was begun before the rounds that were due had been taken; take until `None`, then begin. Nothing is lost.
+    /// A round was begun before the rounds that were due had been taken. Nothing is lost: take until `None`, then begin.
     #[error("lane {lane}: round {begun} cannot begin before round {due} has been taken (lag {lag})")]
     TakeFirst {
         /// The lane.
@@ -23,7 +23,7 @@ pub enum CollectiveError {
         /// The lane's lag.
         lag: usize,
     },
-    /// A list of sizes or messages has not one entry for each rank.
+    /// A list of sizes does not have one entry for each rank.
     #[error("lane {lane}: {given} sizes for a group of {ranks} ranks")]
     Count {
         /// The lane.
@@ -39,7 +39,7 @@ pub enum CollectiveError {
         /// The lane.
         lane: Lane,
     },
-    /// A collective that is synchronous by nature was called on a lane with a lag.
+    /// A barrier or an all-gather was called on a lane with a lag, or with rounds that have not been taken.
     #[error("lane {lane} has lag {lag}: barrier and all_gather need a lane of lag 0 with nothing outstanding")]
     NotSynchronous {
         /// The lane.

@@ -1,4 +1,4 @@
-//! What a user does with a lane: begin, publish, take, drain.
+//! Using a lane: begin, publish, take, drain.
 
 use std::mem;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use smallvec::SmallVec;
 
 use crate::group::Group;
 use crate::lane::LaneState;
-use crate::{CollectiveError, Fault, FaultKind};
+use crate::{CollectiveError, Fault, FaultKind, LaneStats};
 
-/// How often a rank that has to wait looks before it waits in earnest: about a microsecond for a few peers, which costs
-/// little even where ranks share a core.
+/// How often a rank that has to wait looks before it calls the endpoint's wait: about a microsecond for a few peers, which
+/// costs little even where ranks share a core.
 const LOOKS: u32 = 64;
 
-/// A rank lingers for the newest round for one part in so many of its iteration: less than this share of its throughput is
-/// what it can cost, and a rank that is further ahead than one round does not linger at all.
+/// A rank lingers for the newest round for at most one part in so many of its iteration, which is what lingering can cost. A
+/// rank that is further ahead than one round does not linger.
 const LINGER_SHARE: u32 = 20;
 /// And never longer than this.
 const LINGER_MOST: Duration = Duration::from_millis(1);
@@ -31,15 +31,20 @@ pub type Messages<'a> = SmallVec<[&'a mut [u8]; 8]>;
 ///
 /// # Cost
 ///
-/// A round of `P` ranks whose messages are shorter than their slots costs each rank `P` messages, `2 P` counter updates (publish and
-/// release), one fence, no system call unless a peer sleeps, and no copy by this layer; a ring holds `2 * lag + 2` slots
-/// per ordered pair. A message larger than its slot costs one fragment for each slot-full and one copy on either side.
+/// A round of `P` ranks whose messages are shorter than their slots costs each rank `P` messages, `2 P` counter updates
+/// (publish and release), one fence, no system call unless a peer sleeps, and no copy by this layer. By default a ring has
+/// `2 * lag + 2` slots for each ordered pair of ranks.
+///
+/// A message that does not fit its slot goes in fragments, one for each slot-full. Its sender copies it from memory of its
+/// own into the slots; its receiver copies it out of them into memory that grows with what has come, which may copy it
+/// again. In a full ring the receiver also copies the messages that keep fragments waiting.
 pub struct Exchange<'g, E: Endpoint> {
     group: &'g mut Group<E>,
     lane: usize,
 }
 
-/// A round that has begun: room for a message to every rank, this one included. Dropped unpublished, it never happened.
+/// A round that has begun: room for a message to every rank, this one included. If it is dropped and not published, it never
+/// happened.
 #[must_use = "a round that is not published never happened"]
 pub struct Round<'a, E: Endpoint> {
     group: &'a mut Group<E>,
@@ -60,10 +65,44 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
         Exchange { group, lane }
     }
 
+    /// The endpoint, for its clock and its `sleep`.
+    pub fn endpoint(&mut self) -> &mut E {
+        &mut self.group.endpoint
+    }
+
+    /// This member's number.
+    pub fn rank(&self) -> Rank {
+        self.group.rank()
+    }
+
+    /// Members of the group.
+    pub fn ranks(&self) -> usize {
+        self.group.ranks()
+    }
+
+    /// What this rank did on this lane so far.
+    pub fn stats(&self) -> &LaneStats {
+        &self.state().stats
+    }
+
+    /// As [`Group::progress`], which this calls: it concerns all lanes.
+    ///
+    /// # Errors
+    ///
+    /// [`CollectiveError::Fault`] if the group has failed.
+    pub fn progress(&mut self) -> Result<(), CollectiveError> {
+        self.group.progress()
+    }
+
+    /// As [`Group::give_up`], which this calls: it fails the whole group.
+    pub fn give_up(&mut self, why: &str) -> CollectiveError {
+        self.group.give_up(why)
+    }
+
     /// Begins the next round, with a message of `sizes[to]` bytes to each rank `to`; zero is an ordinary size.
     ///
-    /// Never waits for the bound: only for a free slot, which with the default `2 * lag + 2` slots is always there unless
-    /// messages are larger than a slot.
+    /// Waits only for a free slot, which is there with the default `2 * lag + 2` slots unless messages are larger than a
+    /// slot. It never waits for other ranks' rounds; [`take`](Self::take) does.
     ///
     /// # Errors
     ///
@@ -88,23 +127,23 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
 
     /// The next complete round, in order; `None` when this rank may go on.
     ///
-    /// Waits only while a round that is due (round `i - lag` or older, after round `i` has been published) is incomplete.
-    /// With elastic delivery it hands out later rounds too, if they are complete already; for the newest round, when all
-    /// older ones have been handed out, it lingers up to a twentieth of an iteration (1 ms at most), so that balanced ranks
-    /// see no latency from the lag. After [`leave`](Exchange::leave)
-    /// it waits for every round until all ranks have left.
+    /// After round `i` has been published, rounds up to `i - lag` are due, and `take` waits for them. With elastic delivery
+    /// it also hands out later rounds that are already complete. For the newest round, once all older ones have been handed
+    /// out, it waits up to a twentieth of an iteration (at most 1 ms), so that balanced ranks see no latency from the lag.
+    /// After [`leave`](Exchange::leave) it waits for every round until all ranks have left.
     ///
     /// # Errors
     ///
-    /// [`CollectiveError::Fault`]: a rank died, was late past the deadline, broke the protocol, sent a message of a size
-    /// other than [declared](Round::expect), or gave up.
+    /// [`CollectiveError::Fault`] if a rank died, was late, broke the protocol, gave up, or sent a message of another size
+    /// than its receiver had [declared](Round::expect).
     #[inline(always)]
     pub fn take(&mut self) -> Result<Option<Complete<'_, E>>, CollectiveError> {
         if self.wait_until_ready()? { self.hand_out().map(Some) } else { Ok(None) }
     }
 
     /// The next of the rounds that this rank has published, waiting for each as if the lag were 0; `None` when all of them
-    /// have been handed out. The lane stays open: this ends a stretch of work, as [`drain`](Exchange::drain) ends it all.
+    /// have been handed out. The lane stays open: use it at the end of a stretch of work, and [`drain`](Exchange::drain) at
+    /// the end of all.
     ///
     /// # Errors
     ///
@@ -122,8 +161,8 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
         self.hand_out().map(Some)
     }
 
-    /// Says that this rank begins no more rounds on this lane: to the others its later rounds are empty messages. Does not
-    /// wait. The rank has to go on taking (see [`drain`](Exchange::drain)) until all have left.
+    /// Tells the other ranks that this one begins no more rounds on this lane; its later messages count as empty. Does not
+    /// wait. The rank has to go on taking until all have left (see [`drain`](Exchange::drain)).
     ///
     /// # Errors
     ///
@@ -141,11 +180,10 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
         Ok(())
     }
 
-    /// Leaves, if this rank has not yet, and hands out what is still to come: the rest of its own rounds, and the rounds
-    /// that other ranks go on to publish. `None` when all have left and every round has been handed out.
+    /// Leaves the lane, if this rank has not yet, and hands out the remaining rounds: its own, and those that other ranks
+    /// still publish. `None` when all have left and every round has been handed out.
     ///
-    /// A group with several lanes has to [`leave`](Exchange::leave) all of them first, or drain them in the same order on
-    /// every rank.
+    /// With several lanes, [`leave`](Exchange::leave) all of them first, or drain them in the same order on every rank.
     ///
     /// # Errors
     ///
@@ -163,16 +201,21 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     }
 
     #[cold]
-    fn cannot_begin(&self, given: usize) -> CollectiveError {
+    fn cannot_begin(&mut self, given: usize) -> CollectiveError {
         let state = self.state();
         let (lane, lag, ranks) = (state.id, state.options.lag, state.incoming.len());
-        if given != ranks {
+        let error = if given != ranks {
             CollectiveError::Count { lane, given, ranks }
         } else if state.left {
             CollectiveError::AfterLeave { lane }
         } else {
             CollectiveError::TakeFirst { lane, begun: state.begun, due: state.taken, lag }
-        }
+        };
+        self.refuse(error)
+    }
+
+    pub(crate) fn refuse(&mut self, error: CollectiveError) -> CollectiveError {
+        self.group.refuse(self.lane, error)
     }
 
     /// Waits while the next round is due; whether it can be handed out.
@@ -285,8 +328,8 @@ impl<E: Endpoint> Round<'_, E> {
         self.group.lanes[self.lane].begun
     }
 
-    /// Declares how many bytes this rank expects from each rank in this round. Ranks that disagree then get an error that
-    /// names both sizes, instead of a message that is read wrongly.
+    /// Declares how many bytes this rank expects from each rank in this round. If a message has another size, all ranks get an
+    /// error that names both sizes, and nobody reads the message.
     ///
     /// # Errors
     ///
@@ -295,16 +338,17 @@ impl<E: Endpoint> Round<'_, E> {
         let state = &mut self.group.lanes[self.lane];
         let (lane, ranks) = (state.id, state.sending.len());
         if sizes.len() != ranks {
-            return Err(CollectiveError::Count { lane, given: sizes.len(), ranks });
+            return Err(self.group.refuse(self.lane, CollectiveError::Count { lane, given: sizes.len(), ranks }));
         }
         state.expecting.clear();
         state.expecting.extend_from_slice(sizes);
         Ok(())
     }
 
-    /// Room for the message to each rank, in rank order, all borrowed together; each has the size that was begun with,
-    /// starts on a multiple of 64 bytes, and holds unspecified bytes until it is written. Where the transport shares
-    /// memory and the message fits its slot, this *is* the receiver's memory.
+    /// Room for the message to each rank, in rank order, all borrowed together. Each has the size given to
+    /// [`begin`](Exchange::begin) and holds unspecified bytes until it is written. Room for a message that fits its slot
+    /// starts on a multiple of 64 bytes and, where the transport shares memory, *is* the receiver's memory. Room for a larger
+    /// message is aligned as the allocator does it.
     #[inline(always)]
     pub fn messages_mut(&mut self) -> Messages<'_> {
         let state = &mut self.group.lanes[self.lane];
@@ -320,14 +364,14 @@ impl<E: Endpoint> Round<'_, E> {
         rooms
     }
 
-    /// Whether messages move only inside of calls, so that [`progress`](Round::progress) is worth while.
+    /// Whether messages move only inside calls, so that calling [`progress`](Round::progress) helps.
     pub fn needs_progress(&self) -> bool {
         self.group.endpoint.moves_in_calls()
     }
 
-    /// Takes in what has landed, without waiting: for long stretches of filling messages, over transports that
-    /// [need it](Round::needs_progress). The rooms have to be [borrowed](Round::messages_mut) again afterwards; they are the
-    /// same, with what was written.
+    /// Receives what has landed, without waiting. Call it now and then while messages take long to fill, over transports that
+    /// [need it](Round::needs_progress). [Borrow](Round::messages_mut) the rooms again afterwards: they are the same, with
+    /// what was written.
     ///
     /// # Errors
     ///
@@ -336,12 +380,12 @@ impl<E: Endpoint> Round<'_, E> {
         self.group.progress()
     }
 
-    /// Makes the messages visible to their receivers. Does not wait: of a message larger than its slot, what fits goes now
-    /// and the rest when slots come free, in later calls on the group.
+    /// Sends the messages. Does not wait: of a message larger than its slot, what fits goes now, and the rest in later calls
+    /// on the group, when slots are free.
     ///
     /// # Errors
     ///
-    /// None today; transports that can fail to send may bring some.
+    /// None at present. It returns a `Result` for transports whose sends can fail.
     #[inline(always)]
     pub fn publish(mut self) -> Result<(), CollectiveError> {
         if !self.lent {
@@ -379,7 +423,8 @@ impl<E: Endpoint> Complete<'_, E> {
         self.group.lanes[self.lane].taken
     }
 
-    /// What `from` sent to this rank in this round: exactly its bytes, in place; empty if `from` had left.
+    /// What `from` sent to this rank in this round, in place; empty if `from` had left. A message that fits its slot starts on
+    /// a multiple of 64 bytes.
     ///
     /// # Panics
     ///

@@ -1,23 +1,23 @@
-//! The story of a failed group: one fixed record, the same on every rank.
+//! Why a group failed: one record of fixed size, the same on every rank.
 
 use std::fmt;
 use std::time::Duration;
 
 use slackline_transport::{Lane, POISON_BYTES, Rank};
 
-/// What became of the ranks that are to blame.
+/// What the ranks to blame did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FaultKind {
     /// The process or thread ended without leaving the group.
     Dead,
-    /// Alive, but not heard of for longer than the deadline.
+    /// Alive, but nothing came from it for longer than the deadline.
     Late,
     /// Sent a message of another size than its receiver had declared.
     Sizes,
-    /// Sent something that is no message of this protocol, or of the wrong round.
+    /// Sent something that is not a message of this protocol, or is of the wrong round.
     Protocol,
-    /// Gave up: an error of its own, or a panic; [`Fault::note`] has its words.
+    /// Gave up because of an error of its own or a panic; [`Fault::note`] says which.
     GaveUp,
 }
 
@@ -37,11 +37,11 @@ pub struct Fault {
     pub kind: FaultKind,
     /// The ranks to blame, ascending; at most 32 are named.
     pub ranks: Vec<Rank>,
-    /// The rank that found out.
+    /// The rank that noticed.
     pub reporter: Rank,
-    /// The lane it was on.
+    /// The lane on which it noticed.
     pub lane: Lane,
-    /// The round it was about.
+    /// The round that was affected.
     pub round: u64,
     /// What the reporter waited for.
     pub awaited: Awaited,
@@ -51,7 +51,7 @@ pub struct Fault {
     pub bytes: u64,
     /// Bytes that were expected, if known.
     pub expected: Option<u64>,
-    /// In words: what was wrong with a message, or why a rank gave up. Cut to 128 bytes on the way to other ranks.
+    /// What was wrong with a message, or why a rank gave up. Other ranks receive the first 128 bytes, or a few more.
     pub note: String,
 }
 
@@ -60,7 +60,7 @@ const FIXED: usize = 44;
 const UNKNOWN: u64 = u64::MAX;
 
 impl Fault {
-    /// A fault of this kind with nothing known yet but who, where and by whom.
+    /// A fault with the fields that every kind has.
     pub(crate) fn new(kind: FaultKind, ranks: Vec<Rank>, reporter: Rank, lane: Lane, round: u64) -> Self {
         let (awaited, waited) = (Awaited::Message, Duration::ZERO);
         Fault { kind, ranks, reporter, lane, round, awaited, waited, bytes: 0, expected: None, note: String::new() }
@@ -97,8 +97,9 @@ impl Fault {
         out
     }
 
-    /// The fault in a group's poison; `None` where something else wrote it.
-    pub(crate) fn decode(poison: &[u8]) -> Option<Self> {
+    /// The fault in a group's poison, as the launcher of its processes has it (`LaunchOutcome::poison`); `None` if something
+    /// other than this crate poisoned the group.
+    pub fn from_poison(poison: &[u8]) -> Option<Self> {
         if poison.len() < FIXED {
             return None;
         }
@@ -183,14 +184,14 @@ mod tests {
             let fault = Fault { kind, ranks, reporter, lane: Lane(lane), round, awaited, waited, bytes, expected, note };
             let poison = fault.encode();
             prop_assert!(poison.len() <= POISON_BYTES);
-            let decoded = Fault::decode(&poison).unwrap();
+            let decoded = Fault::from_poison(&poison).unwrap();
             prop_assert_eq!(decoded.to_string(), fault.to_string());
             prop_assert_eq!(decoded, fault);
         }
 
         #[test]
         fn foreign_poison_is_not_misread_as_a_panic(poison in prop::collection::vec(any::<u8>(), 0..POISON_BYTES)) {
-            let _ = Fault::decode(&poison);
+            let _ = Fault::from_poison(&poison);
         }
     }
 
@@ -200,6 +201,6 @@ mod tests {
         fault.note = "é".repeat(500);
         let poison = fault.encode();
         assert!(poison.len() <= POISON_BYTES);
-        assert!(Fault::decode(&poison).unwrap().note.chars().all(|c| c == 'é'));
+        assert!(Fault::from_poison(&poison).unwrap().note.chars().all(|c| c == 'é'));
     }
 }

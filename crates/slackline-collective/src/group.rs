@@ -7,16 +7,26 @@ use slackline_transport::{Endpoint, Lane, PeerState, Rank};
 use crate::lane::LaneState;
 use crate::{Awaited, CollectiveError, Exchange, Fault, FaultKind, GroupOptions, HEADER_BYTES, LaneOptions, LaneStats};
 
-/// One rank's membership in a group: it drives an endpoint and shares its waiting among the lanes.
+/// One rank's membership in a group. It drives an endpoint for all lanes.
 ///
-/// While a rank waits on one lane it keeps taking in and sending on the others. Dropping a group on a lane that has begun
-/// and has not been [drained](Exchange::drain) tells the other ranks that this one gave up; so an early return or a panic
-/// on one rank reaches the others at once instead of at their deadline.
+/// While a rank waits on one lane, it keeps receiving and sending on the others. Dropping a group before a lane that has
+/// begun is [drained](Exchange::drain) tells the other ranks that this one gave up, and why: it panicked, or a call was an
+/// error such as [`CollectiveError::Count`]. So an early return or a panic on one rank reaches the others at once and not at
+/// their deadline.
 pub struct Group<E: Endpoint> {
     pub(crate) endpoint: E,
     pub(crate) lanes: Vec<LaneState>,
     deadline: Duration,
     fault: Option<Fault>,
+    /// The last call that was an error of this rank's own.
+    refused: Option<Refused>,
+}
+
+/// A call that was refused, and where its lane stood: if the lane has not moved since, the rank has not recovered.
+struct Refused {
+    lane: usize,
+    at: (u64, u64),
+    why: String,
 }
 
 impl<E: Endpoint> Group<E> {
@@ -24,8 +34,8 @@ impl<E: Endpoint> Group<E> {
     ///
     /// # Errors
     ///
-    /// [`CollectiveError::Shape`] where the endpoint has another number of lanes, fewer than `lag + 1` slots on one (fewer
-    /// can deadlock), or slots without room for the header and a byte.
+    /// [`CollectiveError::Shape`] if the endpoint has another number of lanes, if a lane has fewer than `lag + 1` slots (which
+    /// can deadlock), or if its slots have no room for a header and a byte.
     pub fn new(endpoint: E, options: GroupOptions) -> Result<Self, CollectiveError> {
         let shape = endpoint.shape();
         if shape.lanes.len() != options.lanes.len() {
@@ -46,7 +56,7 @@ impl<E: Endpoint> Group<E> {
             LaneState::new(Lane(number as u16), lane, shape.ranks, shape.lanes[number].slots)
         };
         let lanes = options.lanes.iter().enumerate().map(lane).collect();
-        Ok(Group { endpoint, lanes, deadline: options.deadline, fault: None })
+        Ok(Group { endpoint, lanes, deadline: options.deadline, fault: None, refused: None })
     }
 
     /// This member's number.
@@ -78,14 +88,14 @@ impl<E: Endpoint> Group<E> {
         &self.lanes[lane.index()].stats
     }
 
-    /// The endpoint's clock, and its way to sleep.
+    /// The endpoint, for its clock and its `sleep`.
     pub fn endpoint(&mut self) -> &mut E {
         &mut self.endpoint
     }
 
-    /// Takes in what has landed and sends what waits for slots, on all lanes, without waiting. Long computations between
-    /// calls may call this now and then; only fragmented messages, and transports that need the processor to make
-    /// progress, gain by it.
+    /// Receives what has landed and sends what waits for slots, on all lanes, without waiting. Call it now and then during
+    /// long computations if messages are larger than a slot or the transport [moves messages only inside
+    /// calls](Endpoint::moves_in_calls).
     ///
     /// # Errors
     ///
@@ -98,13 +108,20 @@ impl<E: Endpoint> Group<E> {
         Ok(())
     }
 
-    /// Fails the whole group because this rank cannot go on, and returns the fault; `why` reaches every rank (its first
-    /// 128 bytes at least).
+    /// Fails the whole group because this rank cannot go on, and returns the fault. Every rank receives the first 128 bytes
+    /// of `why`, or a few more.
     pub fn give_up(&mut self, why: &str) -> CollectiveError {
         let (lane, round) = self.lanes.first().map_or((Lane(0), 0), |lane| (lane.id, lane.begun));
         let mut fault = Fault::new(FaultKind::GaveUp, vec![self.rank()], self.rank(), lane, round);
         fault.note = why.to_owned();
         self.fail(fault)
+    }
+
+    /// Remembers a call that was refused, for when this rank drops the group because of it.
+    #[cold]
+    pub(crate) fn refuse(&mut self, lane: usize, error: CollectiveError) -> CollectiveError {
+        self.refused = Some(Refused { lane, at: self.lanes[lane].place(), why: error.to_string() });
+        error
     }
 
     /// The group's fault, if this rank knows of one already.
@@ -201,7 +218,7 @@ impl<E: Endpoint> Group<E> {
     fn adopt_poison(&mut self) -> CollectiveError {
         let reporter = self.rank();
         let reason = self.endpoint.poisoned().unwrap_or_default();
-        let fault = Fault::decode(reason).unwrap_or_else(|| {
+        let fault = Fault::from_poison(reason).unwrap_or_else(|| {
             let mut fault = Fault::new(FaultKind::Protocol, vec![reporter], reporter, Lane(0), 0);
             // The transport's own words.
             fault.note = match std::str::from_utf8(reason) {
@@ -285,16 +302,33 @@ impl<E: Endpoint> Group<E> {
 
 impl<E: Endpoint> Drop for Group<E> {
     fn drop(&mut self) {
-        let unfinished = self.lanes.iter().position(LaneState::in_use);
-        if let (Some(lane), None) = (unfinished, &self.fault) {
+        if self.fault.is_none()
+            && let Some((lane, why)) = self.unfinished()
+        {
             let rank = self.rank();
             let mut fault =
                 Fault::new(FaultKind::GaveUp, vec![rank], rank, self.lanes[lane].id, self.lanes[lane].begun);
-            let panicked = "it panicked";
-            let dropped = "it dropped its group before it had drained the lane";
-            fault.note = if std::thread::panicking() { panicked } else { dropped }.to_owned();
+            fault.note = why;
             self.fail(fault);
         }
         self.endpoint.detach();
+    }
+}
+
+impl<E: Endpoint> Group<E> {
+    /// A lane that the others still expect this rank on, and what the reason may be that it ends.
+    fn unfinished(&mut self) -> Option<(usize, String)> {
+        let refused = self.refused.take().filter(|refused| {
+            let lane = &self.lanes[refused.lane];
+            lane.place() == refused.at && !lane.finished()
+        });
+        let begun = self.lanes.iter().position(LaneState::in_use);
+        if std::thread::panicking() {
+            return Some((begun?, "it panicked".to_owned()));
+        }
+        match refused {
+            Some(Refused { lane, why, .. }) => Some((lane, why)),
+            None => Some((begun?, "it dropped its group before it had drained the lane".to_owned())),
+        }
     }
 }

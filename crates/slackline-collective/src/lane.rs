@@ -8,7 +8,7 @@ use std::time::Duration;
 use slackline_transport::{Endpoint, Lane, Rank};
 use smallvec::SmallVec;
 
-use crate::wire::{HEADER_BYTES, Header};
+use crate::header::{HEADER_BYTES, Header};
 use crate::{Delivery, LaneOptions, LaneStats};
 
 const AFTER_FAREWELL: &str = "a message after it had left";
@@ -95,12 +95,12 @@ struct Partial {
 pub(crate) struct Outgoing {
     /// Published messages that did not fit the free slots, oldest first. A round begins only when this is empty, so that
     /// it never holds more than one message and the farewell.
-    outbox: VecDeque<Parcel>,
+    outbox: VecDeque<Unsent>,
     /// Memory of [`stage`](Self::stage).
     stage: Vec<u8>,
 }
 
-struct Parcel {
+struct Unsent {
     header: Header,
     bytes: Vec<u8>,
 }
@@ -192,6 +192,11 @@ impl LaneState {
     /// Has begun, and is not over for this rank.
     pub(crate) fn in_use(&self) -> bool {
         self.begun > 0 && (self.unsent || !self.finished())
+    }
+
+    /// Rounds published and handed out so far.
+    pub(crate) fn place(&self) -> (u64, u64) {
+        (self.begun, self.taken)
     }
 
     /// The next round has to be handed out before this rank may go on.
@@ -457,37 +462,37 @@ impl Outgoing {
     pub(crate) fn send_staged<E: Endpoint>(&mut self, endpoint: &mut E, lane: Lane, to: Rank, round: u64) {
         let bytes = std::mem::take(&mut self.stage);
         let header = Header { leave: false, round, total: bytes.len() as u64, offset: 0 };
-        self.outbox.push_back(Parcel { header, bytes });
+        self.outbox.push_back(Unsent { header, bytes });
         self.pump(endpoint, lane, to);
     }
 
     /// Queues the farewell and sends it if it fits now.
     pub(crate) fn send_farewell<E: Endpoint>(&mut self, endpoint: &mut E, lane: Lane, to: Rank, round: u64) {
         let header = Header { leave: true, round, total: 0, offset: 0 };
-        self.outbox.push_back(Parcel { header, bytes: Vec::new() });
+        self.outbox.push_back(Unsent { header, bytes: Vec::new() });
         self.pump(endpoint, lane, to);
     }
 
     /// Sends as many fragments as there are free slots; `true` where something was published.
     fn pump<E: Endpoint>(&mut self, endpoint: &mut E, lane: Lane, to: Rank) -> bool {
         let mut moved = false;
-        while let Some(parcel) = self.outbox.front_mut() {
+        while let Some(unsent) = self.outbox.front_mut() {
             if endpoint.free_slots(lane, to) == 0 {
                 break;
             }
             let mut rooms = endpoint.rooms(lane);
             let room = &mut *rooms[to];
             let full = room.len();
-            let sent = parcel.header.offset as usize;
-            let length = (parcel.bytes.len() - sent).min(full - HEADER_BYTES);
-            parcel.header.write(room);
-            room[HEADER_BYTES..HEADER_BYTES + length].copy_from_slice(&parcel.bytes[sent..sent + length]);
+            let sent = unsent.header.offset as usize;
+            let length = (unsent.bytes.len() - sent).min(full - HEADER_BYTES);
+            unsent.header.write(room);
+            room[HEADER_BYTES..HEADER_BYTES + length].copy_from_slice(&unsent.bytes[sent..sent + length]);
             drop(rooms);
             endpoint.publish(lane, to, full);
             moved = true;
-            parcel.header.offset += length as u64;
-            if parcel.header.offset == parcel.header.total {
-                let sent = self.outbox.pop_front().expect("the parcel just sent");
+            unsent.header.offset += length as u64;
+            if unsent.header.offset == unsent.header.total {
+                let sent = self.outbox.pop_front().expect("what was just sent");
                 // Keep the allocation for the next message that is larger than a slot.
                 if self.stage.capacity() == 0 {
                     self.stage = sent.bytes;

@@ -1,27 +1,28 @@
 //! The bounded-lag synchronous (BLS) alltoallv.
 //!
-//! A [`Group`] drives one [`Endpoint`]; each of its lanes is an independent stream of
-//! rounds, reached through an [`Exchange`]. A round is one alltoallv: [`begin`](Exchange::begin) lends room for the message
-//! to every peer, [`publish`](Round::publish) makes the messages visible, and [`take`](Exchange::take) hands out complete
-//! rounds in order. With lag `k`, `take` lets a rank go on while the messages of its last `k` rounds are still out.
+//! A [`Group`] drives one [`Endpoint`]. Each of its lanes is an independent stream of rounds, used through an [`Exchange`].
+//! A round is one alltoallv: [`begin`](Exchange::begin) lends room for the message to every peer,
+//! [`publish`](Round::publish) sends the messages, and [`take`](Exchange::take) hands out complete rounds in order. With lag
+//! `k`, a rank may go on while the messages of its last `k` rounds are still on their way.
 //!
-//! This crate knows rounds and bytes. It knows no tensors, no tables, and not which transport is underneath. What it
-//! promises, with the argument why each promise holds, stands in `docs/collective.md`.
+//! This crate knows rounds and bytes. It knows no tensors, no tables, and no transport: `docs/collective.md` gives its
+//! guarantees and the argument for each.
 //!
 //! # Examples
 //!
 //! Two ranks, lag 1, three rounds:
 //!
 //! ```
-//! use slackline_collective::{Group, GroupOptions, LaneOptions};
-//! use slackline_transport::{Endpoint, GroupShape, Lane, threads};
+//! use slackline_collective::transport::threads;
+//! use slackline_collective::{Endpoint, Group, GroupOptions, Lane, LaneOptions};
 //!
-//! let lane = LaneOptions::lag(1);
-//! let shape = GroupShape { ranks: 2, lanes: vec![lane.shape(8)] };
-//! let ranks = threads::group(&shape).unwrap().into_iter().map(|endpoint| {
+//! let options = GroupOptions::new([LaneOptions::lag(1)]);
+//! let endpoints = threads::group(&options.shape(2, 8)).unwrap();
+//! let ranks = endpoints.into_iter().map(|endpoint| {
+//!     let options = options.clone();
 //!     std::thread::spawn(move || {
 //!         let rank = endpoint.rank() as u64;
-//!         let mut group = Group::new(endpoint, GroupOptions::new([lane])).unwrap();
+//!         let mut group = Group::new(endpoint, options).unwrap();
 //!         let mut exchange = group.lane(Lane(0));
 //!         let mut sum = 0;
 //!         for round in 0..3u64 {
@@ -48,21 +49,23 @@
 mod error;
 mod exchange;
 mod fault;
+mod gather;
 mod group;
+mod header;
 mod lane;
 mod options;
-mod small;
 mod stats;
 pub mod synchronous;
-mod wire;
 
 pub use error::CollectiveError;
 pub use exchange::{Complete, Exchange, Messages, Round};
 pub use fault::{Awaited, Fault, FaultKind};
 pub use group::Group;
+pub use header::HEADER_BYTES;
 pub use options::{Delivery, GroupOptions, LaneOptions};
 pub use stats::LaneStats;
-pub use wire::HEADER_BYTES;
 
-/// The words of the layer below that a user of this one needs, so that it need not name that layer.
+/// The layer below, re-exported: endpoints to build a group on.
+pub use slackline_transport as transport;
+/// Types of the layer below that the signatures of this crate need.
 pub use slackline_transport::{Endpoint, GroupShape, Lane, LaneShape, Rank};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use slackline_transport::LaneShape;
+use slackline_transport::{GroupShape, LaneShape};
 
 use crate::HEADER_BYTES;
 
@@ -42,8 +42,8 @@ impl FromStr for Delivery {
 /// One lane's rules; equal on every rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneOptions {
-    /// How many rounds a rank may go on past the oldest round that is still incomplete; 0 is an ordinary alltoallv.
-    /// (Texts that count "staleness 1" as synchronous call this `staleness - 1`.)
+    /// By how many rounds a rank may be ahead of the oldest incomplete round; 0 is an ordinary alltoallv. (Texts that
+    /// call synchronous "staleness 1" call this `staleness - 1`.)
     pub lag: usize,
     /// Which rounds are handed out when.
     pub delivery: Delivery,
@@ -60,11 +60,11 @@ impl LaneOptions {
         2 * self.lag + 2
     }
 
-    /// The rings for this lane with messages of up to `largest_message` bytes.
+    /// The rings of this lane, for messages of up to `largest_message` bytes.
     ///
-    /// `2 * lag + 2` slots, from which no rank ever waits for a slot (the argument is in `docs/collective.md`),
-    /// each a little larger than the largest message. Messages larger than a slot still pass, in fragments and with one copy
-    /// on either side.
+    /// They have `2 * lag + 2` slots, so that no rank ever waits for one (`docs/collective.md` has the argument), each a
+    /// little larger than the largest message. Larger messages still pass, in fragments, which are
+    /// [copied](crate::Exchange#cost).
     pub fn shape(&self, largest_message: usize) -> LaneShape {
         let slot_bytes = largest_message.saturating_add(1).max(HEADER_BYTES + 1);
         LaneShape { slots: self.slots(), slot_bytes }
@@ -74,7 +74,7 @@ impl LaneOptions {
 /// A group's rules; equal on every rank.
 #[derive(Clone, Debug)]
 pub struct GroupOptions {
-    /// How long one wait may last before the ranks that are waited for count as late. 30 s by default.
+    /// How long a rank waits for others before they count as late. 30 s by default.
     pub deadline: Duration,
     /// One entry a lane, as many as the endpoint has.
     pub lanes: Vec<LaneOptions>,
@@ -84,6 +84,25 @@ impl GroupOptions {
     /// These lanes, with the default deadline.
     pub fn new(lanes: impl Into<Vec<LaneOptions>>) -> Self {
         GroupOptions { deadline: Duration::from_secs(30), lanes: lanes.into() }
+    }
+
+    /// The shape of a group of `ranks` with these lanes, each with rings for messages of up to `largest_message` bytes: what
+    /// the transport is made with, so that lags are given once. For lanes with messages of different sizes, take
+    /// [`LaneOptions::shape`] for each.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use slackline_collective::transport::threads;
+    /// use slackline_collective::{Group, GroupOptions, LaneOptions};
+    ///
+    /// let options = GroupOptions::new([LaneOptions::lag(2)]);
+    /// let endpoint = threads::group(&options.shape(1, 4096))?.remove(0);
+    /// let mut group = Group::new(endpoint, options)?;
+    /// # Ok::<(), slackline_collective::CollectiveError>(())
+    /// ```
+    pub fn shape(&self, ranks: usize, largest_message: usize) -> GroupShape {
+        GroupShape { ranks, lanes: self.lanes.iter().map(|lane| lane.shape(largest_message)).collect() }
     }
 
     /// The same with another deadline.

@@ -1,16 +1,16 @@
-//! MPI's own alltoallv, to compare with: what a program does that knows no bounded lag.
+//! MPI's own alltoallv, as a baseline without bounded lag.
 //!
-//! Sizes are fixed, as they are between the ranks of a pooled DLRM. With a depth of 1, [`Alltoallv::block`] is the plain
-//! exchange, and [`begin`](Alltoallv::begin) with [`finish`](Alltoallv::finish) the overlapped one of the DLRM reference
-//! (`MPI_Ialltoallv`, bottom MLP, wait). With a depth of `k + 1` as many rounds may be under way, which bounds the ranks as
-//! lag `k` does.
+//! Sizes are fixed, as they are between the ranks of a DLRM. With a depth of 1, [`Alltoallv::block`] is the plain exchange,
+//! and [`begin`](Alltoallv::begin) with [`finish`](Alltoallv::finish) is the overlapped one of the DLRM reference
+//! (`MPI_Ialltoallv`, bottom MLP, wait). A depth of `k + 1` allows that many rounds in flight, which bounds the ranks as lag
+//! `k` does.
 
 use std::collections::VecDeque;
 
 use crate::ffi::alltoallv::Call;
 use crate::world::{World, WorldError};
 
-/// Alltoallv rounds of fixed sizes, up to some depth of them under way at once.
+/// Alltoallv rounds of fixed sizes, a fixed number of which (the depth) may be in flight at once.
 pub struct Alltoallv {
     /// Next to begin first; those under way stand in `busy`, oldest first.
     idle: VecDeque<Call>,
@@ -18,12 +18,12 @@ pub struct Alltoallv {
 }
 
 impl Alltoallv {
-    /// Rounds in which this rank sends `send[to]` bytes to every rank and receives `receive[from]` from every rank. To be
-    /// called by all ranks, with sizes that fit each other, equally often; makes a communicator of its own.
+    /// Rounds in which this rank sends `send[to]` bytes to every rank and receives `receive[from]` bytes from every rank. All
+    /// ranks have to call it, with sizes that match, equally often. It makes a communicator of its own.
     ///
     /// # Errors
     ///
-    /// [`WorldError::Mpi`], also for sizes that add up to 2 GiB or more, which MPI's counts cannot say.
+    /// [`WorldError::Mpi`], also if the sizes add up to 2 GiB or more, for which MPI's counts are too small.
     ///
     /// # Panics
     ///

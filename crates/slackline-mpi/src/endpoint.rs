@@ -14,51 +14,51 @@ use crate::world::{World, WorldError};
 
 use control::{CONTROL_SLOTS, ControlRing, Farewells, Poisoning};
 
-/// How long a waiting rank looks without a pause, then offering its core to others at every look, before it sleeps between
-/// looks. MPI has no way to sleep until a message comes, and its own calls never do; a nap of 50 µs takes twice that.
+/// How long a waiting rank spins, and how long it then yields its core between looks, before it sleeps between them. MPI
+/// cannot sleep until a message comes; a nap of 50 µs takes about twice that.
 const SPIN: Duration = Duration::from_micros(20);
 pub(crate) const YIELD: Duration = Duration::from_millis(5);
 /// How long it sleeps between looks.
 pub(crate) const NAP: Duration = Duration::from_micros(50);
 
-/// How long an endpoint that has left goes on serving what it has sent, at most.
+/// How long an endpoint that has left completes its sends, at most.
 const FAREWELL: Duration = Duration::from_secs(10);
-/// The same for one that has not left in order.
+/// The same for one that was dropped without leaving or whose group failed.
 const HASTE: Duration = Duration::from_millis(500);
 
-/// Lanes with slots up to this size have all their receives posted at all times. Larger messages move by rendezvous, and
-/// MPI copies one that is expected as soon as it looks, before it returns: with the next round's receive posted, a rank that
-/// is a little late would copy its peers' next messages before it publishes its own, and each would wait for the other's
+/// Lanes with slots up to this size have all their receives posted at all times. Larger messages use rendezvous: MPI copies
+/// one with a posted receive inside the next call, before it returns. With the next round's receives posted, a rank that is
+/// a little late would copy its peers' next messages before it publishes its own, and the ranks would wait for each other's
 /// copies in turn.
 const EXPECTED: usize = 4096;
 
-/// How long nothing may land, for each KiB of a lane's slots, until receives are posted for whatever may come: longer than a
-/// peer takes to copy a message of that size (500 ns a KiB are 2 GB/s).
+/// When nothing has landed for this long, per KiB of a lane's slots, all of the lane's receives are posted. It is longer than
+/// a peer takes to copy a message of that size (500 ns per KiB is 2 GB/s).
 const IDLE_A_KIB: Duration = Duration::from_nanos(500);
 const IDLE: Duration = Duration::from_micros(20);
 
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 16;
 
-/// One rank's end of a group over MPI: a message is an `MPI_Isend` from an owned slot to a receive that its receiver has
-/// posted before.
+/// One rank's end of a group over MPI. A message is an `MPI_Isend` from an owned slot into a receive that its receiver has
+/// posted.
 ///
-/// There is a duplicated communicator for each lane. A sender never has more messages under way than the receiver has slots:
-/// the counts of released messages ride on the messages of the other direction, and go alone only where none of those come.
-/// Receives are posted ahead: for small slots (4 KiB) all of them, for larger ones as many as this rank has published itself
-/// (the rounds that it waits for), and the rest once nothing else comes. Messages to oneself do not touch MPI.
+/// Each lane has a duplicated communicator. A sender never has more messages in flight than the receiver has slots: counts
+/// of released messages travel in the headers of messages in the other direction, or alone if there are none. Receives are
+/// posted in advance: for slots up to 4 KiB all of them; for larger slots as many as this rank has published itself (the
+/// rounds that it waits for), and the rest when nothing else comes. A rank's messages to itself do not use MPI.
 ///
 /// # Progress
 ///
-/// MPI moves messages only inside of its calls: [`progress`](Endpoint::progress) is one `MPI_Testsome` over the oldest
-/// receive of every ring. What is above the library's eager limit (4 KiB by default in Open MPI's shared memory) moves only
-/// while both sides call. [`wait`](Endpoint::wait) looks in a loop, first without pause, later every 50 µs.
+/// MPI moves messages only inside its calls: [`progress`](Endpoint::progress) is one `MPI_Testsome` over the oldest receive
+/// of every ring. Messages above the library's eager limit (4 KiB by default in Open MPI's shared memory) move only while
+/// both sides call. [`wait`](Endpoint::wait) polls, at first without a pause, later every 50 µs.
 ///
 /// # Failure
 ///
-/// A rank that ends without [`detach`](Endpoint::detach) says so while it still can; a process that is killed takes the
-/// whole job with it, which is MPI's own rule (`mpirun` ends it). A poison goes to all ranks, and all wait half a second so that
-/// they agree where several noticed at once: the report of the smallest rank counts.
+/// A rank whose endpoint is dropped without [`detach`](Endpoint::detach) tells its peers. If a process is killed, `mpirun`
+/// ends the whole job: MPI's own rule. A poison goes to all ranks, and each waits for half a second, so that they agree if
+/// several ranks poison the group at once: the smallest rank's reason wins.
 ///
 /// # Memory
 ///
@@ -68,7 +68,7 @@ pub struct MpiEndpoint {
     rank: Rank,
     shape: GroupShape,
     /// `ranks` a lane.
-    pairs: Vec<Pair>,
+    pairs: Vec<PeerCounts>,
     /// None where another transport serves the peer.
     sends: Vec<Option<SendRing>>,
     /// One ring for each pair, and behind them the control messages from all.
@@ -91,7 +91,7 @@ pub struct MpiEndpoint {
 
 /// Where this rank stands with one peer on one lane.
 #[derive(Clone, Default)]
-struct Pair {
+struct PeerCounts {
     published: u64,
     /// Of those, the ones whose sends are done.
     sent: u64,
@@ -106,7 +106,7 @@ struct Pair {
 }
 
 impl MpiEndpoint {
-    /// Joins a group of all ranks of the job. Every rank has to call it, equally often, with the same shape; waits for all.
+    /// Joins a group of all ranks of the job. All ranks have to call it, equally often, with the same shape. Waits for all.
     ///
     /// # Errors
     ///
@@ -139,7 +139,10 @@ impl MpiEndpoint {
             for peer in 0..ranks {
                 let route = Route { comm, peer: Peer::Rank(peer), tag };
                 let own = peer == rank;
-                pairs.push(Pair { own_lengths: vec![0; if own { lane.slots } else { 0 }], ..Pair::default() });
+                pairs.push(PeerCounts {
+                    own_lengths: vec![0; if own { lane.slots } else { 0 }],
+                    ..PeerCounts::default()
+                });
                 sends.push(serves(peer).then(|| SendRing::new(route, slots(lane))));
                 rings.push((!own && serves(peer)).then(|| (route, slots(lane))));
             }

@@ -1,4 +1,4 @@
-//! A group of all ranks of the job, in which each pair of ranks has the fastest way there is between them.
+//! A group of all ranks of the job: shared memory within a node, MPI between nodes.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -13,13 +13,12 @@ use crate::world::{World, WorldError};
 /// What carries the messages between ranks of one node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Peers {
-    /// Shared memory, where the ranks can reach it; else MPI.
+    /// Shared memory if the ranks can attach to it, MPI otherwise.
     #[default]
     Auto,
     /// MPI between all ranks.
     MpiOnly,
-    /// As `Auto`, but as if every so many ranks, in rank order, were a node of their own. To try out on one machine what
-    /// happens on several.
+    /// As `Auto`, but every so many ranks, in rank order, count as a node: to try on one machine what happens on several.
     NodesOf(usize),
 }
 
@@ -41,9 +40,9 @@ impl FromStr for Peers {
 
 /// One rank's end of a group over MPI and shared memory.
 ///
-/// If all ranks run on one node, the group is [`slackline_transport::shm`]'s, and MPI only started the processes. If each
-/// rank runs on a node of its own, or [`Peers::MpiOnly`] asks for it, it is [`MpiEndpoint`]'s. Else both: shared memory
-/// within a node, MPI across, and MPI for what concerns all ranks (poison, and who has left).
+/// If all ranks run on one node, it uses only [`slackline_transport::shm`], and MPI only starts the processes. If each rank
+/// runs on a node of its own, or with [`Peers::MpiOnly`], it uses only [`MpiEndpoint`]. Otherwise it uses shared memory
+/// within a node, and MPI between nodes and for poison.
 pub struct NodeEndpoint {
     world: World,
     kind: Kind,
@@ -70,11 +69,11 @@ struct Both {
 const ONE_WAIT: Duration = Duration::from_micros(20);
 
 impl NodeEndpoint {
-    /// Joins a group of all ranks of the job. Every rank has to call it, equally often, with the same shape; waits for all.
+    /// Joins a group of all ranks of the job. All ranks have to call it, equally often, with the same shape. Waits for all.
     ///
     /// # Errors
     ///
-    /// As [`MpiEndpoint::join`]; and [`WorldError::Transport`] where shared memory is reached but there is too little.
+    /// As [`MpiEndpoint::join`]; and [`WorldError::Transport`] if a node has too little memory for the rings.
     pub fn join(world: &World, shape: &GroupShape, peers: Peers) -> Result<Self, WorldError> {
         let shape = world.agree(shape)?;
         let node = match peers {
@@ -102,7 +101,7 @@ impl NodeEndpoint {
         Ok(NodeEndpoint { world: world.clone(), kind, detached: false })
     }
 
-    /// How messages go to a peer: `shm` or `mpi`.
+    /// What carries messages to a peer: `shm` or `mpi`.
     pub fn way_to(&self, peer: Rank) -> &'static str {
         match &self.kind {
             Kind::Node(_) => "shm",
@@ -118,8 +117,8 @@ impl NodeEndpoint {
     }
 }
 
-/// Shares memory among the ranks of a node. `None` if a node has one rank only, or where one of its ranks cannot reach the
-/// memory (containers on one machine that do not see each other's processes), so that all of them take MPI.
+/// Shares memory among the ranks of a node. `None` if the node has only one rank, or if one of its ranks cannot attach
+/// (containers on one machine that do not see each other's processes): then all of them use MPI.
 fn share(
     world: &World,
     shape: &GroupShape,

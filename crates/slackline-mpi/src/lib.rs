@@ -1,9 +1,9 @@
-//! The transport over MPI: endpoints for the collective of `slackline-collective`, under `mpirun`, on one machine or on many.
+//! The transport over MPI: endpoints for `slackline-collective` under `mpirun`, on one machine or on many.
 //!
-//! `World` is a process's membership in the job, `NodeEndpoint` its end of a group: shared memory between ranks of one
-//! node, `MpiEndpoint` across.
+//! `World` is a process's membership in the job. `NodeEndpoint` is its end of a group, which uses shared memory between ranks
+//! of one node and MPI between nodes. `MpiEndpoint` uses MPI between all ranks.
 //!
-//! Nothing here is compiled without the feature `mpi`, which needs an MPI installation (Open MPI or MPICH) and libclang:
+//! Without the feature `mpi` this crate is empty. The feature needs an MPI installation (Open MPI or MPICH) and libclang:
 //!
 //! ```sh
 //! apt-get install libopenmpi-dev openmpi-bin libclang-dev

@@ -10,7 +10,7 @@ use slackline_transport::{GroupShape, Rank, TransportError};
 use crate::ffi::MpiError;
 use crate::ffi::comm::{self, Comm};
 
-/// How long [`World::abort`] gives the other ranks to say what they know before it ends them.
+/// How long [`World::abort`] waits for the other ranks to report before it ends them.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What Rust's own runtime ends with after a panic.
@@ -23,16 +23,16 @@ const TAGS: u32 = 32767;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorldError {
-    /// MPI itself said no.
+    /// A call of MPI failed.
     #[error(transparent)]
     Mpi(#[from] MpiError),
     /// MPI has been ended in this process, and cannot be started again.
     #[error("MPI has been finalised in this process")]
     Ended,
-    /// A shape that cannot be laid out, or not with MPI's counts.
+    /// A shape that cannot be laid out, or that is too large for MPI's counts.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// The group is to have another number of ranks than the job.
+    /// The shape has another number of ranks than the job.
     #[error("the group has {asked} ranks, but mpirun has started {started} (mpirun -n {asked}, or --ranks {started})")]
     Ranks {
         /// Of the shape that was asked for.
@@ -40,7 +40,7 @@ pub enum WorldError {
         /// Of the job.
         started: usize,
     },
-    /// Ranks ask for different groups.
+    /// The ranks ask for different shapes.
     #[error("rank {rank} asks for {theirs} where this rank, {own_rank}, asks for {ours}")]
     Disagree {
         /// The first rank that differs from this one.
@@ -69,10 +69,10 @@ pub fn is_launched() -> bool {
 
 /// This process's membership in the MPI job: all ranks that `mpirun` has started, or a job of one without it.
 ///
-/// It belongs to the thread that made it (MPI is started for one thread), and copies are names of the same. When the last
-/// one is dropped, MPI is finalised, which waits for all other ranks to do the same. Not so if a group over it has failed,
-/// since that wait could be for ever: then the process's exit code other than 0, or [`abort`](Self::abort), makes `mpirun`
-/// end the job. If this thread panics, dropping it aborts the job (exit code 101), so that no rank waits for this one.
+/// It belongs to the thread that made it, since MPI is started for one thread. Clones share the membership. Dropping the last
+/// one finalises MPI, which waits for all other ranks to do the same. If a group over it has failed, it does not finalise MPI,
+/// since the wait might never end; exit with a code other than 0, or call [`abort`](Self::abort), and `mpirun` ends the
+/// job. If this thread panics, dropping it aborts the job with exit code 101.
 ///
 /// If MPI runs already (mpi4py, PyTorch), it is used and not finalised.
 ///
@@ -98,7 +98,7 @@ pub(crate) struct Inner {
 }
 
 impl World {
-    /// Joins the job. To be called once in a process, by the thread that works, and before other threads use MPI.
+    /// Joins the job. Call it once in a process, on the thread that uses MPI, and before other threads do.
     ///
     /// # Errors
     ///
@@ -151,7 +151,7 @@ impl World {
         Ok(Comm::world().barrier()?)
     }
 
-    /// What every rank brings, in rank order. Waits for all.
+    /// The bytes that each rank gives, in rank order. Waits for all.
     ///
     /// # Errors
     ///
@@ -169,7 +169,7 @@ impl World {
         Ok(Comm::world().ranks_of_node()?)
     }
 
-    /// Ends all processes of the job with this exit code, after giving the others a second to say what they know.
+    /// Ends all processes of the job with this exit code, after a second in which the others can report.
     pub fn abort(&self, code: u8) -> ! {
         std::thread::sleep(LAST_WORDS);
         comm::abort(i32::from(code))

@@ -20,7 +20,7 @@ pub struct Implausible(pub u64);
 
 /// The sender's side of a ring.
 #[derive(Clone, Debug)]
-pub struct Outgoing {
+pub struct SendCursor {
     published: u64,
     /// `released` as last read.
     released: u64,
@@ -29,10 +29,10 @@ pub struct Outgoing {
     index: usize,
 }
 
-impl Outgoing {
+impl SendCursor {
     /// The sender's side of a new ring of `slots` slots.
     pub fn new(slots: usize) -> Self {
-        Outgoing { published: 0, released: 0, slots: slots as u64, index: 0 }
+        SendCursor { published: 0, released: 0, slots: slots as u64, index: 0 }
     }
 
     /// How many slots are known to be free, from this side's copy alone.
@@ -99,7 +99,7 @@ impl Outgoing {
 
 /// The receiver's side of a ring.
 #[derive(Clone, Debug)]
-pub struct Incoming {
+pub struct ReceiveCursor {
     landed: u64,
     released: u64,
     slots: u64,
@@ -109,10 +109,10 @@ pub struct Incoming {
     index: usize,
 }
 
-impl Incoming {
+impl ReceiveCursor {
     /// The receiver's side of a new ring of `slots` slots.
     pub fn new(slots: usize) -> Self {
-        Incoming { landed: 0, released: 0, slots: slots as u64, next: 0, index: 0 }
+        ReceiveCursor { landed: 0, released: 0, slots: slots as u64, next: 0, index: 0 }
     }
 
     /// How many messages have landed, from this side's copy alone.
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn a_ring_of_three_counts_around_its_end() {
         let (marks, released) = ([0; 3].map(AtomicU64::new), AtomicU64::new(0));
-        let (mut out, mut inc) = (Outgoing::new(3), Incoming::new(3));
+        let (mut out, mut inc) = (SendCursor::new(3), ReceiveCursor::new(3));
         for number in 0..20u64 {
             assert!(out.free(&released).unwrap() > 0);
             assert_eq!(out.index(), (number % 3) as usize);
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn a_full_ring_has_no_free_slot_until_one_is_released() {
         let (marks, released) = ([0; 2].map(AtomicU64::new), AtomicU64::new(0));
-        let (mut out, mut inc) = (Outgoing::new(2), Incoming::new(2));
+        let (mut out, mut inc) = (SendCursor::new(2), ReceiveCursor::new(2));
         for _ in 0..2 {
             out.publish(&marks[out.index()]);
             assert!(inc.refresh(&marks[inc.next()]).unwrap());
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn counts_that_no_peer_can_have_written_are_refused_and_not_taken_over() {
-        let mut out = Outgoing::new(2);
+        let mut out = SendCursor::new(2);
         out.publish(&AtomicU64::new(0));
         assert_eq!(out.refresh(&AtomicU64::new(2)), Err(Implausible(2)));
         assert_eq!(out.learn(2), Err(Implausible(2)));
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(out.learn(0), Ok(()));
         assert_eq!(out.known_free(), 2);
 
-        let mut inc = Incoming::new(2);
+        let mut inc = ReceiveCursor::new(2);
         for wrong in [2, 3, u64::MAX] {
             assert_eq!(inc.refresh(&AtomicU64::new(wrong)), Err(Implausible(wrong)));
         }
@@ -247,7 +247,7 @@ mod tests {
     #[should_panic(expected = "published without a free slot")]
     fn publishing_into_a_full_ring_panics() {
         let published = AtomicU64::new(0);
-        let mut out = Outgoing::new(1);
+        let mut out = SendCursor::new(1);
         out.publish(&published);
         out.publish(&published);
     }
@@ -255,6 +255,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "outside of 0 ..= 0")]
     fn releasing_what_has_not_landed_panics() {
-        Incoming::new(1).release(&AtomicU64::new(0), 1);
+        ReceiveCursor::new(1).release(&AtomicU64::new(0), 1);
     }
 }

@@ -48,8 +48,8 @@ pub struct GroupShape {
 }
 
 impl GroupShape {
-    /// The shape that a transport works with: checked, and every slot rounded up to [`SLOT_ALIGN`] (and to one of those
-    /// at least, for lanes whose messages are all empty).
+    /// The shape that a transport works with: checked, and every slot rounded up to a multiple of [`SLOT_ALIGN`], at least
+    /// one.
     ///
     /// # Errors
     ///
@@ -77,22 +77,23 @@ impl GroupShape {
     }
 }
 
-/// Every slot starts on a multiple of this many bytes: a cache line, and enough for any vector load.
+/// Rooms and messages start on a multiple of this many bytes: a cache line, and enough for any vector load.
 pub const SLOT_ALIGN: usize = 64;
 
 /// The longest poison that an endpoint carries, in bytes. See [`Endpoint::poison`].
 pub const POISON_BYTES: usize = 240;
 
-/// The next free slot towards each peer, in rank order, borrowed together so that one pass over the tables can write to
-/// all of them. A peer without a free slot, or whose free slots were not asked for since it had none, has an empty slice.
+/// The next free slot towards each peer, in rank order, all borrowed together so that one pass over the tables can write to
+/// all of them. The slice is empty for a peer without a free slot. It may also be empty for a peer whose ring was full when
+/// [`free_slots`](Endpoint::free_slots) was last called.
 pub type Rooms<'a> = SmallVec<[&'a mut [u8]; 8]>;
 
 /// What a peer's process or thread is doing, as far as the transport can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerState {
-    /// Attached, as far as we know.
+    /// Attached, as far as this rank knows.
     Alive,
-    /// Detached in an orderly way; what it published before stays readable.
+    /// Detached in order; what it published before can still be read.
     Left,
     /// Ended without detaching: killed, crashed, or its thread panicked.
     Dead,
@@ -100,14 +101,20 @@ pub enum PeerState {
 
 /// One rank's end of a group: for every peer (itself included) a ring of slots to write and a ring to read, per lane.
 ///
-/// The trait counts messages, it does not match them: message `n` of a ring is the `n`-th that was published there.
-/// Rounds, lag and shapes belong to the layer above. An endpoint belongs to one thread; none of its methods blocks except
-/// [`wait`](Endpoint::wait) and [`sleep`](Endpoint::sleep).
+/// The trait counts messages and does not match them: message `n` of a ring is the `n`-th that was published there.
+/// Rounds, lag and sizes belong to the layer above. An endpoint belongs to one thread.
+///
+/// # Which calls wait
+///
+/// [`wait`](Endpoint::wait) and [`sleep`](Endpoint::sleep) wait for as long as they are told to. Where ranks have to agree
+/// whose poison was first (over MPI), [`poison`](Endpoint::poison) and the first [`poisoned`](Endpoint::poisoned) after it
+/// take up to half a second, and telling a peer that takes no messages ([`detach`](Endpoint::detach), dropping) may take as
+/// long for each such peer. No other call waits for a peer.
 ///
 /// # The rules of use
 ///
-/// A transport may rely on these (the [`Checked`](crate::Checked) wrapper enforces them), and panics or misbehaves
-/// *within its own group*, never with undefined behaviour, where they are broken:
+/// A transport may rely on these rules, and [`Checked`](crate::Checked) enforces them. A transport that is used against them
+/// may panic or fail *within its own group*, but never with undefined behaviour:
 ///
 /// * [`publish`](Endpoint::publish) only after [`free_slots`](Endpoint::free_slots) returned at least 1 for that peer, with
 ///   `len` no larger than the slot;
@@ -116,11 +123,16 @@ pub enum PeerState {
 ///
 /// # What a transport promises
 ///
-/// * Between one pair of ranks, on one lane, messages land whole and in the order in which they were published. Nothing
-///   is promised across pairs or lanes.
+/// [`conformance`](crate::conformance) tests these promises:
+///
+/// * On one lane from one rank to another, messages land whole and in the order in which they were published. Nothing is
+///   promised about the order across pairs or lanes.
+/// * A full ring delays nothing on other lanes or to other peers.
+/// * Every room, and every message of at least one byte, starts on a multiple of [`SLOT_ALIGN`] (64) bytes.
 /// * A published message lands without any action of its receiver but [`progress`](Endpoint::progress) or
 ///   [`wait`](Endpoint::wait).
-/// * What [`message`](Endpoint::message) shows does not change until it is released.
+/// * What [`message`](Endpoint::message) returns does not change until it is released.
+/// * When a peer is seen to have [left](PeerState::Left), all that it published has landed.
 /// * Lengths that come from a peer have been checked against the slot size.
 pub trait Endpoint {
     /// This member's number, `0 .. ranks`.
@@ -129,25 +141,25 @@ pub trait Endpoint {
     /// The group and its rings, equal on every rank; `slot_bytes` is already rounded up.
     fn shape(&self) -> &GroupShape;
 
-    /// Moves messages on, for transports that move them only inside of calls (MPI). To be called before looking at counters,
-    /// and now and then during long computations; never waits. Where memory is shared there is nothing to do.
+    /// Moves messages, for transports that move them only inside calls (MPI). Call it before reading counters, and now and
+    /// then during long computations. Never waits. Does nothing where memory is shared.
     fn progress(&mut self) {}
 
-    /// Whether messages move only inside of calls, so that long computations should call [`progress`](Endpoint::progress).
+    /// Whether messages move only inside calls, so that long computations should call [`progress`](Endpoint::progress).
     fn moves_in_calls(&self) -> bool {
         false
     }
 
-    /// How many slots towards `to` are free: a lower bound, which is 0 only if none is free now, and which
-    /// [`wait`](Endpoint::wait) brings up to date. Never decreases but by [`publish`](Endpoint::publish).
+    /// How many slots towards `to` are free, at least. It is 0 only if this rank knows of none, and [`wait`](Endpoint::wait)
+    /// brings it up to date. Only [`publish`](Endpoint::publish) makes it smaller.
     fn free_slots(&mut self, lane: Lane, to: Rank) -> usize;
 
-    /// The next free slot towards every peer; their contents are unspecified. Nothing is sent until
-    /// [`publish`](Endpoint::publish), and calling it again lends the same slots again.
+    /// The next free slot towards every peer, with unspecified contents. Nothing is sent until
+    /// [`publish`](Endpoint::publish); calling `rooms` again lends the same slots with what was written.
     fn rooms(&mut self, lane: Lane) -> Rooms<'_>;
 
-    /// Makes the first `len` bytes of the next slot towards `to` its next message. Cost: one counter update; no copy where
-    /// the slot is the receiver's memory.
+    /// Makes the first `len` bytes of the next slot towards `to` the next message to it. Costs one counter update, and no
+    /// copy where the slot is the receiver's memory.
     fn publish(&mut self, lane: Lane, to: Rank, len: usize);
 
     /// How many messages from `from` have landed since the group began. Never decreases.
@@ -159,13 +171,12 @@ pub trait Endpoint {
     /// Gives back the slots of all messages from `from` numbered below `upto`.
     fn release(&mut self, lane: Lane, from: Rank, upto: u64);
 
-    /// Tells peers that sleep in [`wait`](Endpoint::wait) that counters have moved. To be called once after a batch of
+    /// Wakes peers that sleep in [`wait`](Endpoint::wait) because counters have moved. Call it once after a batch of
     /// [`publish`](Endpoint::publish) and [`release`](Endpoint::release) calls, so that a round costs one fence.
     fn notify(&mut self);
 
-    /// Waits until some counter may have moved since this endpoint last looked, a peer may have ended, the group was
-    /// poisoned, or [`now`](Endpoint::now) reaches `until`; may also return for no reason. The caller looks again and calls
-    /// again.
+    /// Waits until a counter may have moved since this endpoint last looked, a peer may have ended, the group was poisoned,
+    /// or [`now`](Endpoint::now) reaches `until`. It may also return for no reason: look again, and call it again.
     ///
     /// # Errors
     ///
@@ -173,25 +184,24 @@ pub trait Endpoint {
     /// [`peer_state`](Endpoint::peer_state).
     fn wait(&mut self, until: Duration) -> Result<(), TransportError>;
 
-    /// What became of a peer. Cheap enough to ask after each [`wait`](Endpoint::wait) that brought nothing; a death is
-    /// seen within a tenth of a second.
+    /// What a peer is doing. Cheap enough to ask after each [`wait`](Endpoint::wait) that brought nothing. A death on this
+    /// machine is seen within a tenth of a second.
     fn peer_state(&mut self, peer: Rank) -> PeerState;
 
-    /// Marks the whole group as failed, with at most [`POISON_BYTES`] bytes of reason; the first poison of a group wins
-    /// and reaches every rank. Wakes all sleepers. A transport whose ranks have to agree on which was first may take a
-    /// fraction of a second for that.
+    /// Marks the whole group as failed, with a reason that is cut to [`POISON_BYTES`] bytes. The first poison of a group wins
+    /// and reaches every rank. Wakes all sleepers.
     fn poison(&mut self, reason: &[u8]);
 
     /// The group's poison, if it has one.
     fn poisoned(&mut self) -> Option<&[u8]>;
 
-    /// Leaves in an orderly way: peers see [`PeerState::Left`], and what was published stays readable. An endpoint that is
+    /// Leaves the group in order: peers see [`PeerState::Left`] and can still read what was published. An endpoint that is
     /// dropped without it counts as [`PeerState::Dead`].
     fn detach(&mut self);
 
-    /// Time since the group began, on this rank's clock: real, or virtual in a simulation.
+    /// Time since the group began, by this rank's clock: real time, or virtual time in a simulation.
     fn now(&self) -> Duration;
 
-    /// Does nothing for `duration`, in this endpoint's time.
+    /// Does nothing for `duration`, by this endpoint's clock.
     fn sleep(&mut self, duration: Duration);
 }

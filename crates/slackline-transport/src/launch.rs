@@ -1,4 +1,4 @@
-//! Starts the ranks of a group as processes of this machine, and sees them to their end.
+//! Starts the ranks of a group as processes of this machine, and waits until all have ended.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,33 +16,33 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::shm::Segment;
 use crate::{GroupShape, Rank, TransportError, cores};
 
-/// How long the others have to end by themselves, with an error of their own, once a rank has failed.
+/// How long the other ranks have to end by themselves once one has failed.
 pub const GRACE: Duration = Duration::from_secs(2);
 
-/// How long they then have to follow a SIGTERM before they are killed.
+/// How long they then have after a SIGTERM before they are killed.
 pub const TERM_GRACE: Duration = Duration::from_secs(1);
 
-/// How long output that is still on its way is waited for once all ranks have ended. Only a process that a rank left
-/// behind with its output in hand can need that long.
+/// How long the launcher waits for the rest of the output once all ranks have ended. Only a process that a rank has left
+/// behind, and that still holds its output, can need that long.
 const OUTPUT_GRACE: Duration = Duration::from_secs(1);
 
-/// How often processes are looked at where the kernel cannot tell when one ends.
+/// How often processes are checked on kernels that cannot report the end of one.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Where the output of the ranks goes. Always in whole lines, each marked with `[rank N] `.
+/// Where the output of the ranks goes. It comes in whole lines, each after `[rank N] `.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutputMode {
-    /// Output to the launcher's output, errors to its errors.
+    /// Standard output to the launcher's standard output, standard error to its standard error.
     #[default]
     Marked,
-    /// The output of rank 0 goes through untouched, as if it ran alone; everything else, marked, to the launcher's errors.
+    /// Standard output of rank 0 unchanged, as if it ran alone; everything else, marked, to the launcher's standard error.
     FirstRank,
 }
 
-/// A launcher of local ranks: processes that find their group with [`attach_from_env`](crate::shm::attach_from_env).
+/// Starts ranks as processes of this machine, which call [`attach_from_env`](crate::shm::attach_from_env).
 ///
-/// The processes get no input. Each leads a process group of its own, so that a terminal's interrupt reaches them through
-/// the launcher only, and signals to a rank reach the processes that it started in turn.
+/// Their standard input is empty. Each leads a process group of its own, so that a terminal's interrupt reaches them only
+/// through the launcher, and signals to a rank also reach the processes that it has started.
 ///
 /// # Examples
 ///
@@ -58,7 +58,7 @@ pub enum OutputMode {
 ///     command
 /// })
 /// .run()?;
-/// assert_eq!(outcome.first_failed, Some(2));
+/// assert_eq!(outcome.failed, Some(2));
 /// assert_eq!(outcome.exit_code(), 7);
 /// # Ok::<(), slackline_transport::TransportError>(())
 /// ```
@@ -74,20 +74,31 @@ pub struct Launch<F> {
 pub struct LaunchOutcome {
     /// How each rank ended, in rank order.
     pub statuses: Vec<ExitStatus>,
-    /// The rank that failed before any other did. Ranks that were ended by the launcher come later.
-    pub first_failed: Option<Rank>,
-    /// The signal that the launcher was told to end by, and passed on.
+    /// The rank that failed, if one did. A rank that fails takes others with it, which may well end before it does; so this
+    /// is, in this order:
+    ///
+    /// 1. the first rank that was killed by a signal of somebody else's;
+    /// 2. the rank that poisoned the group first, with [`poison`](Self::poison) as its reason;
+    /// 3. the rank that exited first with a code other than 0.
+    ///
+    /// Ranks that the launcher had to end are not considered.
+    pub failed: Option<Rank>,
+    /// Why the group failed, if a rank [poisoned](crate::Endpoint::poison) it. The layer that wrote it can read it: with
+    /// slackline-collective, `Fault::from_poison` gives the ranks that are to blame, also a rank that is stopped and that
+    /// its peers have found to be late.
+    pub poison: Option<Vec<u8>>,
+    /// The signal (SIGINT or SIGTERM) that ended the launcher, which passed it on.
     pub signal: Option<i32>,
 }
 
 impl LaunchOutcome {
-    /// What the launcher should exit with, by the shell's rules: the first failed rank's code, 128 more than the number of
-    /// the signal that killed it or that stopped the launcher, 0 if all went well.
+    /// What the launcher should exit with, by the shell's rules: the code of the rank that failed; or 128 plus the number of
+    /// the signal that killed it or that ended the launcher; or 0.
     pub fn exit_code(&self) -> i32 {
         if let Some(signal) = self.signal {
             return 128 + signal;
         }
-        self.first_failed.map_or(0, |rank| {
+        self.failed.map_or(0, |rank| {
             let status = self.statuses[rank];
             status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
         })
@@ -95,8 +106,8 @@ impl LaunchOutcome {
 }
 
 impl<F: FnMut(Rank) -> Command> Launch<F> {
-    /// A launcher of a group of `shape.ranks` processes; `command` says what to start for each rank. The command's
-    /// environment is added to, and its input, output and process group are replaced.
+    /// A launcher of a group of `shape.ranks` processes; `command` makes the command for each rank. The launcher adds to its
+    /// environment and replaces its input, output and process group.
     pub fn new(shape: GroupShape, command: F) -> Self {
         Launch { shape, command, output: OutputMode::default(), pin: false }
     }
@@ -107,8 +118,8 @@ impl<F: FnMut(Rank) -> Command> Launch<F> {
         self
     }
 
-    /// Whether each rank is to be bound to a core of its own, the `n`-th of those that the launcher may use. Does nothing
-    /// where there are more ranks than cores.
+    /// Whether to bind each rank to a core of its own: rank `n` to the `n`-th core that the launcher may use. Does nothing if
+    /// there are more ranks than cores.
     pub fn pin(mut self, pin: bool) -> Self {
         self.pin = pin;
         self
@@ -116,17 +127,17 @@ impl<F: FnMut(Rank) -> Command> Launch<F> {
 
     /// Starts the ranks and waits until all have ended.
     ///
-    /// When a rank fails (exits with another code than 0, or is killed), the others have [`GRACE`] to end by themselves,
-    /// then get a SIGTERM, and [`TERM_GRACE`] later are killed. SIGINT and SIGTERM to the launcher are passed on to all
-    /// ranks, with the same deadlines from then on; a second one kills at once. Ranks that have attached also die if the
+    /// When a rank fails (exits with a code other than 0, or is killed), the others have [`GRACE`] to end by themselves, then
+    /// get a SIGTERM, and are killed after another [`TERM_GRACE`]. The launcher passes SIGINT and SIGTERM on to all ranks,
+    /// which then have the same deadlines; a second signal kills them at once. Ranks that have attached also die if the
     /// launcher is killed, or if the thread that calls this ends.
     ///
-    /// The first call takes over SIGINT and SIGTERM for the process; afterwards, outside of `run`, they do nothing.
+    /// The first call takes over SIGINT and SIGTERM for the process: afterwards, outside `run`, they do nothing.
     ///
     /// # Errors
     ///
-    /// What [`Segment::create`] returns, and [`TransportError::System`] if a process cannot be started (those that were are
-    /// ended) or waited for. That a rank failed is not an error here.
+    /// Those of [`Segment::create`], and [`TransportError::System`] if a process cannot be started (the others are ended) or
+    /// waited for. A rank that fails is no error here: see [`LaunchOutcome::failed`].
     pub fn run(mut self) -> Result<LaunchOutcome, TransportError> {
         let segment = Segment::create(&self.shape)?;
         let signals = Signals::listen().map_err(system(0, "listening for signals"))?;
@@ -178,17 +189,20 @@ struct Running {
     /// Readable when the process has ended; `None` on kernels that cannot tell.
     end: Option<OwnedFd>,
     status: Option<ExitStatus>,
+    /// The launcher has sent it a signal, so that its end says nothing.
+    signalled: bool,
 }
 
 impl Running {
     fn new(child: Child) -> Self {
         let end = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).ok();
-        Running { child, end, status: None }
+        Running { child, end, status: None, signalled: false }
     }
 
     /// To the rank and what it started. The process has not been waited for, so its number is still its own.
-    fn signal(&self, signal: Signal) {
+    fn signal(&mut self, signal: Signal) {
         if self.status.is_none() {
+            self.signalled = true;
             let _ = kill_process_group(Pid::from_child(&self.child), signal);
         }
     }
@@ -196,13 +210,15 @@ impl Running {
 
 impl Ranks<'_> {
     fn see_to_their_end(&mut self, signals: &Signals) -> Result<LaunchOutcome, TransportError> {
-        let (mut first_failed, mut signal) = (None, None);
+        // Those that failed by themselves, in the order in which they ended.
+        let (mut failed, mut signal) = (Vec::new(), None);
         // What comes next for those that still run, and when.
         let mut next: Option<(Instant, Signal)> = None;
         while self.running.iter().any(|rank| rank.status.is_none()) {
             self.pause(signals, next.map(|(at, _)| at))?;
-            if let Some(failed) = self.collect()? {
-                first_failed.get_or_insert(failed);
+            let before = failed.len();
+            self.collect(&mut failed)?;
+            if failed.len() > before {
                 next.get_or_insert((Instant::now() + GRACE, Signal::TERM));
             }
             if let Some(received) = signals.take() {
@@ -220,8 +236,12 @@ impl Ranks<'_> {
                 next = Some((Instant::now() + TERM_GRACE, Signal::KILL));
             }
         }
-        let statuses = self.running.iter().filter_map(|rank| rank.status).collect();
-        Ok(LaunchOutcome { statuses, first_failed, signal })
+        let statuses: Vec<ExitStatus> = self.running.iter().filter_map(|rank| rank.status).collect();
+        let (poisoner, poison) = self.segment.poison().map_or((None, None), |(rank, why)| (rank, Some(why)));
+        let killed = failed.iter().find(|rank| statuses[**rank].signal().is_some());
+        let gave_up = failed.iter().find(|rank| poisoner == Some(**rank));
+        let failed = killed.or(gave_up).or(failed.first()).copied();
+        Ok(LaunchOutcome { statuses, failed, poison, signal })
     }
 
     /// Until a process ends, a signal comes, or `until`.
@@ -240,10 +260,8 @@ impl Ranks<'_> {
         }
     }
 
-    /// Takes note of the processes that have ended, and returns the one to blame, if one has failed. Of several, one that
-    /// was killed: the others have more likely failed because of it.
-    fn collect(&mut self) -> Result<Option<Rank>, TransportError> {
-        let mut failed: Option<(bool, Rank)> = None;
+    /// Collects the processes that have ended, and adds those to `failed` that failed by themselves.
+    fn collect(&mut self, failed: &mut Vec<Rank>) -> Result<(), TransportError> {
         for (rank, running) in self.running.iter_mut().enumerate() {
             if running.status.is_some() {
                 continue;
@@ -252,18 +270,17 @@ impl Ranks<'_> {
                 continue;
             };
             running.status = Some(status);
-            // Its peers need not find out by themselves, and could not if it has never attached.
+            // Its peers need not find out by themselves, and cannot if it never attached.
             self.segment.give_up(rank);
-            if !status.success() {
-                let blame = (status.signal().is_none(), rank);
-                failed = Some(failed.map_or(blame, |other| other.min(blame)));
+            if !status.success() && !running.signalled {
+                failed.push(rank);
             }
         }
-        Ok(failed.map(|(_, rank)| rank))
+        Ok(())
     }
 
-    fn signal_all(&self, signal: Signal) {
-        self.running.iter().for_each(|rank| rank.signal(signal));
+    fn signal_all(&mut self, signal: Signal) {
+        self.running.iter_mut().for_each(|rank| rank.signal(signal));
     }
 }
 

@@ -1,60 +1,65 @@
-//! Transports: how the bytes of one rank come to lie in the memory of another.
+//! Message rings between the ranks of a group.
 //!
-//! An [`Endpoint`] is one rank's end of a group: per peer and lane, a ring of slots to write and a ring to read, with
-//! counters of what was published and released. It counts messages and knows nothing of rounds, lag or tensors.
+//! An [`Endpoint`] is one rank's end of a group. For every peer and lane it has a ring of slots to write and a ring to read,
+//! and counters of the messages that were published and released. It counts messages and knows nothing of rounds, lag or
+//! tensors.
 #![cfg_attr(
     not(loom),
     doc = "
-Two transports are built in, and both are one implementation of the rings over raw memory: [`threads`] for ranks that
-are threads of one process, and [`shm`] for ranks that are processes of one machine. [`launch`] starts such processes."
+* [`threads`]: the ranks are threads of one process.
+* [`shm`]: the ranks are processes of one machine, over shared memory. `launch` (feature `launch`) starts them.
+"
 )]
+//! * [`sim`]: a deterministic network in virtual time, with latencies, deaths and stalls that you choose.
 //!
-//! [`sim`] is a third, in virtual time: a deterministic network with latencies, deaths and stalls of our choosing. Around
-//! any of them go [`Checked`], which finds out who breaks the rules, and [`Delayed`], which is late by a [`delay`] profile.
+//! Two wrappers go around any endpoint: [`Checked`] finds out which side of the trait breaks the rules, and [`Delayed`] is
+//! late by a [`delay`] profile. [`conformance`] is the test suite for a transport of your own.
 #![deny(unsafe_code)]
 
+#[cfg(not(loom))]
+pub mod conformance;
+#[cfg(not(loom))]
+pub mod cores;
 pub mod delay;
 mod endpoint;
 mod error;
-pub mod sim;
-mod wrappers;
-
-// The parts that loom checks are public under `--cfg loom` only, for `tests/loom.rs`; nothing else is built then, since
-// loom's atomics cannot lie in mapped memory.
-#[cfg(not(loom))]
-#[allow(unreachable_pub)]
-mod cursor;
-#[cfg(loom)]
-#[allow(missing_docs)]
-pub mod cursor;
-#[cfg(not(loom))]
-#[allow(unreachable_pub)]
-mod parking;
-#[cfg(loom)]
-#[allow(missing_docs)]
-pub mod parking;
-#[cfg(not(loom))]
-#[allow(unreachable_pub)]
-mod poison;
-#[cfg(loom)]
-#[allow(missing_docs)]
-pub mod poison;
-#[cfg(not(loom))]
-#[allow(unreachable_pub)]
-mod sync;
-#[cfg(loom)]
-#[allow(missing_docs)]
-pub mod sync;
-
-#[cfg(not(loom))]
-pub mod cores;
-#[cfg(not(loom))]
+#[cfg(all(not(loom), feature = "launch"))]
 pub mod launch;
 #[cfg(not(loom))]
 #[allow(unsafe_code)]
 pub mod shm;
+pub mod sim;
 #[cfg(not(loom))]
 pub mod threads;
+mod wrappers;
+
+#[cfg_attr(not(loom), allow(unreachable_pub))]
+mod cursor;
+#[cfg_attr(not(loom), allow(unreachable_pub))]
+mod parking;
+#[cfg_attr(not(loom), allow(unreachable_pub))]
+mod poison;
+#[cfg_attr(not(loom), allow(unreachable_pub))]
+mod sync;
+
+/// What the model checker's tests see of the modules above. The transports are not built with loom: its atomics cannot lie
+/// in mapped memory.
+#[cfg(loom)]
+#[allow(missing_docs)]
+pub mod model {
+    pub mod cursor {
+        pub use crate::cursor::*;
+    }
+    pub mod parking {
+        pub use crate::parking::*;
+    }
+    pub mod poison {
+        pub use crate::poison::*;
+    }
+    pub mod sync {
+        pub use crate::sync::*;
+    }
+}
 
 pub use endpoint::{Endpoint, GroupShape, Lane, LaneShape, POISON_BYTES, PeerState, Rank, Rooms, SLOT_ALIGN};
 pub use error::TransportError;

@@ -57,8 +57,12 @@ pub fn is_claimed(first: &AtomicU64) -> bool {
     first.load(Ordering::Relaxed) != NOBODY
 }
 
+/// Who claimed the group's word. It lies in memory that others write, so it may be no rank of the group.
+pub fn claimant(first: &AtomicU64) -> Option<usize> {
+    first.load(Ordering::Acquire).checked_sub(1).map(|rank| rank as usize)
+}
+
 /// The group's reason, if it has one. `reason_of` may know nothing of a rank: the word lies in memory that others write.
 pub fn reason<'a>(first: &AtomicU64, reason_of: impl FnOnce(usize) -> Option<&'a Reason>) -> Option<Vec<u8>> {
-    let rank = first.load(Ordering::Acquire).checked_sub(1)?;
-    Some(reason_of(rank as usize).map_or(NO_SUCH_RANK.to_vec(), Reason::read))
+    Some(reason_of(claimant(first)?).map_or(NO_SUCH_RANK.to_vec(), Reason::read))
 }

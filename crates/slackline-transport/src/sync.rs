@@ -1,11 +1,11 @@
-//! The seam for the model checker: every atomic of this crate is named through here, and loom's stand in for them under
-//! `--cfg loom`.
-
-#[cfg(not(loom))]
-pub use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+//! The atomics of this crate, and the bell that a rank sleeps on. Under `--cfg loom` they are the model checker's.
 
 #[cfg(loom)]
-pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use loom::sync::atomic;
+#[cfg(not(loom))]
+use std::sync::atomic;
+
+pub use atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 pub use bell::{Bell, Reach};
 

@@ -7,16 +7,16 @@ use crate::shm::{Group, Layout, Region, RingEndpoint};
 use crate::sync::Reach;
 use crate::{GroupShape, TransportError};
 
-/// One thread's end of a group. To be moved to its thread.
+/// One thread's end of a group. Move it to its thread.
 pub type ThreadEndpoint = RingEndpoint;
 
 /// A group whose ranks are threads of this process: one endpoint a rank, in rank order.
 ///
-/// The rings lie in one mapping, whose pages come into being when they are first written; slots that are never used cost
-/// address space only. From 2 MiB on, huge pages are asked for.
+/// The rings are one mapping, whose pages are allocated when they are first written: slots that are never used cost only
+/// address space. From 2 MiB on, it uses huge pages if the kernel has them.
 ///
-/// An endpoint that is dropped before it has detached, by a panic or an early return of its thread, is dead to its peers
-/// at once.
+/// An endpoint that is dropped before it has detached, because its thread panics or returns early, is dead to its peers at
+/// once.
 ///
 /// # Errors
 ///

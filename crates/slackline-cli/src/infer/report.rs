@@ -151,8 +151,8 @@ impl<'a> Report<'a> {
             lines.push(format!("latency: {DEFINITION}."));
         }
         lines.push(
-            "observed lag: the most rounds that each rank, in rank order, was ahead of its slowest peer (lag + 1 is the bound); waited: for \
-                    rounds that were due."
+            "observed lag: by how many rounds each rank, in rank order, was ahead of its slowest peer, at most, when it \
+             published another (the lag is the bound); waited: for rounds that were due."
                 .to_owned(),
         );
         lines.push(String::new());

@@ -73,10 +73,10 @@ pub(super) fn processes(job: &Job<'_>) -> Result<u8> {
     });
     let outcome = launch.output(OutputMode::FirstRank).pin(job.args.pin).run()?;
     let code = outcome.exit_code();
-    let why = match (outcome.signal, outcome.first_failed) {
+    let why = match (outcome.signal, outcome.failed) {
         (Some(signal), _) => format!("ended by signal {signal}"),
         (None, Some(rank)) => match outcome.statuses[rank].code() {
-            Some(_) => format!("rank {rank} was the first to give up; its message stands above"),
+            Some(_) => format!("rank {rank} failed; its message is above"),
             None => format!("rank {rank} was killed ({})", outcome.statuses[rank]),
         },
         (None, None) => return Ok(fail::OK),

@@ -4,13 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
-use crate::{Rank, TransportError};
+use super::error::DelayError;
+use crate::Rank;
 
 /// Who is late, when, and by how many units.
 ///
-/// Written and read as one word, also by serde, so that it looks the same on a command line and in a scenario file:
+/// Written and parsed as one word, also by serde (feature `serde`), so that a command line and a configuration file look
+/// the same:
 ///
 /// | written | meaning |
 /// |---|---|
@@ -29,10 +29,14 @@ use crate::{Rank, TransportError};
 /// let profile: DelayProfile = "turn:0.5..2".parse()?;
 /// assert_eq!(profile, DelayProfile::Turn { low: 0.5, high: 2.0 });
 /// assert_eq!(profile.to_string(), "turn:0.5..2");
-/// # Ok::<(), slackline_transport::TransportError>(())
+/// # Ok::<(), slackline_transport::delay::DelayError>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "String", into = "String")
+)]
 #[non_exhaustive]
 pub enum DelayProfile {
     /// No delays.
@@ -75,8 +79,8 @@ pub enum DelayProfile {
 
 impl DelayProfile {
     /// Whether the numbers make sense, whoever made the profile.
-    pub(super) fn check(&self) -> Result<(), TransportError> {
-        let wrong = |why: String| Err(TransportError::DelayProfile { profile: self.to_string(), why });
+    pub(super) fn check(&self) -> Result<(), DelayError> {
+        let wrong = |why: String| Err(DelayError::Profile { profile: self.to_string(), why });
         let units = |number: f64| number.is_finite() && number >= 0.0;
         match *self {
             Self::None | Self::Trace { .. } => Ok(()),
@@ -111,10 +115,10 @@ impl fmt::Display for DelayProfile {
 }
 
 impl FromStr for DelayProfile {
-    type Err = TransportError;
+    type Err = DelayError;
 
-    fn from_str(text: &str) -> Result<Self, TransportError> {
-        let wrong = |why: &str| TransportError::DelayProfile { profile: text.to_owned(), why: why.to_owned() };
+    fn from_str(text: &str) -> Result<Self, DelayError> {
+        let wrong = |why: &str| DelayError::Profile { profile: text.to_owned(), why: why.to_owned() };
         let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
         let profile = match kind {
             "none" if !text.contains(':') => Self::None,
@@ -148,9 +152,9 @@ impl FromStr for DelayProfile {
 }
 
 impl TryFrom<String> for DelayProfile {
-    type Error = TransportError;
+    type Error = DelayError;
 
-    fn try_from(text: String) -> Result<Self, TransportError> {
+    fn try_from(text: String) -> Result<Self, DelayError> {
         text.parse()
     }
 }

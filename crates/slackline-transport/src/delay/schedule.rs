@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::draw::{draw, fraction};
+use super::error::DelayError;
 use super::profile::DelayProfile;
-use crate::{Rank, TransportError};
+use crate::Rank;
 
 /// The delay of every rank in every round: a pure function, so all ranks of a group can ask for all others, in any order,
 /// and agree. Clones share a trace's memory.
@@ -22,7 +23,7 @@ use crate::{Rank, TransportError};
 /// let schedule = DelaySchedule::new(&"turn:1..2".parse()?, 7, 4, Duration::from_millis(10))?;
 /// assert!(schedule.delay(1, 5) >= Duration::from_millis(10)); // 5 mod 4 = 1
 /// assert_eq!(schedule.delay(2, 5), Duration::ZERO);
-/// # Ok::<(), slackline_transport::TransportError>(())
+/// # Ok::<(), slackline_transport::delay::DelayError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct DelaySchedule {
@@ -40,16 +41,16 @@ impl DelaySchedule {
     ///
     /// # Errors
     ///
-    /// [`TransportError::DelayProfile`] if the profile's numbers make no sense or its rank is not in the group;
-    /// [`TransportError::DelayTraceFile`] if the trace can't be read, and [`TransportError::DelayTrace`] for a line of it
+    /// [`DelayError::Profile`] if the profile's numbers make no sense or its rank is not in the group;
+    /// [`DelayError::TraceFile`] if the trace can't be read, and [`DelayError::Trace`] for a line of it
     /// that is not understood, names a rank outside the group, or repeats an earlier one.
-    pub fn new(profile: &DelayProfile, seed: u64, ranks: usize, unit: Duration) -> Result<Self, TransportError> {
+    pub fn new(profile: &DelayProfile, seed: u64, ranks: usize, unit: Duration) -> Result<Self, DelayError> {
         profile.check()?;
         let trace = match profile {
             DelayProfile::Trace { file } => Some(Arc::new(read_trace(file, ranks)?)),
             DelayProfile::Slow { rank, .. } if *rank >= ranks => {
                 let why = format!("a group of {ranks} has no rank {rank}");
-                return Err(TransportError::DelayProfile { profile: profile.to_string(), why });
+                return Err(DelayError::Profile { profile: profile.to_string(), why });
             }
             _ => None,
         };
@@ -83,13 +84,12 @@ impl DelaySchedule {
     }
 }
 
-fn read_trace(file: &Path, ranks: usize) -> Result<HashMap<(Rank, u64), f64>, TransportError> {
-    let text =
-        fs::read_to_string(file).map_err(|source| TransportError::DelayTraceFile { file: file.to_owned(), source })?;
+fn read_trace(file: &Path, ranks: usize) -> Result<HashMap<(Rank, u64), f64>, DelayError> {
+    let text = fs::read_to_string(file).map_err(|source| DelayError::TraceFile { file: file.to_owned(), source })?;
     let mut trace = HashMap::new();
     let mut first_lines = HashMap::new();
     for (line, text) in (1..).zip(text.lines()) {
-        let wrong = |why: String| TransportError::DelayTrace { file: file.to_owned(), line, why };
+        let wrong = |why: String| DelayError::Trace { file: file.to_owned(), line, why };
         let fields: Vec<&str> = text.split('#').next().unwrap_or_default().split_whitespace().collect();
         let (rank, round, units) = match fields[..] {
             [] => continue,

@@ -1,42 +1,42 @@
-//! The endpoint of both transports.
+//! The endpoint over memory that all ranks can reach: of threads, and of processes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::group::{Group, Status, check_rank};
 use super::liveness::Watch;
-use super::ring::{Corrupt, Pair};
+use super::ring::{Corrupt, PeerRings};
 use crate::sync::Reach;
 use crate::{Endpoint, GroupShape, Lane, PeerState, Rank, Rooms, TransportError, parking};
 
-/// How long a waiting rank spins, where every rank has a core of its own. A peer that is about to publish does so within
-/// that time. Longer would gain nothing on an idle machine, where a yield comes back at once, and costs the whole of it in
-/// every round where other work has put two ranks on one core.
+/// How long a waiting rank spins, if every rank has a core of its own: a peer that is about to publish does so within that
+/// time. On an idle machine a longer spin gains nothing, since a yield returns at once. Where other work has put two ranks
+/// on one core, every round pays for the spin.
 const SPIN: Duration = Duration::from_micros(2);
 
-/// How long it then offers its core to others, and looks again whenever it gets it back. Falling asleep and being woken
-/// costs some 5 to 10 µs on both sides; this is several times that.
+/// How long it then yields its core, looking again each time it gets it back. Falling asleep and being woken costs 5 to
+/// 10 µs on both sides; this is several times that.
 const YIELD: Duration = Duration::from_micros(80);
 
-/// The longest sleep. Nothing depends on it but how soon a rank notices peers that were killed, who wake nobody.
+/// The longest sleep. It only decides how soon a rank notices a peer that was killed, which wakes nobody.
 const SLEEP: Duration = Duration::from_millis(50);
 
 /// Looks between two looks at the clock while spinning.
 const LOOKS: u32 = 16;
 
-/// One rank's end of a group in memory, between threads or between processes. A slot *is* the receiver's memory: nothing
-/// is copied.
+/// One rank's end of a group over shared memory, between threads or between processes. A slot *is* the receiver's memory,
+/// so nothing is copied.
 ///
-/// Cost: publishing and releasing is one or two plain stores; looking at a counter is a load, and a cache miss when it has
-/// moved; [`notify`](Endpoint::notify) is a fence and a load while nobody sleeps, a system call for each rank that does.
-/// Waiting spins for a few microseconds (if the machine has a core for every rank), then yields, then sleeps.
+/// Cost: publishing and releasing are one or two plain stores. Reading a counter is a load, and a cache miss if it has
+/// moved. [`notify`](Endpoint::notify) is a fence and a load while nobody sleeps, and a system call for each rank that
+/// does. Waiting spins for a few microseconds (if the machine has a core for every rank), then yields, then sleeps.
 ///
-/// An endpoint that is dropped without [`detach`](Endpoint::detach) counts as dead, as does one whose process has ended.
-/// Counters or lengths in the shared memory that no well-behaved peer can have written poison the group.
+/// An endpoint that is dropped without [`detach`](Endpoint::detach) counts as dead, and so does one whose process has
+/// ended. Counters or lengths that no correct peer can have written poison the group.
 pub struct RingEndpoint {
     rank: Rank,
     /// `ranks` pairs a lane.
-    pairs: Vec<Pair>,
+    pairs: Vec<PeerRings>,
     ranks: usize,
     watches: Vec<Watch>,
     seen_changes: u64,
@@ -64,7 +64,7 @@ impl RingEndpoint {
             for peer in 0..ranks {
                 // SAFETY: the region lives as long as `group`, which the endpoint holds; `claim` succeeds once a rank, so
                 // these are the only pairs of this rank; a region has one group, hence one layout.
-                pairs.push(unsafe { Pair::new(group.region(), group.layout(), group.shape(), lane, rank, peer) });
+                pairs.push(unsafe { PeerRings::new(group.region(), group.layout(), group.shape(), lane, rank, peer) });
             }
         }
         Ok(RingEndpoint {
@@ -80,13 +80,13 @@ impl RingEndpoint {
         })
     }
 
-    /// Waits until every rank of the group has attached, for at most `patience`. Only sensible between processes: the
-    /// endpoints of a thread group are all there from the start.
+    /// Waits until every rank of the group has attached, for at most `patience`. Between threads it returns at once, since
+    /// all their endpoints exist from the start.
     ///
     /// # Errors
     ///
-    /// [`TransportError::NotAttached`] names the ranks that have not come in time, or, as soon as that is known, those that
-    /// have ended instead.
+    /// [`TransportError::NotAttached`] names the ranks that have not attached in time, or those that have ended before they
+    /// attached, as soon as that is known.
     pub fn wait_for_all(&mut self, patience: Duration) -> Result<(), TransportError> {
         let began = Instant::now();
         loop {

@@ -252,6 +252,11 @@ impl Group {
         poison::is_claimed(&self.head().poison.0)
     }
 
+    /// The rank that poisoned the group first.
+    pub(crate) fn poisoner(&self) -> Option<Rank> {
+        poison::claimant(&self.head().poison.0).filter(|rank| *rank < self.shape.ranks)
+    }
+
     /// The reason of the rank that was first.
     pub(crate) fn poisoned(&self) -> Option<Vec<u8>> {
         poison::reason(&self.head().poison.0, |rank| (rank < self.shape.ranks).then(|| &self.cell(rank).reason))

@@ -1,8 +1,8 @@
 //! Ranks that are processes of one machine, over shared memory.
 //!
-//! [`Segment`] is a group's memory; [`launch`](crate::launch) starts processes that share one, and each of them calls
-//! [`attach_from_env`]. Processes that somebody else has started, such as `mpirun`, call [`attach_at`]. All `unsafe` of this crate is in this folder, which also holds the rings of
-//! [`threads`](crate::threads).
+//! [`Segment`] is a group's memory. `launch` (feature `launch`) starts processes that share one, and each of them calls
+//! [`attach_from_env`]. Processes started by another launcher, such as `mpirun`, call [`attach_at`]. All `unsafe` code of
+//! this crate is in this folder, which also holds the rings of [`threads`](crate::threads).
 
 mod endpoint;
 mod group;

@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use super::layout::{Layout, Mark, RingLayout};
 use super::region::Region;
-use crate::cursor::{Incoming, Outgoing};
+use crate::cursor::{ReceiveCursor, SendCursor};
 use crate::sync::{AtomicU64, Ordering};
 use crate::{GroupShape, SLOT_ALIGN};
 
@@ -19,17 +19,17 @@ struct Ring {
 }
 
 /// The rings between one rank and one peer on one lane, with where this rank stands in each.
-pub(crate) struct Pair {
+pub(crate) struct PeerRings {
     out: Ring,
     inc: Ring,
-    pub(crate) outgoing: Outgoing,
-    pub(crate) incoming: Incoming,
+    pub(crate) outgoing: SendCursor,
+    pub(crate) incoming: ReceiveCursor,
 }
 
 // SAFETY: the addresses point into a `Region`, which is `Send` and `Sync`; no part of it is tied to a thread.
-unsafe impl Send for Pair {}
+unsafe impl Send for PeerRings {}
 
-impl Pair {
+impl PeerRings {
     /// The rings between `rank` and `peer`.
     ///
     /// # Safety
@@ -46,11 +46,11 @@ impl Pair {
     ) -> Self {
         let size = shape.lanes[lane];
         let ring = |from, to| Ring::new(region, layout.ring(shape.ranks, lane, from, to), size.slots, size.slot_bytes);
-        Pair {
+        PeerRings {
             out: ring(rank, peer),
             inc: ring(peer, rank),
-            outgoing: Outgoing::new(size.slots),
-            incoming: Incoming::new(size.slots),
+            outgoing: SendCursor::new(size.slots),
+            incoming: ReceiveCursor::new(size.slots),
         }
     }
 

@@ -1,4 +1,4 @@
-//! A group's memory as a file without a name, and how it gets from process to process.
+//! A group's memory as a file without a name, and how other processes get it.
 
 use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -28,28 +28,28 @@ pub const GROUP_VARIABLE: &str = "SLACKLINE_GROUP";
 /// The environment variable that tells a process its rank.
 pub const RANK_VARIABLE: &str = "SLACKLINE_RANK";
 
-/// Where a resized file would kill every process that touches the part which is gone.
+/// Truncating the file would kill every process that touches the part that is gone, so its size is sealed.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
 /// The memory of a group of processes.
 ///
-/// It is a memory file (`memfd`) that has no name anywhere: nothing is created in `/dev/shm` or on any disk, nothing stays
-/// behind when processes are killed, and only who is handed the descriptor, and knows the group's random 128-bit token, can
-/// attach. Its size is sealed, so that no process can take memory away under another. The ranks of a group trust each other
-/// to follow the protocol; what a faulty one writes is checked (see [`RingEndpoint`]) but not hidden from its peers.
+/// It is a memory file (`memfd`) without a name: nothing appears in `/dev/shm` or on a disk, and nothing is left behind when
+/// processes are killed. To attach, a process needs the descriptor and the group's random 128-bit token. The size is sealed,
+/// so that no process can truncate it under another. The ranks of a group trust each other to follow the protocol; what a
+/// faulty one writes is checked (see [`RingEndpoint`]) but not hidden from its peers.
 ///
 /// # Memory
 ///
-/// Pages come into being when they are first written. [`create`](Self::create) compares the size with what the machine has
-/// available and refuses a group that could not be filled, rather than have ranks killed in the middle of the work. It does
-/// not allocate everything up front: slots are sized for the largest message and are often never filled, and zeroing some
-/// gigabytes takes seconds. So the check is a snapshot: memory that others take later can still run out.
+/// Pages are allocated when they are first written. [`create`](Self::create) compares the full size with the memory that is
+/// available and refuses a group that does not fit, since ranks would be killed in the middle of the work. It does not
+/// allocate in advance: slots are sized for the largest message and often stay empty, and zeroing gigabytes takes seconds.
+/// So memory that other programs take later can still run out.
 ///
-/// # Processes that are not started by [`launch`](crate::launch)
+/// # Starting processes without `launch`
 ///
-/// Make a [`Handover`], set its variables on each child, start the children, drop it. Children call [`attach_from_env`].
-/// They die with the *thread* that started them (a rule of Linux), which must therefore outlive them. All ranks and the
-/// segment's creator must see each other's process numbers, that is, be in one PID namespace.
+/// Make a [`Handover`], set its variables on each child, start the children, and drop it. The children call
+/// [`attach_from_env`]. Linux kills them when the *thread* that started them ends, so it must outlive them. All ranks and the
+/// segment's creator must be in one PID namespace.
 pub struct Segment {
     file: OwnedFd,
     token: Token,
@@ -67,8 +67,8 @@ impl Segment {
     ///
     /// # Errors
     ///
-    /// [`TransportError::Shape`] for a shape that cannot be laid out, [`TransportError::Memory`] for one that the machine
-    /// has no memory for, [`TransportError::System`] where the system refuses.
+    /// [`TransportError::Shape`] for a shape that cannot be laid out, [`TransportError::Memory`] for one that needs more
+    /// memory than is available, and [`TransportError::System`] if a system call fails.
     pub fn create(shape: &GroupShape) -> Result<Segment, TransportError> {
         let shape = shape.rounded()?;
         let layout = Layout::new(&shape)?;
@@ -93,7 +93,7 @@ impl Segment {
         Ok(Segment { file, token, group })
     }
 
-    /// The group and its rings, with sizes as the rings have them.
+    /// The group's shape, with slots rounded up.
     pub fn shape(&self) -> &GroupShape {
         self.group.shape()
     }
@@ -102,29 +102,34 @@ impl Segment {
     ///
     /// # Errors
     ///
-    /// [`TransportError::Attach`] if there is no such rank or somebody has taken it, even if that one has ended since.
+    /// [`TransportError::Attach`] if there is no such rank, or if it is or was taken.
     pub fn rank(&self, rank: Rank) -> Result<ShmEndpoint, TransportError> {
         RingEndpoint::take(Arc::clone(&self.group), rank)
     }
 
-    /// Says how many cores the ranks have together, where the creator cannot know since it is bound to some of them itself.
-    /// With fewer cores than ranks no rank spins while it waits. To be called before any rank is taken.
+    /// Sets how many cores the ranks have together, if the creator is bound to some of them and cannot count them itself.
+    /// With fewer cores than ranks, no rank spins while it waits. Call it before any rank is taken.
     pub fn set_cores(&self, cores: usize) {
         self.group.head().spins.store(u32::from(self.shape().ranks <= cores), Ordering::Relaxed);
     }
 
-    /// Where other processes of this machine find the group, for [`attach_at`], as long as this segment lives.
+    /// The group's address for [`attach_at`] in other processes of this machine, valid as long as this segment lives.
     pub fn address(&self) -> String {
         let [first, second] = self.token;
         format!("{}:{}:{first:016x}{second:016x}", std::process::id(), self.file.as_raw_fd())
     }
 
-    /// Declares a rank dead unless it has left: for whoever watches over the processes, and knows of an end before the
-    /// peers find out. It also tells them of a rank that ended before it attached, which they cannot find out.
+    /// Declares a rank dead unless it has left. For a launcher, which knows before the peers that a process has ended, and
+    /// alone knows of one that ended before it attached.
     pub fn give_up(&self, rank: Rank) {
         if rank < self.shape().ranks {
             self.group.die(rank);
         }
+    }
+
+    /// The group's poison, if it has one: the rank that poisoned it first (if that is a rank of the group) and its reason.
+    pub fn poison(&self) -> Option<(Option<Rank>, Vec<u8>)> {
+        Some((self.group.poisoner(), self.group.poisoned()?))
     }
 
     /// What children need to attach.
@@ -147,17 +152,18 @@ impl Handover {
     }
 }
 
-/// Takes this process's place in the group that the environment names, and waits until all ranks have, for at most
-/// `patience`. `None` if the environment names no group: the process was started by hand.
+/// Attaches this process to the group that its environment names, and waits until all ranks have attached, for at most
+/// `patience`. `None` if the environment names no group: the process was not started as a rank. The example `ring_processes`
+/// of this crate shows both sides.
 ///
-/// From here on the process is killed when the thread that started it ends, so that no rank stays behind when a launcher
+/// From then on the process is killed when the thread that started it ends, so that no rank is left behind when a launcher
 /// is killed.
 ///
 /// # Errors
 ///
-/// [`TransportError::Attach`] if the environment is not right, if the memory it names is not the group's, or has another
-/// layout version, size or token than it should, if the rank is taken, or if the launcher has ended already.
-/// [`TransportError::NotAttached`] if other ranks have not come in time, or have ended.
+/// [`TransportError::Attach`] if the environment variables are malformed, if the memory that they name is not the group's or
+/// has another layout version, size or token, if the rank is taken, or if the launcher has ended.
+/// [`TransportError::NotAttached`] if other ranks have not attached in time, or have ended.
 pub fn attach_from_env(patience: Duration) -> Result<Option<ShmEndpoint>, TransportError> {
     let group = std::env::var_os(GROUP_VARIABLE);
     let rank = std::env::var_os(RANK_VARIABLE);
@@ -177,13 +183,14 @@ pub fn attach_from_env(patience: Duration) -> Result<Option<ShmEndpoint>, Transp
     Ok(Some(endpoint))
 }
 
-/// Takes a place in a group whose creator lives and has told its [`Segment::address`]: for processes that somebody else has
-/// started, such as `mpirun`. Does not wait for the others, and does not bind this process's life to anybody's.
+/// Attaches to the group at a [`Segment::address`], for processes that another launcher has started, such as `mpirun`. The
+/// segment's creator must still live. Does not wait for the other ranks, and nothing kills this process when the creator
+/// ends.
 ///
 /// # Errors
 ///
-/// As [`attach_from_env`]; [`TransportError::Attach`] also where the creator's descriptors cannot be reached: in another
-/// PID namespace, or as another user.
+/// As [`attach_from_env`]; [`TransportError::Attach`] also if the creator is in another PID namespace or belongs to another
+/// user.
 pub fn attach_at(address: &str, rank: Rank) -> Result<ShmEndpoint, TransportError> {
     let refuse = |why: String| TransportError::Attach { rank, why };
     let parsed = address.split_once(':').and_then(|(pid, group)| Some((pid.parse::<u32>().ok()?, parse_group(group)?)));

@@ -3,41 +3,41 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::error::SimError;
 use super::schedule::nanos;
-use crate::{GroupShape, Rank, TransportError};
+use crate::{GroupShape, Rank};
 
 /// A group, the network between its ranks, and what goes wrong. All times are virtual.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SimConfig {
-    /// The group; bytes of a slot are rounded up to [`SLOT_ALIGN`](crate::SLOT_ALIGN). The rooms of a ring take a slot of real memory on each
-    /// rank once they were asked for.
+    /// The group. A ring takes one slot of real memory on each rank once its rooms were asked for.
     pub shape: GroupShape,
-    /// Of all latencies.
+    /// The seed of all latencies.
     pub seed: u64,
-    /// From sending to landing, drawn uniformly and independently for each message, release and other signal. A rank's
-    /// messages to itself land at once. Default: 1 to 20 microseconds.
+    /// The time from sending to landing, drawn uniformly and independently for each message, release and other signal. A
+    /// rank's messages to itself land at once. Default: 1 to 20 microseconds.
     pub latency: RangeInclusive<Duration>,
-    /// What a message's bytes take on the way between one ordered pair of ranks, one message after the other, on top of
-    /// its latency. Default: 0.
+    /// The transfer time of a byte, on top of the latency. Messages between one ordered pair of ranks are transferred one
+    /// after the other. Default: 0.
     pub ns_per_byte: f64,
-    /// Everything lands on a multiple of this (later, if need be). A coarse tick lets what lands close together wake its
-    /// receiver once, which is what large groups take most of their real time for. Default: 1 nanosecond.
+    /// Landing times are rounded up to a multiple of this. With a coarse tick, messages that land close together wake their
+    /// receiver once, which is most of the real time of large groups. Default: 1 nanosecond.
     pub tick: Duration,
-    /// From a death to its peers' seeing it. Default: 50 milliseconds.
+    /// The time from a death until its peers see it. Default: 50 milliseconds.
     pub detection: Duration,
     /// Ranks that die.
     pub dead: Vec<Death>,
-    /// Ranks that do nothing for a while, but live.
+    /// Ranks that stall for a while.
     pub stalled: Vec<Stall>,
-    /// When virtual time reaches this, the run ends with an error. Default: an hour.
+    /// The run ends with an error when virtual time reaches this. Default: an hour.
     pub time_limit: Duration,
-    /// Stack of a rank's thread. Default: 256 KiB.
+    /// The stack of a rank's thread. Default: 256 KiB.
     pub stack_bytes: usize,
 }
 
-/// A rank that ends without detaching. It dies in its next `wait` or `sleep`, or in the one it is in; what it published
-/// before still lands.
+/// A rank that ends without detaching: in the `wait` or `sleep` that it is in, or in its next one. What it published before
+/// still lands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Death {
     /// Who.
@@ -46,8 +46,8 @@ pub struct Death {
     pub at: Duration,
 }
 
-/// A rank that does not go on for a while, as if the system ran something else: a `wait` or `sleep` that would return
-/// within the stall returns at its end.
+/// A rank that does not run for a while, as if the system ran something else: a `wait` or `sleep` that would return during
+/// the stall returns at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stall {
     /// Who.
@@ -76,9 +76,9 @@ impl SimConfig {
     }
 
     /// The shape with rounded slots, once everything is seen to make sense.
-    pub(super) fn checked_shape(&self) -> Result<GroupShape, TransportError> {
+    pub(super) fn checked_shape(&self) -> Result<GroupShape, SimError> {
         let shape = self.shape.rounded()?;
-        let wrong = |why: String| Err(TransportError::Simulation { why });
+        let wrong = |why: String| Err(SimError::Config { why });
         if self.latency.is_empty() || nanos(*self.latency.end()) == u64::MAX {
             return wrong(format!("the latency {:?} is not a range of times", self.latency));
         }

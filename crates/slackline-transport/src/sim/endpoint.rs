@@ -9,22 +9,21 @@ use std::thread;
 use std::time::Duration;
 
 use super::block::Block;
-use super::network::{Delivery, Network, Parcel, Shared};
+use super::network::{Arrived, Network, Parcel, Shared};
 use super::schedule::{Phase, nanos};
 use crate::{Endpoint, GroupShape, Lane, POISON_BYTES, PeerState, Rank, Rooms, TransportError};
 
 /// An [`Endpoint`] in virtual time; made by [`run`](super::run) for each rank.
 ///
-/// All methods but `wait` and `sleep` read what landed before the rank's turn began, without a lock; `notify`, `poison` and
-/// `detach` take one. `publish` copies the message once.
+/// Between two calls of `wait` or `sleep`, it reads only what landed before the rank's turn began, and takes no lock except
+/// in `notify`, `poison` and `detach`. `publish` copies the message once.
 ///
 /// # Panics
 ///
-/// When a rank's turn ends by a death, or because the simulation has failed, `wait` and `sleep` unwind the rank's thread
-/// with a payload that [`run`](super::run) understands, without a message. If the thread is unwinding already, or the
-/// rank's main function has returned, `wait` returns an error instead, and `sleep` at once. The endpoint panics where the
-/// rules of use are broken, and when it is asked some millions of times without waiting, since virtual time cannot move
-/// then.
+/// When the rank dies, or the simulation has failed, `wait` and `sleep` unwind the rank's thread with a payload that
+/// [`run`](super::run) recognises, and print nothing. If the thread is already unwinding, or the rank's main function has
+/// returned, `wait` returns an error instead, and `sleep` returns at once. The endpoint panics if the rules of use are
+/// broken, and after some millions of calls without a wait, since virtual time cannot advance then.
 pub struct SimEndpoint {
     rank: Rank,
     shared: Arc<Shared>,
@@ -42,7 +41,7 @@ pub struct SimEndpoint {
     /// Some counter moved since the last `wait`.
     woken: bool,
     /// Empty but while it is emptied; kept for its memory.
-    inbox: Vec<Delivery>,
+    inbox: Vec<Arrived>,
     polls: Cell<u32>,
 }
 
@@ -163,7 +162,7 @@ impl SimEndpoint {
         self.polls.set(0);
         let notified = network.collect(self.rank, &mut self.inbox);
         let ranks = self.shared.shape.ranks;
-        for Delivery { from, parcel } in self.inbox.drain(..) {
+        for Arrived { from, parcel } in self.inbox.drain(..) {
             match parcel {
                 Parcel::Message { lane, block, .. } => self.ins[lane * ranks + from].land(block),
                 Parcel::Credit { lane, upto } => self.outs[lane * ranks + from].released = upto,

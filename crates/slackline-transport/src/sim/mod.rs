@@ -1,19 +1,19 @@
-//! A deterministic network in virtual time: the same blocking code that runs over threads and shared memory runs here on
-//! hundreds of ranks, with latencies, bandwidth, stalls and deaths of our choosing, and comes out the same each time.
+//! A deterministic network in virtual time. Code that runs over threads and shared memory runs here unchanged on hundreds
+//! of ranks, with the latencies, bandwidth, stalls and deaths that you choose, and with the same result every time.
 //!
-//! Every rank is a thread, but one alone runs at any moment. It runs until it calls [`wait`](crate::Endpoint::wait) or
-//! [`sleep`](crate::Endpoint::sleep); then virtual time moves to the next event and the rank concerned goes on. So:
+//! Every rank is a thread, but only one runs at a time. It runs until it calls [`wait`](crate::Endpoint::wait) or
+//! [`sleep`](crate::Endpoint::sleep); then virtual time advances to the next event, and its rank runs. So:
 //!
-//! * Code between two such calls takes no virtual time; work is modelled by `sleep`. Code that polls without ever
-//!   waiting would never see time move, and panics after some millions of calls.
-//! * Everything that happens is a function of the [`SimConfig`] and of what the ranks do. Two runs with one seed have the
-//!   same [`SimReport::trace`]. At one instant, messages land first and then the ranks run in rank order.
-//! * Messages between one pair of ranks on one lane stay in order; all others overtake each other as their latencies have
-//!   it. Releases travel as messages do, and so do poison and departures; a departure is seen only after all that was
-//!   sent before it has landed.
-//! * Only [`notify`](crate::Endpoint::notify) wakes a waiting peer. What is published without it lands, but nobody who
-//!   sleeps learns of it: forgotten notifications show up as deadlocks.
-//! * Of several poisons the first in virtual time wins, at one instant that of the rank that ran first.
+//! * Code between two such calls takes no virtual time. Model work by `sleep`. Code that polls without ever waiting panics
+//!   after some millions of calls, since time cannot advance.
+//! * A run depends only on the [`SimConfig`] and on what the ranks do. Two runs with the same seed have the same
+//!   [`SimReport::trace`]. At one instant, messages land first, and then the ranks run in rank order.
+//! * Messages between one pair of ranks on one lane stay in order. All others overtake each other as their latencies make
+//!   them. Releases, poison and departures travel as messages do; a departure is seen after all that was sent before it has
+//!   landed.
+//! * Only [`notify`](crate::Endpoint::notify) wakes a waiting peer. A message published without it lands but wakes nobody, so
+//!   a forgotten notification shows up as a deadlock.
+//! * Of several poisons the first in virtual time wins; at one instant, that of the rank that ran first.
 //!
 //! # Examples
 //!
@@ -40,16 +40,18 @@
 //! })?;
 //! let got: Vec<u8> = report.values().unwrap().into_iter().collect::<Result<_, _>>()?;
 //! assert_eq!(got, [2, 0, 1]);
-//! # Ok::<(), slackline_transport::TransportError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod block;
 mod config;
 mod endpoint;
+mod error;
 mod network;
 mod run;
 mod schedule;
 
 pub use config::{Death, SimConfig, Stall};
 pub use endpoint::SimEndpoint;
+pub use error::SimError;
 pub use run::{RankEnd, SimReport, run};

@@ -66,7 +66,7 @@ pub(super) enum Parcel {
 }
 
 /// A parcel at its receiver.
-pub(super) struct Delivery {
+pub(super) struct Arrived {
     pub(super) from: Rank,
     pub(super) parcel: Parcel,
 }
@@ -89,7 +89,7 @@ pub(super) enum Failure {
 
 /// An event of the schedule.
 pub(super) enum Happening {
-    Landing { to: Rank, wakes: bool, delivery: Delivery },
+    Landing { to: Rank, wakes: bool, delivery: Arrived },
     Death(Rank),
 }
 
@@ -118,7 +118,7 @@ pub(super) struct Network {
 
 #[derive(Default)]
 struct Member {
-    inbox: Vec<Delivery>,
+    inbox: Vec<Arrived>,
     /// A notification came while it slept or was about to run.
     woken: bool,
     killed: bool,
@@ -174,7 +174,7 @@ impl Network {
     }
 
     /// Swaps what has landed at `rank` for an empty box; returns whether a notification came since the last time.
-    pub(super) fn collect(&mut self, rank: Rank, inbox: &mut Vec<Delivery>) -> bool {
+    pub(super) fn collect(&mut self, rank: Rank, inbox: &mut Vec<Arrived>) -> bool {
         let member = &mut self.members[rank];
         std::mem::swap(&mut member.inbox, inbox);
         std::mem::take(&mut member.woken)
@@ -206,7 +206,7 @@ impl Network {
             *last = earliest.max(*last);
             *last
         };
-        self.schedule.push(time, Happening::Landing { to, wakes, delivery: Delivery { from, parcel } });
+        self.schedule.push(time, Happening::Landing { to, wakes, delivery: Arrived { from, parcel } });
     }
 
     /// Tells the others how `rank` left, the first time that it does.

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use super::config::SimConfig;
 use super::endpoint::{SimEndpoint, Stopped};
+use super::error::SimError;
 use super::network::{Failure, Shared};
 use super::schedule::{NEVER, Phase};
 use crate::{PeerState, Rank, TransportError};
 
-/// What a simulation came to.
+/// The result of a simulation.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SimReport<T> {
@@ -25,8 +26,8 @@ pub struct SimReport<T> {
     pub events: u64,
     /// How many times a rank was given the turn.
     pub turns: u64,
-    /// A hash over all events and turns in order, with their virtual times and the messages' bytes. Equal for equal
-    /// configurations and programs on every machine, so a difference tells of a program that is not deterministic.
+    /// A hash over all events and turns in order, with their virtual times and the messages' bytes. It is the same for the
+    /// same configuration and program on every machine, so a difference shows a program that is not deterministic.
     pub trace: u64,
 }
 
@@ -41,7 +42,7 @@ impl<T> SimReport<T> {
     }
 }
 
-/// How a rank ended that did not return.
+/// How a rank ended whose main function did not return.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RankEnd {
@@ -79,13 +80,13 @@ impl fmt::Display for RankEnd {
 ///
 /// # Errors
 ///
-/// * [`TransportError::Deadlock`] when ranks wait and nothing will ever happen;
-/// * [`TransportError::TimeLimit`] when virtual time would pass [`SimConfig::time_limit`];
-/// * [`TransportError::Shape`] and [`TransportError::Simulation`] for a configuration that makes no sense;
-/// * [`TransportError::System`] when a rank's thread could not be started.
+/// * [`SimError::Deadlock`] when ranks wait and nothing will ever happen;
+/// * [`SimError::TimeLimit`] when virtual time would pass [`SimConfig::time_limit`];
+/// * [`SimError::Config`] for a configuration that makes no sense;
+/// * [`SimError::Transport`] for a shape that cannot be laid out, and when a rank's thread could not be started.
 ///
 /// All ranks have ended then, too.
-pub fn run<T, F>(config: &SimConfig, rank_main: F) -> Result<SimReport<T>, TransportError>
+pub fn run<T, F>(config: &SimConfig, rank_main: F) -> Result<SimReport<T>, SimError>
 where
     T: Send,
     F: Fn(SimEndpoint) -> T + Send + Sync,
@@ -131,13 +132,13 @@ where
             trace: network.trace,
         }),
         Some(Failure::Deadlock { waiting, unnotified }) => {
-            Err(TransportError::Deadlock { at, waiting, unnotified, died: died() })
+            Err(SimError::Deadlock { at, waiting, unnotified, died: died() })
         }
         Some(Failure::PastLimit { running }) => {
-            Err(TransportError::TimeLimit { limit: config.time_limit, running, died: died() })
+            Err(SimError::TimeLimit { limit: config.time_limit, running, died: died() })
         }
         Some(Failure::Thread { rank, source }) => {
-            Err(TransportError::System { rank, action: "starting the thread of a simulated rank", source })
+            Err(TransportError::System { rank, action: "starting the thread of a simulated rank", source }.into())
         }
     }
 }

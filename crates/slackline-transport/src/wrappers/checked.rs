@@ -7,15 +7,14 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{Endpoint, GroupShape, Lane, POISON_BYTES, PeerState, Rank, Rooms, SLOT_ALIGN, TransportError};
 
-/// Any endpoint, with the rules of use of [`Endpoint`] and the promises of a transport enforced: for tests and for finding
-/// out which side of the trait is wrong.
+/// An endpoint that enforces the rules of use of [`Endpoint`] and the promises of a transport: for tests, and to find out
+/// which side of the trait is wrong.
 ///
-/// Besides the rules that the trait lists, it counts as a breach of use: a rank or lane outside the group, a poison longer
-/// than [`POISON_BYTES`], and any use after [`detach`](Endpoint::detach) but asking for rank, shape, poison and time,
-/// sleeping, and detaching again. A non-empty slice from [`rooms`](Endpoint::rooms) tells of a free slot as
-/// [`free_slots`](Endpoint::free_slots) does.
+/// It refuses, beyond the rules that the trait lists: a rank or lane outside the group, a poison longer than
+/// [`POISON_BYTES`], and any call after [`detach`](Endpoint::detach) except those for rank, shape, poison and time, `sleep`
+/// and `detach`. A room that is not empty counts as one known free slot.
 ///
-/// Cost: reads every message twice more, to see that its bytes stay as they landed.
+/// Cost: reads every message twice more, to see that its bytes do not change.
 ///
 /// # Panics
 ///
@@ -41,7 +40,7 @@ struct Ring {
 }
 
 impl<E: Endpoint> Checked<E> {
-    /// Watches over an endpoint that has not been used yet.
+    /// Wraps an endpoint that has not been used yet.
     pub fn new(inner: E) -> Self {
         let rings = vec![Ring::default(); inner.shape().lanes.len() * inner.shape().ranks];
         Self { inner, rings, poison: None, detached: false }
@@ -146,7 +145,9 @@ impl<E: Endpoint> Endpoint for Checked<E> {
             let len = bytes.len();
             let what = || format!("rank {rank}, lane {lane}: message {number} from peer {from}");
             assert!(len <= shape.slot_bytes, "{} has {len} bytes, in a slot of {}", what(), shape.slot_bytes);
-            aligned(bytes, what);
+            if len > 0 {
+                aligned(bytes, what);
+            }
             ring.hashes.push_back(xxh3_64(bytes));
         }
         ring.landed = landed;

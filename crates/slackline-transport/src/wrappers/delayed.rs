@@ -5,13 +5,13 @@ use std::time::Duration;
 use crate::delay::DelaySchedule;
 use crate::{Endpoint, GroupShape, Lane, PeerState, Rank, Rooms, TransportError};
 
-/// Any endpoint, made late by a [`DelaySchedule`]: it sleeps before the `n`-th *burst* on one lane for as long as the
-/// schedule says for round `n` of this rank.
+/// An endpoint that is late by a [`DelaySchedule`]: before the `n`-th *burst* on one lane it sleeps for the time that the
+/// schedule has for this rank in round `n`.
 ///
-/// A transport knows no rounds, so bursts stand for them: a burst is a run of [`publish`](Endpoint::publish) calls on the
-/// lane that no [`rooms`](Endpoint::rooms) of that lane and no [`notify`](Endpoint::notify) interrupts. It is counted, and
-/// slept for, when its first message is about to be published. A collective that fetches its rooms, publishes one message
-/// a peer and then notifies has one burst a round; one that publishes a round in several steps, such as large messages in
+/// A transport knows no rounds, so bursts stand for them. A burst is a run of [`publish`](Endpoint::publish) calls on the
+/// lane without a [`rooms`](Endpoint::rooms) of that lane or a [`notify`](Endpoint::notify) in between. It begins, and the
+/// sleep happens, before its first message is published. A collective that takes its rooms, publishes one message to each
+/// peer and then notifies has one burst a round. One that publishes a round in several steps, such as large messages in
 /// fragments, has several.
 #[derive(Debug)]
 pub struct Delayed<E> {

@@ -1,0 +1,16 @@
+//! The tests of the collective: one property suite over every transport, faults, and the protocol as a model.
+
+mod common;
+mod exploration;
+mod faults;
+mod processes;
+mod simulation;
+mod threads;
+
+/// The README shows the example as it is, without its head.
+#[test]
+fn the_readme_shows_the_example() {
+    let example = include_str!("../../examples/lag_threads.rs");
+    let body = example.split_once("\n\n").expect("a head").1;
+    assert!(include_str!("../../README.md").contains(body), "README.md and examples/lag_threads.rs differ");
+}
