@@ -1,17 +1,17 @@
-//! The directory of a zip file whose entries are stored as they are: the container of PyTorch since 1.6.
+//! The directory of a zip file whose entries are stored uncompressed: the container of PyTorch since 1.6.
 //!
-//! Written here rather than taken from a zip crate, because entries must be read at positions without holding them, and
-//! because duplicate names and compressed entries must be refused, not resolved.
+//! Zip crates read entries as streams and keep one of two entries of the same name. Here tensors are read at positions, and
+//! duplicate names and compressed entries are refused.
 
 use std::collections::BTreeMap;
 
 use crate::source::{Cursor, Source};
 use crate::{CheckpointError, Corrupt};
 
-/// Where an entry's bytes lie.
+/// Where the bytes of an entry are.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry {
-    /// Position of the entry's local header.
+    /// Position of its local header.
     header: u64,
     /// Bytes of content.
     pub(crate) size: u64,
@@ -21,7 +21,7 @@ pub(crate) struct Entry {
 pub(crate) struct Archive<'f> {
     source: &'f Source,
     entries: BTreeMap<String, Entry>,
-    /// Where the central directory starts: all content lies before it.
+    /// Position of the central directory: all content is before it.
     directory: u64,
 }
 
@@ -41,7 +41,7 @@ impl<'f> Archive<'f> {
     pub(crate) fn open(source: &'f Source) -> Result<Self, CheckpointError> {
         let directory = find_directory(source)?;
         if directory.entries > MAX_ENTRIES {
-            let what = "the zip container has too many entries";
+            let what = "the zip file has too many entries";
             return Err(source.corrupt(Corrupt::Limit { at: directory.at, what, limit: MAX_ENTRIES }));
         }
         let mut cursor = Cursor::new(source, directory.at, directory.end, "the zip directory");
@@ -51,11 +51,12 @@ impl<'f> Archive<'f> {
             let (name, entry) = central_entry(&mut cursor, directory.at)?;
             name_bytes += name.len();
             if name_bytes > MAX_NAME_BYTES {
-                let (at, what, limit) = (cursor.at(), "the zip entries' names are too long", MAX_NAME_BYTES as u64);
+                let (at, what, limit) =
+                    (cursor.at(), "the names of the zip entries are too long", MAX_NAME_BYTES as u64);
                 return Err(source.corrupt(Corrupt::Limit { at, what, limit }));
             }
             if entries.insert(name.clone(), entry).is_some() {
-                return Err(source.corrupt(Corrupt::Entry { entry: name, what: "is there twice" }));
+                return Err(source.corrupt(Corrupt::Entry { entry: name, what: "appears twice" }));
             }
         }
         Ok(Self { source, entries, directory: directory.at })
@@ -69,22 +70,22 @@ impl<'f> Archive<'f> {
         self.entries.get(name).copied()
     }
 
-    /// Position of the first byte of content; all [`Entry::size`] bytes from there on lie before the directory.
+    /// Position of the first byte of content. All [`Entry::size`] bytes are before the directory.
     pub(crate) fn content(&self, name: &str, entry: Entry) -> Result<u64, CheckpointError> {
         let header: [u8; 30] = self.source.array(entry.header, "the local header of a zip entry")?;
         let wrong = |what| self.source.corrupt(Corrupt::Entry { entry: name.to_owned(), what });
         if &header[..4] != LOCAL {
-            return Err(wrong("has no local header where the directory says it is"));
+            return Err(wrong("no local header at the position that the directory gives"));
         }
         let at = entry.header + 30 + u64::from(u16_at(&header, 26)) + u64::from(u16_at(&header, 28));
         match at.checked_add(entry.size) {
             Some(end) if end <= self.directory => Ok(at),
-            _ => Err(wrong("reaches past the start of the directory")),
+            _ => Err(wrong("overlaps the directory")),
         }
     }
 }
 
-/// The central directory as its end record tells it.
+/// The central directory, as the end record describes it.
 struct Directory {
     at: u64,
     end: u64,
@@ -93,16 +94,16 @@ struct Directory {
 
 fn find_directory(source: &Source) -> Result<Directory, CheckpointError> {
     let zip = |at, what| source.corrupt(Corrupt::Zip { at, what });
-    // The end record is followed by a comment of at most 65535 bytes, whose length it holds.
+    // After the end record comes a comment of at most 65535 bytes, whose length the record has.
     let tail_len = source.len().min((END_LEN + 65_535) as u64);
     let tail_at = source.len() - tail_len;
     let mut tail = vec![0; tail_len as usize];
-    source.read(tail_at, &mut tail, "the end of the zip container")?;
+    source.read(tail_at, &mut tail, "the end of the zip file")?;
     let found = (0..tail.len().saturating_sub(END_LEN - 1))
         .rev()
         .find(|&i| &tail[i..i + 4] == END && i + END_LEN + usize::from(u16_at(&tail, i + 20)) == tail.len());
     let Some(found) = found else {
-        return Err(zip(source.len(), "no end record, so the file is truncated or not a zip file"));
+        return Err(zip(source.len(), "no end record: the file is truncated or not a zip file"));
     };
     let end_at = tail_at + found as u64;
     let record = &tail[found..found + END_LEN];
@@ -111,7 +112,7 @@ fn find_directory(source: &Source) -> Result<Directory, CheckpointError> {
     let mut at = u64::from(u32_at(record, 16));
     let mut end = end_at;
     if entries == 0xffff || size == 0xffff_ffff || at == 0xffff_ffff {
-        // One of the numbers did not fit: they stand in a 64-bit record, which a locator just before this one finds.
+        // A number that does not fit is in a 64-bit record, and a locator just before this record has its position.
         let locator_at = end_at.checked_sub(END64_LOCATOR_LEN).ok_or_else(|| zip(end_at, "no 64-bit locator"))?;
         let locator: [u8; END64_LOCATOR_LEN as usize] = source.array(locator_at, "the 64-bit locator")?;
         if &locator[..4] != END64_LOCATOR {
@@ -119,17 +120,17 @@ fn find_directory(source: &Source) -> Result<Directory, CheckpointError> {
         }
         end = u64_at(&locator, 8);
         if end.checked_add(END64_LEN).is_none_or(|e| e > locator_at) {
-            return Err(zip(locator_at, "the 64-bit end record lies outside the file"));
+            return Err(zip(locator_at, "the 64-bit end record is outside of the file"));
         }
         let record: [u8; END64_LEN as usize] = source.array(end, "the 64-bit end record")?;
         if &record[..4] != END64 {
-            return Err(zip(end, "no 64-bit end record where the locator says it is"));
+            return Err(zip(end, "no 64-bit end record at the position that the locator gives"));
         }
         (entries, size, at) = (u64_at(&record, 32), u64_at(&record, 40), u64_at(&record, 48));
     }
     match at.checked_add(size) {
         Some(directory_end) if directory_end <= end => Ok(Directory { at, end: directory_end, entries }),
-        _ => Err(zip(end, "the directory reaches past the end record")),
+        _ => Err(zip(end, "the directory overlaps the end record")),
     }
 }
 
@@ -137,7 +138,7 @@ fn central_entry(cursor: &mut Cursor<'_>, directory: u64) -> Result<(String, Ent
     let at = cursor.at();
     let record: [u8; 46] = cursor.array()?;
     if &record[..4] != CENTRAL {
-        return Err(cursor.corrupt(Corrupt::Zip { at, what: "no directory entry where one is declared" }));
+        return Err(cursor.corrupt(Corrupt::Zip { at, what: "fewer directory entries than declared" }));
     }
     let (flags, method) = (u16_at(&record, 8), u16_at(&record, 10));
     let name = cursor.take(usize::from(u16_at(&record, 28)))?;
@@ -148,25 +149,25 @@ fn central_entry(cursor: &mut Cursor<'_>, directory: u64) -> Result<(String, Ent
 
     let wrong = |cursor: &Cursor<'_>, what| cursor.corrupt(Corrupt::Entry { entry: name.clone(), what });
     if method != 0 || flags & 1 != 0 {
-        let what = format!("zip entry `{name}` that is compressed or encrypted");
+        let what = format!("zip entry `{name}` is compressed or encrypted");
         return Err(CheckpointError::Unsupported { file: cursor.source().path().to_owned(), what });
     }
     let packed = u64::from(u32_at(&record, 20));
     let size = u64::from(u32_at(&record, 24));
     let header = u64::from(u32_at(&record, 42));
     let Some([size, packed, header]) = widen(&extra, [size, packed, header]) else {
-        return Err(wrong(cursor, "lacks the 64-bit numbers that it announces"));
+        return Err(wrong(cursor, "its 64-bit sizes are missing"));
     };
     if size != packed {
-        return Err(wrong(cursor, "is stored as it is, but with two different sizes"));
+        return Err(wrong(cursor, "uncompressed, but with two different sizes"));
     }
     if header.checked_add(30).and_then(|h| h.checked_add(size)).is_none_or(|end| end > directory) {
-        return Err(wrong(cursor, "reaches past the start of the directory"));
+        return Err(wrong(cursor, "overlaps the directory"));
     }
     Ok((name, Entry { header, size }))
 }
 
-/// Takes from the zip64 extra field, in this order, those numbers that did not fit in 32 bits.
+/// Takes from the zip64 extra field, in this order, the numbers that do not fit in 32 bits.
 fn widen(mut extra: &[u8], mut numbers: [u64; 3]) -> Option<[u64; 3]> {
     if numbers.iter().all(|&n| n != 0xffff_ffff) {
         return Some(numbers);

@@ -1,4 +1,4 @@
-//! Element types, and what is known of a tensor before its bytes are read.
+//! Element types.
 
 use std::fmt;
 
@@ -32,7 +32,7 @@ pub enum DType {
     U8,
     /// One byte, 0 or 1.
     Bool,
-    /// A type that this crate lists but does not read (complex, quantised, 8-bit floats), by the file's own name for it.
+    /// A type that is listed but not read (complex, quantised, 8-bit floats), by the name that the file gives it.
     Other(String),
 }
 
@@ -48,7 +48,7 @@ impl DType {
         }
     }
 
-    /// Whether [`read_f32`](crate::Checkpoint::read_f32) reads it: the four floating-point types.
+    /// Whether it is one of the four floating-point types, which [`read_f32`](crate::Checkpoint::read_f32) converts.
     pub fn is_float(&self) -> bool {
         matches!(self, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
     }
@@ -73,28 +73,4 @@ impl fmt::Display for DType {
             DType::Other(name) => name,
         })
     }
-}
-
-/// What is known of a tensor before its bytes are read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorInfo {
-    /// Type of the elements.
-    pub dtype: DType,
-    /// Elements along each dimension, the slowest first; empty for a scalar.
-    pub shape: Vec<usize>,
-    /// Size in row-major order, in bytes. More than the file holds if the tensor repeats elements (stride 0).
-    pub bytes: u64,
-}
-
-/// The largest number of dimensions that we accept: PyTorch's own limit.
-pub(crate) const MAX_DIMENSIONS: usize = 64;
-
-/// The product of `shape`, or `None` if it does not fit in 63 bits. A tensor with an empty dimension has no elements,
-/// whatever the others are.
-pub(crate) fn elements(shape: &[usize]) -> Option<u64> {
-    if shape.contains(&0) {
-        return Some(0);
-    }
-    let product = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64))?;
-    i64::try_from(product).ok().map(|_| product)
 }

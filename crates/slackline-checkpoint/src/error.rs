@@ -1,4 +1,4 @@
-//! What can be wrong with a checkpoint, and with what was asked of it.
+//! What can be wrong with a checkpoint, or with a request for one of its tensors.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,25 +9,42 @@ use crate::DType;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// The operating system refused to open or read the file.
+    /// The operating system failed to open or read the file.
     #[error("{}: {cause}", file.display())]
     Io {
         /// The file.
         file: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         cause: io::Error,
     },
-    /// The content is none of the formats that this crate reads.
+    /// The file is in none of the known formats.
     #[error(
-        "{}: not a checkpoint: neither a PyTorch file (zip or legacy stream) nor safetensors nor an index of safetensors \
-         nor a torchsnapshot directory",
+        "{}: not a checkpoint: expected a PyTorch file (zip or legacy), a safetensors file, an index of safetensors files \
+         or a torchsnapshot directory",
         file.display()
     )]
     UnknownFormat {
         /// The file.
         file: PathBuf,
     },
-    /// The file contradicts its own format: short, altered, or made to do harm.
+    /// A zip file that PyTorch did not write.
+    #[error("{}: a zip file without `data.pkl`: not a PyTorch checkpoint", file.display())]
+    NotPyTorch {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The format needs a feature of this crate, and the program was built without it.
+    #[error(
+        "{}: a {feature} directory, but this program was built without feature `{feature}` of slackline-checkpoint",
+        file.display()
+    )]
+    MissingFeature {
+        /// The file.
+        file: PathBuf,
+        /// The feature.
+        feature: &'static str,
+    },
+    /// The file contradicts its own format: it is truncated, altered or malicious.
     #[error("{}: {cause}", file.display())]
     Corrupt {
         /// The file.
@@ -35,36 +52,36 @@ pub enum CheckpointError {
         /// What is wrong with it.
         cause: Corrupt,
     },
-    /// The file is sound but uses something that this crate does not read.
-    #[error("{}: {what} is not supported", file.display())]
+    /// The file is valid, but uses something that this crate does not read.
+    #[error("{}: not supported: {what}", file.display())]
     Unsupported {
         /// The file.
         file: PathBuf,
         /// What it uses, for example "big-endian byte order".
         what: String,
     },
-    /// A PyTorch file without one tensor in a place where we look, for example a whole pickled module.
+    /// A file without a tensor where tensors are looked for, for example a whole pickled module.
     #[error(
-        "{}: holds no tensor that can be read without running code (save `model.state_dict()`, not the model); it holds: {}",
+        "{}: no tensor can be read without running code (save `model.state_dict()`, not the model); the file contains: {}",
         file.display(),
         holds.join(", ")
     )]
     NoTensors {
         /// The file.
         file: PathBuf,
-        /// What it holds instead.
+        /// What it contains instead.
         holds: Vec<String>,
     },
-    /// Two tensors have one name, as written or once `module.` is taken off.
-    #[error("{}: two tensors are named `{tensor}` (a leading `module.` does not count)", file.display())]
+    /// Two tensors have the same name, as written or without a leading `module.`.
+    #[error("{}: two tensors are named `{tensor}` (without a leading `module.`)", file.display())]
     DuplicateTensor {
         /// The file.
         file: PathBuf,
         /// Their name.
         tensor: String,
     },
-    /// Two entries at the top of the file could both be the model.
-    #[error("{}: both `{first}` and `{second}` hold tensors: which of them is the model is not clear", file.display())]
+    /// Two entries at the top level of the file could be the model.
+    #[error("{}: both `{first}` and `{second}` contain tensors: which one is the model is unclear", file.display())]
     AmbiguousModel {
         /// The file.
         file: PathBuf,
@@ -81,7 +98,7 @@ pub enum CheckpointError {
         /// The name asked for.
         tensor: String,
     },
-    /// The tensor's elements are of a type that cannot be read in the way asked for.
+    /// The elements of the tensor are of a type that cannot be read as requested.
     #[error("{}: tensor `{tensor}` has elements of type {dtype}, which cannot be read as {wanted}", file.display())]
     WrongType {
         /// The file.
@@ -90,11 +107,14 @@ pub enum CheckpointError {
         tensor: String,
         /// Its element type.
         dtype: DType,
-        /// What was asked for.
+        /// What was requested.
         wanted: &'static str,
     },
-    /// The tensor repeats few stored bytes so often that it must not be read in one piece.
-    #[error("{}: tensor `{tensor}` expands {stored} stored bytes to {bytes}: it can only be streamed", file.display())]
+    /// The tensor repeats few stored bytes so often that it can only be streamed.
+    #[error(
+        "{}: tensor `{tensor}` expands {stored} stored bytes to {bytes} bytes: stream it instead of reading it at once",
+        file.display()
+    )]
     TooLarge {
         /// The file.
         file: PathBuf,
@@ -102,37 +122,59 @@ pub enum CheckpointError {
         tensor: String,
         /// Its size in row-major order, in bytes.
         bytes: u64,
-        /// The bytes it occupies in the file.
+        /// The bytes that it takes in the file.
         stored: u64,
     },
+}
+
+impl From<CheckpointError> for io::Error {
+    /// Keeps the kind of an error of the operating system, and the checkpoint's error as the inner one.
+    fn from(error: CheckpointError) -> Self {
+        let kind = match &error {
+            CheckpointError::Io { cause, .. } => cause.kind(),
+            CheckpointError::NoSuchTensor { .. } => io::ErrorKind::NotFound,
+            CheckpointError::WrongType { .. } | CheckpointError::TooLarge { .. } => io::ErrorKind::InvalidInput,
+            CheckpointError::Unsupported { .. } | CheckpointError::MissingFeature { .. } => io::ErrorKind::Unsupported,
+            CheckpointError::Corrupt { .. }
+            | CheckpointError::UnknownFormat { .. }
+            | CheckpointError::NotPyTorch { .. }
+            | CheckpointError::NoTensors { .. }
+            | CheckpointError::DuplicateTensor { .. }
+            | CheckpointError::AmbiguousModel { .. } => io::ErrorKind::InvalidData,
+        };
+        io::Error::new(kind, error)
+    }
 }
 
 /// What is wrong with the content of a file. Positions are bytes from the start of the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Corrupt {
-    /// The file, or the part of it that is being read, ends too early.
-    #[error("truncated at byte {at}: {what} wants {wanted} bytes more")]
+    /// The file has no bytes.
+    #[error("the file is empty")]
+    Empty,
+    /// The file ends too early.
+    #[error("truncated at byte {at}: {what} needs {missing} more byte{}", if *missing == 1 { "" } else { "s" })]
     Truncated {
-        /// Where it ends.
+        /// Where the file, or the part of it that was read, ends.
         at: u64,
-        /// Bytes wanted from there on.
-        wanted: u64,
-        /// What was being read.
+        /// How many bytes are missing.
+        missing: u64,
+        /// What was read.
         what: &'static str,
     },
-    /// The zip container is not well-formed.
-    #[error("zip container at byte {at}: {what}")]
+    /// The directory of the zip file is malformed.
+    #[error("zip file at byte {at}: {what}")]
     Zip {
         /// Where.
         at: u64,
         /// What is wrong.
         what: &'static str,
     },
-    /// An entry of the zip container.
+    /// An entry of the zip file is missing or malformed.
     #[error("zip entry `{entry}`: {what}")]
     Entry {
-        /// The entry's name.
+        /// The name of the entry.
         entry: String,
         /// What is wrong.
         what: &'static str,
@@ -145,7 +187,7 @@ pub enum Corrupt {
         /// The byte.
         opcode: u8,
     },
-    /// A pickle instruction that does not fit what came before it.
+    /// A pickle instruction that does not fit the values before it.
     #[error("pickle at byte {at}: {what}")]
     Pickle {
         /// Where.
@@ -153,25 +195,25 @@ pub enum Corrupt {
         /// What is wrong.
         what: &'static str,
     },
-    /// Something is larger than any checkpoint needs it to be.
-    #[error("at byte {at}: {what}, more than the limit of {limit}")]
+    /// Something is larger than in any real checkpoint.
+    #[error("at byte {at}: {what} (the limit is {limit})")]
     Limit {
         /// Where.
         at: u64,
         /// What is too large.
         what: &'static str,
-        /// The largest value that is accepted.
+        /// The largest accepted value.
         limit: u64,
     },
-    /// A tensor can only be made by calling something that we do not know, and never call.
-    #[error("pickle at byte {at}: a tensor depends on `{global}`, which is not among the known ways to make one")]
+    /// A tensor could only be made by calling an unknown Python object, and none is ever called.
+    #[error("pickle at byte {at}: a tensor depends on `{global}`, which is not a known way to make one")]
     ForbiddenGlobal {
         /// Where.
         at: u64,
-        /// The Python object's qualified name.
+        /// The qualified name of the Python object.
         global: String,
     },
-    /// A tensor's description contradicts itself or the bytes there are.
+    /// The description of a tensor contradicts itself or its data.
     #[error("tensor `{tensor}`: {what}")]
     Tensor {
         /// The tensor.
@@ -179,35 +221,35 @@ pub enum Corrupt {
         /// What is wrong.
         what: String,
     },
-    /// The legacy format's list of storages.
+    /// An entry of the legacy format's list of storages is malformed.
     #[error("storage `{key}` at byte {at}: {what}")]
     Storage {
         /// Where.
         at: u64,
-        /// The storage's key.
+        /// The key of the storage.
         key: String,
         /// What is wrong.
         what: String,
     },
-    /// A JSON header or index.
+    /// A JSON header or index is malformed.
     #[error("header: {what}")]
     Header {
         /// What is wrong, with line and column.
         what: String,
     },
-    /// A snapshot's manifest.
+    /// The manifest of a torchsnapshot is malformed.
     #[error("manifest: {what}")]
     Manifest {
         /// What is wrong, with line and column.
         what: String,
     },
-    /// A snapshot's manifest places a tensor outside of the snapshot.
-    #[error("manifest: location {location:?} leads out of the snapshot")]
+    /// The manifest of a torchsnapshot names a file outside of its directory.
+    #[error("manifest: location {location:?} is outside of the snapshot")]
     Escapes {
         /// The location.
         location: String,
     },
-    /// It is not the file any more that it was when the checkpoint was opened.
-    #[error("was replaced or changed its length after the checkpoint was opened")]
+    /// The file is not the one that was opened.
+    #[error("the file was replaced or its length changed after the checkpoint was opened")]
     Replaced,
 }

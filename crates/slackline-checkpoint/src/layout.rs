@@ -1,9 +1,9 @@
-//! Where a tensor's elements lie in its file, and reading them in row-major order in bounded memory.
+//! Where the elements of a tensor are in its file, and reading them in row-major order in bounded memory.
 
 use crate::CheckpointError;
 use crate::source::Source;
 
-/// A tensor's place in one file; its extent has been checked against the bytes there are.
+/// The place of a tensor in one file; its extent has been checked against the length of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// Position of the first element.
@@ -16,54 +16,47 @@ pub(crate) struct Layout {
     pub(crate) strides: Vec<u64>,
 }
 
-/// The largest chunk that a sink is handed.
-pub(crate) const MAX_CHUNK: usize = 64 << 20;
+/// A tensor, or a part of one, in one file.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    /// Number of the file.
+    pub(crate) source: usize,
+    pub(crate) layout: Layout,
+    /// Bytes of the file from the first element to the end of the last.
+    pub(crate) extent: u64,
+}
 
-/// Row-major bytes that are put together at once where elements do not lie in row-major order.
+/// Bytes that are put together at once where the elements are not in row-major order in the file.
 pub(crate) const BLOCK: usize = 8 << 20;
-/// Bytes of the file read at once to pick elements from.
+/// Bytes of the file that are read at once to pick elements from.
 const SPAN: u64 = 1 << 20;
-/// The same where at most one byte in [`SPARSE`] is wanted.
+/// The same where at most one byte in [`SPARSE`] is picked.
 const SPARSE_SPAN: u64 = 16 << 10;
 const SPARSE: u64 = 16;
 
 impl Layout {
-    /// Hands the tensor's bytes to `sink` in row-major order, at most `chunk_bytes` at a time, always whole elements.
-    pub(crate) fn stream<E: From<CheckpointError>>(
-        &self,
-        source: &Source,
-        chunk_bytes: usize,
-        sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        if self.shape.contains(&0) {
-            return Ok(());
-        }
-        let chunk = (chunk_bytes.min(MAX_CHUNK) / self.item).max(1) * self.item;
-        if self.is_row_major() {
-            return self.stream_run(source, chunk, sink);
-        }
-        let mut pieces = Blocks::new(self);
-        let mut picker = Picker { source, item: self.item, span: Vec::new() };
-        let mut block = Vec::new();
-        while let Some((at, axes, bytes)) = pieces.next_block() {
-            block.resize(bytes, 0);
-            picker.fill(&mut block, at, 0, &axes)?;
-            for part in block.chunks(chunk) {
-                sink(part)?;
-            }
-        }
-        Ok(())
+    /// Walks over the elements in row-major order. Those that are one run of the file are read in blocks of at most
+    /// `run_bytes`, which is at least one element, others in blocks of at most [`BLOCK`] bytes.
+    pub(crate) fn walk(self, source: &Source, run_bytes: usize) -> LayoutWalk<'_> {
+        let order = if self.shape.contains(&0) {
+            Order::Run { at: self.at, left: 0, block: 0 }
+        } else if self.is_row_major() {
+            let left = self.shape.iter().map(|&d| d as u64).product::<u64>() * self.item as u64;
+            Order::Run { at: self.at, left, block: (run_bytes / self.item).max(1) * self.item }
+        } else {
+            let span = Vec::new();
+            Order::Picked { picker: Picker { source, item: self.item, span }, blocks: Blocks::new(self) }
+        };
+        LayoutWalk { source, order }
     }
 
-    /// Only the indices `from .. to` of the first dimension, which it has.
+    /// The layout of the indices `from .. to` of the first dimension, which it must have.
     pub(crate) fn rows(&self, from: usize, to: usize) -> Self {
         let mut part = self.clone();
-        if part.shape.contains(&0) {
-            part.shape[0] = to - from;
-            return part;
-        }
-        part.at += from as u64 * part.strides[0] * part.item as u64;
         part.shape[0] = to - from;
+        if !self.shape.contains(&0) {
+            part.at += from as u64 * part.strides[0] * part.item as u64;
+        }
         part
     }
 
@@ -75,24 +68,41 @@ impl Layout {
             fits
         })
     }
+}
 
-    fn stream_run<E: From<CheckpointError>>(
-        &self,
-        source: &Source,
-        chunk: usize,
-        sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut left = self.shape.iter().map(|&d| d as u64).product::<u64>() * self.item as u64;
-        let mut buffer = vec![0; left.min(chunk as u64) as usize];
-        let mut at = self.at;
-        while left > 0 {
-            let part = &mut buffer[..left.min(chunk as u64) as usize];
-            source.read(at, part, "a tensor")?;
-            sink(part)?;
-            at += part.len() as u64;
-            left -= part.len() as u64;
+/// A walk over the elements of a tensor in one file, in row-major order.
+pub(crate) struct LayoutWalk<'s> {
+    source: &'s Source,
+    order: Order<'s>,
+}
+
+enum Order<'s> {
+    /// The elements are in row-major order in the file.
+    Run { at: u64, left: u64, block: usize },
+    /// They are not.
+    Picked { picker: Picker<'s>, blocks: Blocks },
+}
+
+impl LayoutWalk<'_> {
+    /// Replaces `block` by the next elements, always whole ones; `false` at the end.
+    pub(crate) fn next_block(&mut self, block: &mut Vec<u8>) -> Result<bool, CheckpointError> {
+        match &mut self.order {
+            Order::Run { left: 0, .. } => Ok(false),
+            Order::Run { at, left, block: most } => {
+                let bytes = (*left).min(*most as u64);
+                block.resize(bytes as usize, 0);
+                self.source.read(*at, block, "a tensor")?;
+                *at += bytes;
+                *left -= bytes;
+                Ok(true)
+            }
+            Order::Picked { picker, blocks } => {
+                let Some((at, axes, bytes)) = blocks.next_block() else { return Ok(false) };
+                block.resize(bytes, 0);
+                picker.fill(block, at, 0, &axes)?;
+                Ok(true)
+            }
         }
-        Ok(())
     }
 }
 
@@ -107,18 +117,18 @@ struct Axis {
 }
 
 /// Cuts a tensor into row-major blocks of at most [`BLOCK`] bytes.
-struct Blocks<'l> {
-    layout: &'l Layout,
-    /// The dimension that is cut; those behind it are whole in every block.
+struct Blocks {
+    layout: Layout,
+    /// The dimension that is cut; every block has all of the dimensions after it.
     cut: usize,
     /// Bytes of one index of the cut dimension.
     inner: usize,
-    /// Indices of the dimensions up to and including `cut`; `None` behind the last block.
+    /// Indices of the dimensions up to and including `cut`; `None` after the last block.
     index: Option<Vec<usize>>,
 }
 
-impl<'l> Blocks<'l> {
-    fn new(layout: &'l Layout) -> Self {
+impl Blocks {
+    fn new(layout: Layout) -> Self {
         let (mut cut, mut inner) = (layout.shape.len() - 1, layout.item);
         while cut > 0 && inner.checked_mul(layout.shape[cut]).is_some_and(|bytes| bytes <= BLOCK) {
             inner *= layout.shape[cut];
@@ -127,9 +137,9 @@ impl<'l> Blocks<'l> {
         Self { layout, cut, inner, index: Some(vec![0; cut + 1]) }
     }
 
-    /// Position of the next block's first element, its dimensions by falling stride, and its bytes.
+    /// Position of the first element of the next block, its dimensions by descending stride, and its size in bytes.
     fn next_block(&mut self) -> Option<(u64, Vec<Axis>, usize)> {
-        let (layout, cut, item) = (self.layout, self.cut, self.layout.item as u64);
+        let (layout, cut, item) = (&self.layout, self.cut, self.layout.item as u64);
         let index = self.index.as_mut()?;
         let at = layout.at + index.iter().zip(&layout.strides).map(|(&i, &s)| i as u64 * s * item).sum::<u64>();
         let rows = (BLOCK / self.inner).min(layout.shape[cut] - index[cut]);
@@ -167,7 +177,7 @@ struct Picker<'s> {
 }
 
 impl Picker<'_> {
-    /// Fills `block` from `out` on with the elements from `at` on along `axes`, which are sorted by falling stride.
+    /// Fills `block` from `out` on with the elements from `at` on along `axes`, which are sorted by descending stride.
     fn fill(&mut self, block: &mut [u8], at: u64, out: usize, axes: &[Axis]) -> Result<(), CheckpointError> {
         let Some((&first, rest)) = axes.split_first() else {
             return self.source.read(at, &mut block[out..out + self.item], "a tensor");
@@ -212,29 +222,6 @@ fn pick(span: &[u8], block: &mut [u8], out: usize, item: usize, first: &Axis, re
     }
 }
 
-/// Bytes that a tensor takes in its storage, from its first to behind its last element; `None` if they do not fit in 63
-/// bits. Zero if it has no elements.
-pub(crate) fn extent(shape: &[usize], strides: &[u64], item: u64) -> Option<u64> {
-    if shape.contains(&0) {
-        return Some(0);
-    }
-    let last = shape
-        .iter()
-        .zip(strides)
-        .try_fold(0u64, |sum, (&len, &stride)| sum.checked_add((len as u64 - 1).checked_mul(stride)?))?;
-    let bytes = last.checked_add(1)?.checked_mul(item)?;
-    i64::try_from(bytes).ok().map(|_| bytes)
-}
-
-/// The strides of a tensor whose elements lie in row-major order.
-pub(crate) fn row_major(shape: &[usize]) -> Vec<u64> {
-    let mut strides = vec![1u64; shape.len()];
-    for dimension in (1..shape.len()).rev() {
-        strides[dimension - 1] = strides[dimension].saturating_mul(shape[dimension] as u64);
-    }
-    strides
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -250,14 +237,12 @@ mod tests {
         (file, source)
     }
 
-    fn streamed(source: &Source, layout: &Layout, chunk: usize) -> Vec<u32> {
-        let mut values = Vec::new();
-        let sink = &mut |part: &[u8]| {
-            assert!(part.len() <= chunk);
-            values.extend(part.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b)));
-            Ok::<(), CheckpointError>(())
-        };
-        layout.stream(source, chunk, sink).unwrap();
+    fn streamed(source: &Source, layout: &Layout, run_bytes: usize) -> Vec<u32> {
+        let (mut walk, mut block, mut values) = (layout.clone().walk(source, run_bytes), Vec::new(), Vec::new());
+        while walk.next_block(&mut block).unwrap() {
+            assert!(!block.is_empty() && block.len() <= if layout.is_row_major() { run_bytes } else { BLOCK });
+            values.extend(block.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b)));
+        }
         values
     }
 
@@ -307,14 +292,5 @@ mod tests {
         for layout in cases {
             assert!(streamed(&source, &layout, 1 << 16) == one_by_one(&layout), "{layout:?}");
         }
-    }
-
-    #[test]
-    fn an_extent_that_does_not_fit_is_told() {
-        assert_eq!(extent(&[3, 2], &[1, 3], 4), Some(24));
-        assert_eq!(extent(&[3, 0], &[u64::MAX, 1], 4), Some(0));
-        assert_eq!(extent(&[3], &[u64::MAX / 2], 1), None);
-        assert_eq!(extent(&[usize::MAX, usize::MAX], &[1, 1], 1), None);
-        assert_eq!(extent(&[], &[], 16), Some(16));
     }
 }

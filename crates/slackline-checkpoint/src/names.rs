@@ -1,33 +1,31 @@
-//! From the value that a pickle left to tensors with dotted names.
+//! The names of tensors: which part of a file is the model, and dotted names from the value of a pickle.
 
 use std::collections::BTreeMap;
 
+use crate::limits::{MAX_NAME_BYTES, MAX_TENSORS};
 use crate::pickle::Pickle;
 use crate::pickle::heap::{Object, ObjectId, Value};
 use crate::source::Source;
 use crate::{CheckpointError, Corrupt};
 
-/// Entries at the top of a file under which others keep the model's state dict.
+/// Entries at the top level of a file that programs use for the state dict of a model.
 pub(crate) const MODEL_KEYS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
 
-/// What `DataParallel` and `DistributedDataParallel` put before every name.
+/// The prefix that `DataParallel` and `DistributedDataParallel` add to every name.
 const WRAPPER: &str = "module.";
 
 const MAX_DEPTH: usize = 64;
 const MAX_VISITS: u64 = 8 << 20;
-pub(crate) const MAX_NAME_BYTES: usize = 64 << 20;
-/// Tensors of one checkpoint.
-pub(crate) const MAX_TENSORS: usize = 1 << 18;
 
-/// The tensors of a pickle by name, and the names of what else there is.
+/// The tensors of a pickle by name, and the names of what else it has.
 #[derive(Debug)]
 pub(crate) struct Named {
-    /// As written, `module.` and all; the same name may come twice.
+    /// As written, with a leading `module.`; the same name may come twice.
     pub(crate) tensors: Vec<(String, ObjectId)>,
     pub(crate) skipped: Vec<String>,
 }
 
-/// Finds the model in what the pickle left; see [`Checkpoint`](crate::Checkpoint) for how it is found and named.
+/// Finds the model in the value of a pickle, by the rules that [`Checkpoint`](crate::Checkpoint) documents.
 pub(crate) fn find_tensors(pickle: &Pickle, source: &Source) -> Result<Named, CheckpointError> {
     let holders = holders(pickle);
     let mut walk = Walk { pickle, source, holders, visits: 0, name_bytes: 0, found: Vec::new(), skipped: Vec::new() };
@@ -60,7 +58,7 @@ pub(crate) fn find_tensors(pickle: &Pickle, source: &Source) -> Result<Named, Ch
     Ok(Named { tensors, skipped })
 }
 
-/// Takes a leading `module.` off every name, and refuses two tensors of one name.
+/// Removes a leading `module.` from every name, and refuses two tensors of one name.
 pub(crate) fn without_wrapper<T>(
     tensors: impl IntoIterator<Item = (String, T)>,
     source: &Source,
@@ -82,9 +80,9 @@ pub(crate) fn without_wrapper<T>(
 struct Walk<'p> {
     pickle: &'p Pickle,
     source: &'p Source,
-    /// By object: whether it is a tensor, or a container with one in it.
+    /// For each object, whether it is a tensor or contains one.
     holders: Vec<bool>,
-    /// Values looked at: shared containers make exponentially many of few.
+    /// Values visited: with shared containers, few objects can make exponentially many.
     visits: u64,
     name_bytes: usize,
     found: Vec<(String, ObjectId)>,
@@ -95,10 +93,10 @@ impl<'p> Walk<'p> {
     fn visit(&mut self, value: Value, name: &mut String, depth: usize) -> Result<(), CheckpointError> {
         self.visits += 1;
         if self.visits > MAX_VISITS {
-            return Err(self.limit("the pickle's containers hold too many values", MAX_VISITS));
+            return Err(self.limit("the containers of the pickle have too many values", MAX_VISITS));
         }
         let pickle = self.pickle;
-        // A container without a tensor in it is reported once, as a whole.
+        // A container without tensors is reported once, as a whole.
         if !self.holds(value) {
             return self.skip(name.clone(), value);
         }
@@ -106,7 +104,7 @@ impl<'p> Walk<'p> {
             Some(Object::Tensor(tensor)) => {
                 let Value::Object(id) = value else { return Ok(()) };
                 if self.found.len() >= MAX_TENSORS {
-                    return Err(self.limit("there are too many tensors", MAX_TENSORS as u64));
+                    return Err(self.limit("too many tensors", MAX_TENSORS as u64));
                 }
                 self.charge(name.len() + 4 * size_of_val(&*tensor.shape))?;
                 self.found.push((if name.is_empty() { "tensor".to_owned() } else { name.clone() }, id));
@@ -159,7 +157,7 @@ impl<'p> Walk<'p> {
         if depth < MAX_DEPTH {
             return Ok(());
         }
-        Err(self.limit("the pickle's containers are nested too deeply or hold themselves", MAX_DEPTH as u64))
+        Err(self.limit("the containers of the pickle are nested too deeply or contain themselves", MAX_DEPTH as u64))
     }
 
     fn charge(&mut self, bytes: usize) -> Result<(), CheckpointError> {
@@ -175,12 +173,12 @@ impl<'p> Walk<'p> {
     }
 }
 
-/// Which objects are tensors, or containers with one at most [`MAX_DEPTH`] levels below.
+/// For each object, whether it is a tensor or contains one at most [`MAX_DEPTH`] levels down.
 fn holders(pickle: &Pickle) -> Vec<bool> {
     let objects = pickle.heap.objects();
     let mut holders: Vec<bool> = objects.iter().map(|object| matches!(object, Object::Tensor(_))).collect();
-    // Containers may hold what was made before or after them, and themselves. Every pass finds one level at least; going
-    // backwards finds all levels of nested dicts, which are made before their content, in one.
+    // A container can contain objects made before or after it, and itself. Every pass finds at least one level. Nested dicts
+    // are made before their content, so going backwards finds all of their levels in one pass.
     for _ in 0..MAX_DEPTH {
         let mut changed = false;
         for (id, object) in objects.iter().enumerate().rev() {

@@ -1,25 +1,25 @@
-//! Tensors in parts: boxes of rows and columns in files of their own, put together in row-major order in bounded memory.
+//! Tensors in parts: boxes of rows and columns, each in a file of its own, put together in row-major order in bounded memory.
 
 use crate::CheckpointError;
-use crate::checkpoint::Piece;
-use crate::layout::{BLOCK, MAX_CHUNK, row_major};
-use crate::source::Source;
+use crate::layout::{BLOCK, Piece};
+use crate::shape::row_major;
+use crate::source::{Source, Sources};
 
-/// Parts that a row may be cut into.
+/// Parts that one row may be cut into.
 const MAX_SIDE_BY_SIDE: usize = 1024;
 
-/// Bytes of one index of the first dimension, all of which are put together at once.
+/// Bytes of one index of the first dimension: it is put together as a whole.
 const MAX_ROW: u64 = 64 << 20;
 
 /// Bytes of a part that are read at a time.
 const CHUNK: usize = 1 << 20;
 
-/// A tensor whose parts have been checked: each of its elements is in exactly one of them.
+/// A tensor in parts, checked: each of its elements is in exactly one part.
 #[derive(Debug)]
 pub(crate) struct Parts {
     shape: Vec<usize>,
     item: usize,
-    /// By their first row.
+    /// Sorted by their first row.
     parts: Vec<Part>,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct Parts {
 pub(crate) struct Part {
     /// The index of its first element, along each dimension.
     pub(crate) offsets: Vec<usize>,
-    /// Where its elements are; the shape of the layout is the size of the box.
+    /// Where its elements are; the shape of the layout is that of the box.
     pub(crate) piece: Piece,
 }
 
@@ -51,11 +51,13 @@ impl Part {
 }
 
 impl Parts {
-    /// Checks that the parts make up a tensor of at least one dimension, whose number of bytes fits into 63 bits.
+    /// Checks that the parts make up a tensor of at least one dimension. Its size in bytes must fit in 63 bits.
     pub(crate) fn new(shape: &[usize], item: usize, mut parts: Vec<Part>) -> Result<Self, String> {
         let row = shape[1..].iter().map(|&len| len as u64).product::<u64>() * item as u64;
         if row > MAX_ROW {
-            return Err(format!("is in parts, and one of its rows has {row} bytes, more than the limit of {MAX_ROW}"));
+            return Err(format!(
+                "it is in parts, and one of its rows has {row} bytes, more than the limit of {MAX_ROW}"
+            ));
         }
         for part in &parts {
             let (offsets, sizes) = (&part.offsets, part.sizes());
@@ -66,7 +68,7 @@ impl Parts {
                     .zip(offsets.iter().zip(sizes))
                     .all(|(&len, (&offset, &size))| offset.checked_add(size).is_some_and(|end| end <= len));
             if !fits {
-                return Err(format!("a part of {sizes:?} at {offsets:?} does not lie in a tensor of {shape:?}"));
+                return Err(format!("a part of shape {sizes:?} at {offsets:?} is outside of its shape {shape:?}"));
             }
         }
         parts.retain(|part| !part.sizes().contains(&0));
@@ -78,56 +80,32 @@ impl Parts {
                 return Err(format!("its parts at {:?} and {:?} overlap", other.offsets, part.offsets));
             }
             if beside.len() == MAX_SIDE_BY_SIDE {
-                return Err(format!("more than {MAX_SIDE_BY_SIDE} parts lie side by side"));
+                return Err(format!("more than {MAX_SIDE_BY_SIDE} of its parts are side by side"));
             }
             beside.push(part);
         }
-        // Parts that lie within the tensor and do not overlap are all of it exactly if they have as many elements.
+        // Parts that are inside the tensor and do not overlap are all of it exactly if they have as many elements.
         let elements = |shape: &[usize]| shape.iter().map(|&len| len as u128).product::<u128>();
         let (all, found) = (elements(shape), parts.iter().map(|part| elements(part.sizes())).sum::<u128>());
         if found != all {
-            return Err(format!("its parts have {found} of the {all} elements of {shape:?}: there is a hole"));
+            return Err(format!(
+                "its parts have {found} of the {all} elements of its shape {shape:?}: there is a hole"
+            ));
         }
         Ok(Parts { shape: shape.to_vec(), item, parts })
     }
 
-    /// Bytes that all parts take in their files.
+    /// Bytes that all parts together take in their files.
     pub(crate) fn extent(&self) -> u64 {
         self.parts.iter().map(|part| part.piece.extent).fold(0, u64::saturating_add)
     }
 
-    /// As [`Layout::stream`](crate::layout::Layout::stream), from row `first` on.
-    pub(crate) fn stream<'s, E: From<CheckpointError>>(
-        &self,
-        source: &dyn Fn(usize) -> &'s Source,
-        first: usize,
-        chunk_bytes: usize,
-        sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        if self.shape.contains(&0) {
-            return Ok(());
-        }
-        let chunk = (chunk_bytes.min(MAX_CHUNK) / self.item).max(1) * self.item;
+    /// Walks over the elements in row-major order, from row `first` on, in blocks of about [`BLOCK`] bytes.
+    pub(crate) fn walk<'a>(&'a self, sources: &'a Sources, first: usize) -> PartsWalk<'a> {
         let row_bytes = self.shape[1..].iter().product::<usize>() * self.item;
-        let at_once = (BLOCK / row_bytes).max(1);
-        let mut block = Vec::new();
-        let (mut next, mut current) = (0, Vec::<&Part>::new());
-        for from in (first..self.shape[0]).step_by(at_once) {
-            let to = (from + at_once).min(self.shape[0]);
-            while let Some(part) = self.parts.get(next).filter(|part| part.offsets[0] < to) {
-                current.push(part);
-                next += 1;
-            }
-            current.retain(|part| part.rows().end > from);
-            block.resize((to - from) * row_bytes, 0);
-            for part in &current {
-                self.fill(&mut block, from..to, part, source(part.piece.source))?;
-            }
-            for piece in block.chunks(chunk) {
-                sink(piece)?;
-            }
-        }
-        Ok(())
+        let rows = if self.shape.contains(&0) { 0 } else { self.shape[0] };
+        let rows_at_once = (BLOCK / row_bytes.max(1)).max(1);
+        PartsWalk { tensor: self, sources, row: first, rows, row_bytes, rows_at_once, next: 0, current: Vec::new() }
     }
 
     /// Copies what a part has of these rows to its places in the block.
@@ -160,8 +138,10 @@ impl Parts {
             }
             at * self.item
         };
-        let mut done = 0;
-        layout.stream(source, CHUNK, &mut |mut bytes: &[u8]| {
+        let (mut done, mut read) = (0, Vec::new());
+        let mut walk = layout.clone().walk(source, CHUNK);
+        while walk.next_block(&mut read)? {
+            let mut bytes = &read[..];
             while !bytes.is_empty() {
                 let (number, within) = (done / run, done % run);
                 let n = bytes.len().min(run - within);
@@ -170,8 +150,44 @@ impl Parts {
                 bytes = &bytes[n..];
                 done += n;
             }
-            Ok(())
-        })
+        }
+        Ok(())
+    }
+}
+
+/// A walk over the elements of a tensor in parts, in row-major order.
+pub(crate) struct PartsWalk<'a> {
+    tensor: &'a Parts,
+    sources: &'a Sources,
+    /// The next row.
+    row: usize,
+    rows: usize,
+    row_bytes: usize,
+    rows_at_once: usize,
+    /// The first part that has not been reached.
+    next: usize,
+    /// The parts that have rows of the last block or later ones.
+    current: Vec<&'a Part>,
+}
+
+impl PartsWalk<'_> {
+    /// Replaces `block` by the next rows; `false` at the end.
+    pub(crate) fn next_block(&mut self, block: &mut Vec<u8>) -> Result<bool, CheckpointError> {
+        if self.row >= self.rows {
+            return Ok(false);
+        }
+        let rows = self.row..(self.row + self.rows_at_once).min(self.rows);
+        while let Some(part) = self.tensor.parts.get(self.next).filter(|part| part.offsets[0] < rows.end) {
+            self.current.push(part);
+            self.next += 1;
+        }
+        self.current.retain(|part| part.rows().end > rows.start);
+        block.resize(rows.len() * self.row_bytes, 0);
+        for part in &self.current {
+            self.tensor.fill(block, rows.clone(), part, self.sources.get(part.piece.source))?;
+        }
+        self.row = rows.end;
+        Ok(true)
     }
 }
 
@@ -183,7 +199,7 @@ mod tests {
     use crate::layout::Layout;
 
     /// A tensor of the numbers 0, 1, 2, …, one file of all its boxes one after another, and the boxes.
-    fn boxes(shape: &[usize], cuts: &[Vec<usize>]) -> (tempfile::NamedTempFile, Source, Vec<Part>) {
+    fn boxes(shape: &[usize], cuts: &[Vec<usize>]) -> (tempfile::NamedTempFile, Sources, Vec<Part>) {
         let mut bytes = Vec::new();
         let mut parts = Vec::new();
         let bounds: Vec<Vec<usize>> = shape
@@ -218,30 +234,28 @@ mod tests {
         }
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), &bytes).unwrap();
-        let source = Source::open(file.path()).unwrap();
-        (file, source, parts)
+        let sources = Sources::new(Source::open(file.path()).unwrap(), Vec::new());
+        (file, sources, parts)
     }
 
     proptest! {
         #[test]
         fn any_cut_of_a_tensor_comes_out_in_row_major_order(
             dimensions in prop::collection::vec((1usize..9, prop::collection::vec(0usize..20, 0..4)), 1..4),
-            chunk in 4usize..100,
+            rows_at_once in 1usize..6,
             first in 0usize..10,
             shuffle: prop::sample::Index,
         ) {
             let (shape, cuts): (Vec<usize>, Vec<_>) = dimensions.into_iter().unzip();
-            let (_file, source, mut parts) = boxes(&shape, &cuts);
+            let (_file, sources, mut parts) = boxes(&shape, &cuts);
             let turn = shuffle.index(parts.len());
             parts.rotate_left(turn);
             let parts = Parts::new(&shape, 4, parts).unwrap();
-            let mut values = Vec::new();
-            let sink = &mut |bytes: &[u8]| {
-                assert!(bytes.len() <= chunk);
-                values.extend(bytes.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b)));
-                Ok::<(), CheckpointError>(())
-            };
-            parts.stream(&|_| &source, first, chunk, sink).unwrap();
+            let (mut walk, mut block, mut values) = (parts.walk(&sources, first), Vec::new(), Vec::new());
+            walk.rows_at_once = rows_at_once;
+            while walk.next_block(&mut block).unwrap() {
+                values.extend(block.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b)));
+            }
             let row: usize = shape[1..].iter().product();
             let all = (shape[0] * row) as u32;
             prop_assert_eq!(values, ((first * row) as u32..all.max((first * row) as u32)).collect::<Vec<_>>());
@@ -254,7 +268,7 @@ mod tests {
             twice: bool,
         ) {
             let (shape, cuts): (Vec<usize>, Vec<_>) = dimensions.into_iter().unzip();
-            let (_file, _source, mut parts) = boxes(&shape, &cuts);
+            let (_file, _sources, mut parts) = boxes(&shape, &cuts);
             parts.retain(|part| !part.sizes().contains(&0));
             let at = which.index(parts.len());
             let part = parts.remove(at);
@@ -272,18 +286,17 @@ mod tests {
     #[test]
     fn tensors_larger_than_a_block_come_out_in_row_major_order() {
         let shape = [3000, 1500];
-        let (_file, source, parts) = boxes(&shape, &[vec![1400, 1401, 2900], vec![700, 1]]);
+        let (_file, sources, parts) = boxes(&shape, &[vec![1400, 1401, 2900], vec![700, 1]]);
         let parts = Parts::new(&shape, 4, parts).unwrap();
         for first in [0, 1397, 2999] {
             let mut next = first as u32 * 1500;
-            let sink = &mut |bytes: &[u8]| {
-                for &bytes in bytes.as_chunks().0 {
+            let (mut walk, mut block) = (parts.walk(&sources, first), Vec::new());
+            while walk.next_block(&mut block).unwrap() {
+                for &bytes in block.as_chunks().0 {
                     assert_eq!(u32::from_le_bytes(bytes), next);
                     next += 1;
                 }
-                Ok::<(), CheckpointError>(())
-            };
-            parts.stream(&|_| &source, first, 1 << 16, sink).unwrap();
+            }
             assert_eq!(next, 3000 * 1500);
         }
     }

@@ -1,31 +1,27 @@
 //! Safetensors files and the index of a sharded set.
 //!
-//! A file is the length of its header (8 bytes), the header (JSON), and the tensors' bytes without holes. The header is
-//! parsed here rather than by the `safetensors` crate: that one wants the whole file in memory, lets the last of two
-//! tensors of one name win, and refuses a file for one element type that it does not know.
+//! A file is the length of its header (8 bytes), the header (JSON), and the bytes of the tensors without gaps. The crate
+//! `safetensors` is not used: it needs the whole file in memory, keeps the last of two tensors of one name, and refuses a
+//! file for one unknown element type.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::io::{self, BufReader, Read};
+use std::io::BufReader;
 use std::path::{Component, Path};
 
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_core::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
-use crate::checkpoint::{Found, Stored};
-use crate::dtype::{MAX_DIMENSIONS, TensorInfo, elements};
-use crate::layout::{Layout, row_major};
-use crate::names::MAX_TENSORS;
+use crate::layout::{Layout, Piece};
+use crate::limits::{MAX_ALL_DIMENSIONS, MAX_HEADER, MAX_TENSORS};
+use crate::shape::{Dimensions, elements, row_major};
 use crate::source::{Cursor, Source};
+use crate::tensor::{Found, Place, Stored, TensorInfo};
 use crate::{CheckpointError, Corrupt, DType};
 
-/// Bytes of a header or an index: the limit of the format's own library.
-pub(crate) const MAX_HEADER: u64 = 100_000_000;
-/// Dimensions of all tensors of a file together.
-pub(crate) const MAX_ALL_DIMENSIONS: usize = 1 << 21;
+/// Files that an index may name.
 const MAX_SHARDS: usize = 4096;
 
-/// The header's tensors by name, and what else is in it.
+/// The tensors of a safetensors file by name, and what else its header has.
 pub(crate) fn open_file(source: &Source, number: usize) -> Result<Found, CheckpointError> {
     let header_len = u64::from_le_bytes(source.array(0, "the length of the header")?);
     if header_len > MAX_HEADER {
@@ -42,18 +38,18 @@ pub(crate) fn open_file(source: &Source, number: usize) -> Result<Found, Checkpo
         let (name, entry) = &header.tensors[i];
         let [from, to] = entry.data_offsets;
         if from != end || to < from {
-            let what = format!("its bytes {from}..{to} do not follow the tensor before it, which ends at {end}");
+            let what = format!("its bytes {from}..{to} do not follow the previous tensor, which ends at {end}");
             return Err(source.corrupt(Corrupt::Tensor { tensor: name.clone(), what }));
         }
         end = to;
     }
     let have = source.len().saturating_sub(data);
     if have < end {
-        let (wanted, what) = (end - have, "the last tensor");
-        return Err(source.corrupt(Corrupt::Truncated { at: source.len(), wanted, what }));
+        let (missing, what) = (end - have, "the last tensor");
+        return Err(source.corrupt(Corrupt::Truncated { at: source.len(), missing, what }));
     }
     if have > end {
-        let what = format!("{} bytes follow the last tensor", have - end);
+        let what = format!("{} bytes after the last tensor", have - end);
         return Err(source.corrupt(Corrupt::Header { what }));
     }
     let mut tensors = Vec::with_capacity(header.tensors.len());
@@ -68,7 +64,7 @@ pub(crate) fn open_file(source: &Source, number: usize) -> Result<Found, Checkpo
     Ok(Found { tensors, skipped })
 }
 
-/// Opens all files that `index` names; they lie beside it. Tensors refer to them by number.
+/// Opens all files that `index` names; they must be in its folder. Tensors refer to them by number.
 pub(crate) fn open_index(index: &Source) -> Result<(Vec<Source>, Found), CheckpointError> {
     if index.len() > MAX_HEADER {
         let what = "the index is too long";
@@ -88,7 +84,7 @@ pub(crate) fn open_index(index: &Source) -> Result<(Vec<Source>, Found), Checkpo
     for (file, names) in shards {
         let mut components = Path::new(file).components();
         if !matches!((components.next(), components.next()), (Some(Component::Normal(name)), None) if name == file) {
-            let what = format!("file name {file:?} is not one of a file beside the index");
+            let what = format!("{file:?} does not name a file in the folder of the index");
             return Err(index.corrupt(Corrupt::Header { what }));
         }
         let source = Source::open(&folder.join(file))?;
@@ -98,7 +94,7 @@ pub(crate) fn open_index(index: &Source) -> Result<(Vec<Source>, Found), Checkpo
             match tensors.remove_entry(name) {
                 Some(tensor) => found.tensors.push(tensor),
                 None => {
-                    let what = format!("is not in the file, though {} says so", index.path().display());
+                    let what = format!("not in the file, contrary to {}", index.path().display());
                     return Err(source.corrupt(Corrupt::Tensor { tensor: name.to_owned(), what }));
                 }
             }
@@ -119,23 +115,13 @@ fn parse<T>(
     visitor: impl for<'de> Visitor<'de, Value = T>,
 ) -> Result<T, CheckpointError> {
     if end > source.len() {
-        let (wanted, what) = (end - source.len(), "the header");
-        return Err(source.corrupt(Corrupt::Truncated { at: source.len(), wanted, what }));
+        let (missing, what) = (end - source.len(), "the header");
+        return Err(source.corrupt(Corrupt::Truncated { at: source.len(), missing, what }));
     }
     let cursor = Cursor::new(source, at, end, "the header");
-    let mut json = serde_json::Deserializer::from_reader(BufReader::new(CursorReader(cursor)));
+    let mut json = serde_json::Deserializer::from_reader(BufReader::new(cursor));
     let parsed = json.deserialize_map(visitor).and_then(|parsed| json.end().map(|()| parsed));
     parsed.map_err(|error| source.corrupt(Corrupt::Header { what: error.to_string() }))
-}
-
-pub(crate) struct CursorReader<'f>(pub(crate) Cursor<'f>);
-
-impl Read for CursorReader<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let n = self.0.left().min(into.len() as u64) as usize;
-        self.0.fill(&mut into[..n]).map_err(io::Error::other)?;
-        Ok(n)
-    }
 }
 
 struct Header {
@@ -143,10 +129,8 @@ struct Header {
     metadata: bool,
 }
 
-#[derive(Deserialize)]
 struct HeaderEntry {
     dtype: String,
-    #[serde(deserialize_with = "shape")]
     shape: Vec<usize>,
     data_offsets: [u64; 2],
 }
@@ -178,12 +162,52 @@ impl HeaderEntry {
         if let Some(size) = dtype.size()
             && count.and_then(|n| n.checked_mul(size as u64)) != Some(bytes)
         {
-            return Err(format!("shape {shape:?} of {dtype} does not take the {bytes} bytes that it has"));
+            return Err(format!("shape {shape:?} of {dtype} does not have {bytes} bytes"));
         }
         let strides = row_major(&shape);
-        // The size of an unknown type's elements does not matter, since they are not read.
+        // Elements of an unknown type are not read: any size will do.
         let layout = Layout { at: data + from, item: dtype.size().unwrap_or(1), shape: shape.clone(), strides };
-        Ok(Stored::in_one(TensorInfo { dtype, shape, bytes }, number, layout, bytes))
+        let place = Place::One(Piece { source: number, layout, extent: bytes });
+        Ok(Stored { info: TensorInfo { dtype, shape, bytes }, place })
+    }
+}
+
+/// Read by hand: the derive macro would cost every user of this crate more time to compile than the rest of the JSON.
+impl<'de> Deserialize<'de> for HeaderEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntryVisitor;
+        impl<'de> Visitor<'de> for EntryVisitor {
+            type Value = HeaderEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with `dtype`, `shape` and `data_offsets`")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<HeaderEntry, A::Error> {
+                let (mut dtype, mut shape, mut data_offsets) = (None, None, None);
+                while let Some(key) = map.next_key::<String>()? {
+                    let twice = match &*key {
+                        "dtype" => dtype.replace(map.next_value()?).is_some(),
+                        "shape" => shape.replace(map.next_value::<Dimensions>()?).is_some(),
+                        "data_offsets" => data_offsets.replace(map.next_value()?).is_some(),
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                            false
+                        }
+                    };
+                    if twice {
+                        return Err(A::Error::custom(format!("`{key}` appears twice")));
+                    }
+                }
+                let missing = A::Error::missing_field;
+                Ok(HeaderEntry {
+                    dtype: dtype.ok_or_else(|| missing("dtype"))?,
+                    shape: shape.ok_or_else(|| missing("shape"))?.0,
+                    data_offsets: data_offsets.ok_or_else(|| missing("data_offsets"))?,
+                })
+            }
+        }
+        deserializer.deserialize_map(EntryVisitor)
     }
 }
 
@@ -209,43 +233,19 @@ impl<'de> Visitor<'de> for HeaderVisitor {
             dimensions += entry.shape.len();
             if dimensions > MAX_ALL_DIMENSIONS {
                 return Err(A::Error::custom(format!(
-                    "more than {MAX_ALL_DIMENSIONS} dimensions of all tensors together"
+                    "more than {MAX_ALL_DIMENSIONS} dimensions in all tensors together"
                 )));
             }
             if tensors.len() >= MAX_TENSORS {
                 return Err(A::Error::custom(format!("more than {MAX_TENSORS} tensors")));
             }
             if tensors.contains_key(&name) {
-                return Err(A::Error::custom(format!("tensor `{name}` is there twice")));
+                return Err(A::Error::custom(format!("tensor `{name}` appears twice")));
             }
             tensors.insert(name, entry);
         }
         Ok(Header { tensors: tensors.into_iter().collect(), metadata })
     }
-}
-
-/// A shape, refused while it is read once it has too many dimensions.
-pub(crate) fn shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
-    struct Shape;
-    impl<'de> Visitor<'de> for Shape {
-        type Value = Vec<usize>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("the lengths of a tensor's dimensions")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<usize>, A::Error> {
-            let mut shape = Vec::new();
-            while let Some(len) = items.next_element()? {
-                if shape.len() == MAX_DIMENSIONS {
-                    return Err(A::Error::custom(format!("more than {MAX_DIMENSIONS} dimensions")));
-                }
-                shape.push(len);
-            }
-            Ok(shape)
-        }
-    }
-    deserializer.deserialize_seq(Shape)
 }
 
 struct Index {
@@ -272,7 +272,7 @@ impl<'de> Visitor<'de> for IndexVisitor {
                     other.push(key);
                 }
             } else if weight_map.replace(map.next_value_seed(WeightMap)?).is_some() {
-                return Err(A::Error::custom("`weight_map` is there twice"));
+                return Err(A::Error::custom("`weight_map` appears twice"));
             }
         }
         let weight_map = weight_map.ok_or_else(|| A::Error::custom("no `weight_map`"))?;
@@ -304,7 +304,7 @@ impl<'de> Visitor<'de> for WeightMap {
                 return Err(A::Error::custom(format!("more than {MAX_TENSORS} tensors")));
             }
             if files.contains_key(&tensor) {
-                return Err(A::Error::custom(format!("tensor `{tensor}` is there twice")));
+                return Err(A::Error::custom(format!("tensor `{tensor}` appears twice")));
             }
             files.insert(tensor, file);
         }

@@ -1,9 +1,9 @@
-//! Directories that torchsnapshot wrote, as MLPerf publishes the weights of its DLRM.
+//! Directories written by torchsnapshot: the format in which MLPerf publishes the weights of its DLRM.
 //!
-//! `.snapshot_metadata` lists, for every rank, what its application held: containers, plain values, pickled objects, and
-//! tensors: whole (`Tensor`), cut for their size (`ChunkedTensor`), or spread over ranks (`ShardedTensor`, `DTensor`). Every
-//! part is raw little-endian bytes in a file, or a range of one that several share; what has no such form (complex and
-//! quantised types) was saved with `torch.save`.
+//! `.snapshot_metadata` lists the application state of every rank: containers, plain values, pickled objects, and tensors.
+//! A tensor is whole (`Tensor`), cut because of its size (`ChunkedTensor`), or spread over ranks (`ShardedTensor`,
+//! `DTensor`). Each part is raw little-endian bytes: a file, or a range of a file that several parts share. Complex and
+//! quantised tensors are files of `torch.save`.
 
 mod manifest;
 
@@ -11,37 +11,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 use std::{fs, io};
 
-use crate::checkpoint::{Found, Piece, Place, Stored, detect};
-use crate::dtype::{TensorInfo, elements};
-use crate::layout::{Layout, row_major};
-use crate::names::{MAX_TENSORS, MODEL_KEYS};
+use crate::format::{Format, detect};
+use crate::layout::{Layout, Piece};
+use crate::limits::MAX_TENSORS;
+use crate::names::MODEL_KEYS;
 use crate::parts::{Part, Parts};
+use crate::shape::{Dimensions, elements, row_major};
 use crate::source::Source;
-use crate::{CheckpointError, Corrupt, DType, Format, torch};
-use manifest::{Dimensions, Entry, Shard, Tensor};
-
-const METADATA: &str = ".snapshot_metadata";
-
-/// The manifest, if the path is that of a snapshot: the directory, or the manifest itself.
-pub(crate) fn manifest_of(path: &Path) -> Result<Option<PathBuf>, CheckpointError> {
-    if path.file_name().is_some_and(|name| name == METADATA) {
-        return Ok(Some(path.to_owned()));
-    }
-    if !path.is_dir() {
-        return Ok(None);
-    }
-    let manifest = path.join(METADATA);
-    if manifest.is_file() {
-        return Ok(Some(manifest));
-    }
-    let file = path.to_owned();
-    if path.join(".metadata").is_file() {
-        let what =
-            "a directory of torch.distributed.checkpoint (a `.metadata` without a `.snapshot_metadata`)".to_owned();
-        return Err(CheckpointError::Unsupported { file, what });
-    }
-    Err(CheckpointError::UnknownFormat { file })
-}
+use crate::tensor::{Found, Place, Stored, TensorInfo};
+use crate::{CheckpointError, Corrupt, DType, torch};
+use manifest::{Entry, Shard, Tensor};
 
 /// The files of a snapshot, and its tensors, which refer to them by number.
 pub(crate) fn open(metadata: &Source) -> Result<(Vec<Source>, Found), CheckpointError> {
@@ -56,7 +35,7 @@ pub(crate) fn open(metadata: &Source) -> Result<(Vec<Source>, Found), Checkpoint
         let name = name(&path);
         let (first, _) = of_ranks[0];
         let below = match model {
-            // What is beside the model has been reported already.
+            // What is beside the model is in `skipped` already.
             Some(model) => match name.split_once('.') {
                 Some((top, below)) if top == model => below.to_owned(),
                 _ => continue,
@@ -83,7 +62,7 @@ pub(crate) fn open(metadata: &Source) -> Result<(Vec<Source>, Found), Checkpoint
             }
         };
         if tensors.len() == MAX_TENSORS {
-            let what = "there are too many tensors";
+            let what = "too many tensors";
             return Err(metadata.corrupt(Corrupt::Limit { at: 0, what, limit: MAX_TENSORS as u64 }));
         }
         tensors.push((below, stored));
@@ -95,7 +74,7 @@ pub(crate) fn open(metadata: &Source) -> Result<(Vec<Source>, Found), Checkpoint
     Ok((snapshot.sources, Found { tensors, skipped }))
 }
 
-/// What an entry is to us.
+/// How an entry is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Whole,
@@ -121,7 +100,8 @@ impl Kind {
     }
 }
 
-/// The part of the application's state that is the model, as in a PyTorch file; with the names of what stands beside it.
+/// The part of the application state that is the model, by the same rules as in a PyTorch file, and the names of the
+/// other parts.
 fn choose_model(
     metadata: &Source,
     entries: &manifest::Entries,
@@ -143,7 +123,7 @@ fn choose_model(
     Ok((Some(model), beside.into_iter().filter(|name| !name.is_empty()).map(|path| name(&path)).collect()))
 }
 
-/// A path as a name: its parts, in which `/` and `%` are written as `%2F` and `%25`, joined by dots.
+/// The name of a path: its parts, in which `%2F` and `%25` stand for `/` and `%`, joined by dots.
 fn name(path: &str) -> String {
     path.split('/').map(|part| part.replace("%2F", "/").replace("%25", "%")).collect::<Vec<_>>().join(".")
 }
@@ -152,7 +132,7 @@ fn described(entry: &Entry) -> &str {
     entry.obj_type.as_deref().unwrap_or(&entry.kind)
 }
 
-/// The directory while its tensors are looked for.
+/// The directory while it is opened.
 struct Snapshot<'m> {
     metadata: &'m Source,
     /// Its canonical path.
@@ -172,7 +152,7 @@ impl Snapshot<'_> {
             ..
         } = entry
         else {
-            return Err(self.wrong(name, "its entry has no location, serializer, dtype or shape".to_owned()));
+            return Err(self.wrong(name, "its entry lacks location, serializer, dtype or shape".to_owned()));
         };
         let Entry { byte_range, replicated, .. } = entry;
         let info = self.info(name, &dtype, &shape.0)?;
@@ -186,24 +166,24 @@ impl Snapshot<'_> {
 
     fn chunked(&mut self, name: &str, entry: Entry) -> Result<Stored, CheckpointError> {
         let Entry { dtype: Some(dtype), shape: Some(shape), chunks: Some(chunks), .. } = entry else {
-            return Err(self.wrong(name, "its entry has no dtype, shape or chunks".to_owned()));
+            return Err(self.wrong(name, "its entry lacks dtype, shape or chunks".to_owned()));
         };
         self.put_together(name, &dtype, &shape.0, chunks)
     }
 
-    /// The parts of all ranks. How large the tensor is follows from them alone.
+    /// A tensor of the parts of all ranks. They alone determine its shape.
     fn sharded(&mut self, name: &str, entries: Vec<Entry>) -> Result<Stored, CheckpointError> {
         let mut shards = Vec::new();
         for entry in entries {
             if Kind::of(&entry) != Kind::Sharded {
-                return Err(self.wrong(name, format!("is sharded on one rank and a {} on another", entry.kind)));
+                return Err(self.wrong(name, format!("it is sharded on one rank and a {} on another", entry.kind)));
             }
             match entry.shards {
                 Some(of_rank) => shards.extend(of_rank),
-                None => return Err(self.wrong(name, "its entry has no shards".to_owned())),
+                None => return Err(self.wrong(name, "its entry lacks shards".to_owned())),
             }
         }
-        // A part that several ranks hold, as those of a DTensor may be, is there once for each.
+        // A part of a DTensor that several ranks hold is listed once by each of them.
         let mut seen = BTreeSet::new();
         shards.retain(|s| {
             let fresh = seen.insert((s.offsets.0.clone(), s.sizes.0.clone()));
@@ -216,7 +196,7 @@ impl Snapshot<'_> {
         let mut shape = vec![0; first.offsets.0.len()];
         for Shard { offsets: Dimensions(offsets), sizes: Dimensions(sizes), .. } in &shards {
             if offsets.len() != shape.len() || sizes.len() != shape.len() {
-                return Err(self.wrong(name, "its parts do not agree about its dimensions".to_owned()));
+                return Err(self.wrong(name, "its parts have different numbers of dimensions".to_owned()));
             }
             for ((len, offset), size) in shape.iter_mut().zip(offsets).zip(sizes) {
                 let Some(end) = offset.checked_add(*size) else {
@@ -244,10 +224,10 @@ impl Snapshot<'_> {
         for Shard { offsets, sizes, tensor } in shards {
             if sizes != tensor.shape {
                 let (sizes, shape) = (sizes.0, tensor.shape.0);
-                return Err(self.wrong(name, format!("a part of {sizes:?} is a tensor of {shape:?}")));
+                return Err(self.wrong(name, format!("a part of shape {sizes:?} is a tensor of shape {shape:?}")));
             }
             if tensor.dtype != dtype {
-                return Err(self.wrong(name, format!("has parts of {dtype} and of {}", tensor.dtype)));
+                return Err(self.wrong(name, format!("it has parts of {dtype} and of {}", tensor.dtype)));
             }
             let of_part = self.info(name, &tensor.dtype, &tensor.shape.0)?;
             if let Some(piece) = self.piece(name, &of_part, &tensor)? {
@@ -258,7 +238,7 @@ impl Snapshot<'_> {
             return Ok(Stored { info, place: Place::One(parts.remove(0).piece) });
         }
         if shape.is_empty() {
-            return Err(self.wrong(name, format!("is a scalar in {} parts", parts.len())));
+            return Err(self.wrong(name, format!("it is a scalar in {} parts", parts.len())));
         }
         let parts = Parts::new(shape, item, parts).map_err(|what| self.wrong(name, what))?;
         Ok(Stored { info, place: Place::Parts(parts) })
@@ -282,45 +262,45 @@ impl Snapshot<'_> {
             "buffer_protocol" => {}
             "torch_save" if tensor.byte_range.is_none() => return self.saved(name, info, number).map(Some),
             other => {
-                let range = if tensor.byte_range.is_some() { " within a range of bytes" } else { "" };
-                let what = format!("tensor `{name}` in {}: serializer {other:?}{range}", tensor.location);
+                let range = if tensor.byte_range.is_some() { " in a range of a file" } else { "" };
+                let what = format!("serializer {other:?}{range}, of tensor `{name}` in {}", tensor.location);
                 return Err(CheckpointError::Unsupported { file: self.metadata.path().to_owned(), what });
             }
         }
         let (from, to) = tensor.byte_range.map_or((0, source.len()), |[from, to]| (from, to));
         if to > source.len() {
-            let (wanted, what) = (to - source.len(), "a tensor");
-            return Err(source.corrupt(Corrupt::Truncated { at: source.len(), wanted, what }));
+            let (missing, what) = (to - source.len(), "a tensor");
+            return Err(source.corrupt(Corrupt::Truncated { at: source.len(), missing, what }));
         }
         if to.checked_sub(from) != Some(info.bytes) {
-            let what = format!("shape {:?} of {} takes {} bytes, not {from}..{to}", info.shape, info.dtype, info.bytes);
+            let what = format!("shape {:?} of {} has {} bytes, not {from}..{to}", info.shape, info.dtype, info.bytes);
             return Err(source.corrupt(Corrupt::Tensor { tensor: name.to_owned(), what }));
         }
         let layout = Layout { at: from, item, shape: info.shape.clone(), strides: row_major(&info.shape) };
         Ok(Some(Piece { source: number, layout, extent: info.bytes }))
     }
 
-    /// A tensor that is alone in a file of `torch.save`.
+    /// A tensor that is the only one of a file of `torch.save`.
     fn saved(&self, name: &str, info: &TensorInfo, number: usize) -> Result<Piece, CheckpointError> {
         let source = &self.sources[number];
         let found = match detect(source)? {
             Format::PyTorchZip => torch::open_zip(source, number)?,
             Format::PyTorchLegacy => torch::open_legacy(source, number)?,
             other => {
-                let what = format!("is said to be saved by torch.save, and is {other}");
+                let what = format!("its file should be one of torch.save, but is {other}");
                 return Err(source.corrupt(Corrupt::Tensor { tensor: name.to_owned(), what }));
             }
         };
         match <[_; 1]>::try_from(found.tensors) {
             Ok([(_, Stored { info: found, place: Place::One(piece) })]) if found == *info => Ok(piece),
             _ => {
-                let what = format!("the file is not one tensor of {} and {:?}", info.dtype, info.shape);
+                let what = format!("its file is not one tensor of {} and shape {:?}", info.dtype, info.shape);
                 Err(source.corrupt(Corrupt::Tensor { tensor: name.to_owned(), what }))
             }
         }
     }
 
-    /// The number of the file at a location, which must lie in the snapshot.
+    /// The number of the file at a location, which must be inside of the snapshot.
     fn source(&mut self, location: &str) -> Result<usize, CheckpointError> {
         if let Some(&number) = self.numbers.get(location) {
             return Ok(number);
@@ -331,7 +311,7 @@ impl Snapshot<'_> {
         }
         let path = self.root.join(location);
         let failed = |cause: io::Error| CheckpointError::Io { file: path.clone(), cause };
-        // Symbolic links are followed as long as they stay inside.
+        // Symbolic links are followed if they lead to a place inside.
         let path = fs::canonicalize(&path).map_err(failed)?;
         if !path.starts_with(&self.root) {
             return Err(escapes());
@@ -347,13 +327,13 @@ impl Snapshot<'_> {
     }
 }
 
-/// The place of a tensor whose elements are listed, not read.
+/// The place of a tensor that is listed, not read.
 fn unread(info: &TensorInfo) -> Place {
     let layout = Layout { at: 0, item: 1, shape: info.shape.clone(), strides: row_major(&info.shape) };
     Place::One(Piece { source: 0, layout, extent: 0 })
 }
 
-/// A type by torchsnapshot's name for it, and the bytes of an element.
+/// The type of a torchsnapshot name, and the size of its elements in bytes.
 fn element_type(name: &str) -> (DType, u64) {
     let dtype = match name.strip_prefix("torch.").unwrap_or(name) {
         "float64" => DType::F64,

@@ -1,29 +1,29 @@
-//! A file that is read at positions, and a buffered walk over a part of it. Nothing here trusts a length.
+//! Files that are read at positions, and a buffered walk over a part of one. No length that a file gives is trusted.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::{CheckpointError, Corrupt};
 
-/// A file with the length it had when it was opened.
+/// A file, with the length that it had when it was opened.
 #[derive(Debug)]
 pub(crate) struct Source {
     path: PathBuf,
-    /// `None` of a file that is opened anew for every read: there may be more of them than a process can have open.
+    /// `None` for a file that is opened again for every read: there may be more of them than a process can have open.
     file: Option<File>,
     len: u64,
     modified: SystemTime,
-    /// Device and number: that a file opened anew is still the one that was checked.
+    /// Device and inode: they tell whether a file that is opened again is still the one that was checked.
     identity: (u64, u64),
 }
 
 impl Source {
     pub(crate) fn open(path: &Path) -> Result<Self, CheckpointError> {
         let failed = |cause| CheckpointError::Io { file: path.to_owned(), cause };
-        // Asked by name first: opening a pipe would wait for its writer.
+        // Asked before opening: opening a pipe would wait for its writer.
         if !fs::metadata(path).map_err(failed)?.is_file() {
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
         }
@@ -38,7 +38,8 @@ impl Source {
         })
     }
 
-    /// The same, of a file that is not kept open.
+    /// The same for a file that is not kept open.
+    #[cfg_attr(not(feature = "torchsnapshot"), expect(dead_code, reason = "only a snapshot has so many files"))]
     pub(crate) fn closed(path: &Path) -> Result<Self, CheckpointError> {
         Ok(Self { file: None, ..Self::open(path)? })
     }
@@ -63,10 +64,10 @@ impl Source {
     pub(crate) fn read(&self, at: u64, into: &mut [u8], what: &'static str) -> Result<(), CheckpointError> {
         let wanted = into.len() as u64;
         if at.checked_add(wanted).is_none_or(|end| end > self.len) {
-            let have = self.len.saturating_sub(at);
-            return Err(self.corrupt(Corrupt::Truncated { at: self.len, wanted: wanted - have.min(wanted), what }));
+            let missing = wanted - self.len.saturating_sub(at).min(wanted);
+            return Err(self.corrupt(Corrupt::Truncated { at: self.len, missing, what }));
         }
-        let anew;
+        let again;
         let file = match &self.file {
             Some(file) => file,
             None => {
@@ -74,13 +75,13 @@ impl Source {
                 if (now.identity, now.len) != (self.identity, self.len) {
                     return Err(self.corrupt(Corrupt::Replaced));
                 }
-                anew = now.file;
-                anew.as_ref().expect("opening keeps it open")
+                again = now.file;
+                again.as_ref().expect("opening keeps it open")
             }
         };
         file.read_exact_at(into, at).map_err(|cause| match cause.kind() {
             // The file has become shorter since it was opened.
-            io::ErrorKind::UnexpectedEof => self.corrupt(Corrupt::Truncated { at, wanted, what }),
+            io::ErrorKind::UnexpectedEof => self.corrupt(Corrupt::Truncated { at, missing: wanted, what }),
             _ => CheckpointError::Io { file: self.path.clone(), cause },
         })
     }
@@ -93,7 +94,35 @@ impl Source {
     }
 }
 
-/// Bytes fetched at once by a [`Cursor`].
+/// The files of a checkpoint, by number. One file, or those that an index or a manifest names.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    opened: Source,
+    named: Vec<Source>,
+}
+
+impl Sources {
+    /// The file that was opened, and the files that it names, if it is an index or a manifest.
+    pub(crate) fn new(opened: Source, named: Vec<Source>) -> Self {
+        Self { opened, named }
+    }
+
+    pub(crate) fn opened(&self) -> &Source {
+        &self.opened
+    }
+
+    /// The file of a number that the reader of a format gave.
+    pub(crate) fn get(&self, number: usize) -> &Source {
+        self.named.get(number).unwrap_or(&self.opened)
+    }
+
+    /// All files, the one that was opened first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Source> {
+        std::iter::once(&self.opened).chain(&self.named)
+    }
+}
+
+/// Bytes that a [`Cursor`] reads at once.
 const WINDOW: usize = 64 << 10;
 
 /// A forward walk over the bytes `at .. end` of a file.
@@ -107,7 +136,7 @@ pub(crate) struct Cursor<'f> {
 }
 
 impl<'f> Cursor<'f> {
-    /// A walk that ends at `end`, or where the file does. `what` names the part in errors.
+    /// A walk that ends at `end` or at the end of the file. `what` names the part in errors.
     pub(crate) fn new(source: &'f Source, at: u64, end: u64, what: &'static str) -> Self {
         Self { source, at, end: end.min(source.len), window: Vec::new(), used: 0, what }
     }
@@ -154,7 +183,7 @@ impl<'f> Cursor<'f> {
         Ok(bytes)
     }
 
-    /// Steps over `n` bytes without reading them.
+    /// Skips `n` bytes without reading them.
     pub(crate) fn skip(&mut self, n: u64) -> Result<(), CheckpointError> {
         self.need(n)?;
         self.at += n;
@@ -168,7 +197,7 @@ impl<'f> Cursor<'f> {
         Ok(())
     }
 
-    /// Bytes up to the next newline, which is stepped over and left out; at most `limit` of them.
+    /// The bytes up to the next newline, which is skipped; at most `limit` of them.
     pub(crate) fn line(&mut self, limit: usize) -> Result<Vec<u8>, CheckpointError> {
         let mut line = Vec::new();
         loop {
@@ -202,17 +231,25 @@ impl<'f> Cursor<'f> {
     fn need(&self, n: u64) -> Result<(), CheckpointError> {
         match n.checked_sub(self.left()) {
             None | Some(0) => Ok(()),
-            Some(wanted) => {
-                Err(self.corrupt(Corrupt::Truncated { at: self.end.max(self.at), wanted, what: self.what }))
+            Some(missing) => {
+                Err(self.corrupt(Corrupt::Truncated { at: self.end.max(self.at), missing, what: self.what }))
             }
         }
     }
 
-    /// Fetches the next window; at least one byte is left.
+    /// Reads the next window; at least one byte is left.
     fn refill(&mut self) -> Result<(), CheckpointError> {
         let n = self.left().min(WINDOW as u64) as usize;
         self.window.resize(n, 0);
         self.used = 0;
         self.source.read(self.at, &mut self.window, self.what)
+    }
+}
+
+impl Read for Cursor<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = self.left().min(into.len() as u64) as usize;
+        self.fill(&mut into[..n])?;
+        Ok(n)
     }
 }

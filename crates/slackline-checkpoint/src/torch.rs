@@ -1,25 +1,22 @@
-//! The two containers of `torch.save`: a zip file of stored entries (since 1.6), and the stream of pickles and raw
-//! storages before it.
+//! The two containers of `torch.save`: a zip file of uncompressed entries (since PyTorch 1.6), and a stream of pickles and
+//! raw storages (before 1.6).
 
 use std::collections::HashMap;
 
 use crate::archive::Archive;
-use crate::checkpoint::{Found, Stored};
-use crate::dtype::{TensorInfo, elements};
-use crate::layout::{Layout, extent};
+use crate::layout::{Layout, Piece};
 use crate::names::{Named, find_tensors};
 use crate::pickle::heap::{Object, ObjectId, Storage, TYPES, Tensor, Value};
 use crate::pickle::{self, Pickle};
+use crate::shape::{elements, extent};
 use crate::source::{Cursor, Source};
+use crate::tensor::{Found, Place, Stored, TensorInfo};
 use crate::{CheckpointError, Corrupt};
 
-/// What the first pickle of a legacy file holds, as it stands in the file.
-pub(crate) const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
-
-/// The only version of the legacy format there ever was.
+/// The only version of the legacy format.
 const LEGACY_VERSION: i64 = 1001;
 
-/// The tensors of a zip file, by the names that were written, and what else is in it.
+/// The tensors of a zip file, by the names in the file, and what else is in it.
 pub(crate) fn open_zip(source: &Source, number: usize) -> Result<Found, CheckpointError> {
     let archive = Archive::open(source)?;
     let root = archive_root(&archive, source)?;
@@ -38,7 +35,7 @@ pub(crate) fn open_zip(source: &Source, number: usize) -> Result<Found, Checkpoi
     let mut cursor = Cursor::new(source, at, at + entry.size, "the pickle");
     let pickle = pickle::load(&mut cursor)?;
 
-    // Each storage's entry is looked up once, however many tensors share it.
+    // The entry of each storage is looked up once, however many tensors share it.
     let mut places: HashMap<Box<str>, (u64, u64)> = HashMap::new();
     resolve(&pickle, source, number, |storage| {
         if let Some(&place) = places.get(&storage.key) {
@@ -52,13 +49,13 @@ pub(crate) fn open_zip(source: &Source, number: usize) -> Result<Found, Checkpoi
     })
 }
 
-/// The tensors of a legacy file, by the names that were written, and what else is in it.
+/// The tensors of a legacy file, by the names in the file, and what else is in it.
 pub(crate) fn open_legacy(source: &Source, number: usize) -> Result<Found, CheckpointError> {
     let mut cursor = Cursor::new(source, 0, source.len(), "a pickle");
     pickle::load(&mut cursor)?;
     let at = cursor.at();
     if pickle::load(&mut cursor)?.root != Value::Int(LEGACY_VERSION) {
-        return Err(source.corrupt(Corrupt::Pickle { at, what: "the version of the legacy format is not 1001" }));
+        return Err(source.corrupt(Corrupt::Pickle { at, what: "version of the legacy format other than 1001" }));
     }
     let system = pickle::load(&mut cursor)?;
     if let Value::Object(id) = system.root
@@ -72,13 +69,13 @@ pub(crate) fn open_legacy(source: &Source, number: usize) -> Result<Found, Check
     resolve(&pickle, source, number, |storage| {
         places.get(&*storage.key).copied().ok_or_else(|| {
             let (at, key) = (storage.at, storage.key.to_string());
-            source.corrupt(Corrupt::Storage { at, key, what: "is not in the file".to_owned() })
+            source.corrupt(Corrupt::Storage { at, key, what: "not in the file".to_owned() })
         })
     })
 }
 
-/// Position and bytes of every storage: a pickled list of their keys, then for each the number of its elements (8 bytes)
-/// and its bytes.
+/// Position and length of every storage. The file has a pickled list of their keys, then for each the number of its
+/// elements (8 bytes) and its bytes.
 fn legacy_storages(pickle: &Pickle, cursor: &mut Cursor<'_>) -> Result<HashMap<String, (u64, u64)>, CheckpointError> {
     let mut sizes: HashMap<&str, u64> = HashMap::new();
     for object in pickle.heap.objects() {
@@ -86,14 +83,14 @@ fn legacy_storages(pickle: &Pickle, cursor: &mut Cursor<'_>) -> Result<HashMap<S
         let size = TYPES[storage.ty].size;
         if *sizes.entry(&storage.key).or_insert(size) != size {
             let (at, key) = (storage.at, storage.key.to_string());
-            let what = "is used with element types of two sizes".to_owned();
+            let what = "used with element types of two sizes".to_owned();
             return Err(cursor.corrupt(Corrupt::Storage { at, key, what }));
         }
     }
     let at = cursor.at();
     let keys = pickle::load(cursor)?;
     let Some(list) = keys.heap.sequence(keys.root) else {
-        return Err(cursor.corrupt(Corrupt::Pickle { at, what: "the storages' keys are no list" }));
+        return Err(cursor.corrupt(Corrupt::Pickle { at, what: "the keys of the storages are not a list" }));
     };
     let mut places = HashMap::new();
     for &key in list {
@@ -102,13 +99,15 @@ fn legacy_storages(pickle: &Pickle, cursor: &mut Cursor<'_>) -> Result<HashMap<S
             Value::Int(number) => number.to_string(),
             _ => match keys.heap.text(key) {
                 Some(key) => key.to_owned(),
-                None => return Err(cursor.corrupt(Corrupt::Pickle { at, what: "a storage's key is no string" })),
+                None => {
+                    return Err(cursor.corrupt(Corrupt::Pickle { at, what: "the key of a storage is not a string" }));
+                }
             },
         };
         let wrong = |cursor: &Cursor<'_>, what: String| cursor.corrupt(Corrupt::Storage { at, key: key.clone(), what });
         let elements = i64::from_le_bytes(cursor.array()?);
         let Some(&size) = sizes.get(&*key) else {
-            return Err(wrong(cursor, "is used by no tensor, so that its size is not known".to_owned()));
+            return Err(wrong(cursor, "no tensor uses it, so its length is unknown".to_owned()));
         };
         let Some(bytes) = u64::try_from(elements).ok().and_then(|n| n.checked_mul(size)) else {
             return Err(wrong(cursor, format!("has {elements} elements")));
@@ -116,14 +115,14 @@ fn legacy_storages(pickle: &Pickle, cursor: &mut Cursor<'_>) -> Result<HashMap<S
         let place = (cursor.at(), bytes);
         cursor.skip(bytes)?;
         if places.contains_key(&key) {
-            return Err(wrong(cursor, "is there twice".to_owned()));
+            return Err(wrong(cursor, "appears twice".to_owned()));
         }
         places.insert(key, place);
     }
     Ok(places)
 }
 
-/// Checks every tensor of the model against its storage, whose position and bytes `place` finds.
+/// Checks every tensor of the model against its storage, whose position and length `place` finds.
 fn resolve(
     pickle: &Pickle,
     source: &Source,
@@ -149,10 +148,10 @@ fn checked(
 ) -> Result<Stored, CheckpointError> {
     let wrong = |what: String| source.corrupt(Corrupt::Tensor { tensor: name.to_owned(), what });
     let Object::Tensor(Tensor { storage, ty, offset, shape, strides }) = pickle.heap.get(id) else {
-        return Err(wrong("is no tensor".to_owned()));
+        return Err(wrong("not a tensor".to_owned()));
     };
     let Object::Storage(storage) = pickle.heap.get(*storage) else {
-        return Err(wrong("has no storage".to_owned()));
+        return Err(wrong("no storage".to_owned()));
     };
     let (at, available) = place(storage)?;
     let ty = &TYPES[*ty];
@@ -160,7 +159,7 @@ fn checked(
     let Some(bytes) = elements(shape).and_then(|n| n.checked_mul(ty.size)) else {
         return Err(wrong(format!("shape {shape:?} has more elements than any machine can address")));
     };
-    // A storage that is part of another begins there; otherwise at its first byte.
+    // A view of a storage starts inside of it.
     let first = storage.first.checked_mul(storage_size);
     let end = first.zip(storage.elements.checked_mul(storage_size)).and_then(|(first, len)| first.checked_add(len));
     let (Some(first), Some(end)) = (first, end) else {
@@ -168,7 +167,7 @@ fn checked(
     };
     if end > available {
         let key = &storage.key;
-        return Err(wrong(format!("its storage `{key}` holds {available} bytes, but {end} are declared")));
+        return Err(wrong(format!("its storage `{key}` has {available} bytes, but {end} are declared")));
     }
     let reach = extent(shape, strides, ty.size);
     let start = offset.checked_mul(ty.size).and_then(|offset| offset.checked_add(first));
@@ -178,7 +177,7 @@ fn checked(
         (Some(start), Some(reach)) if start.checked_add(reach).is_some_and(|e| e <= end) => start,
         _ => {
             return Err(wrong(format!(
-                "shape {shape:?} with strides {strides:?} from element {offset} on reaches past the {} bytes of its \
+                "shape {shape:?} with strides {strides:?} from element {offset} does not fit in the {} bytes of its \
                  storage `{}`",
                 end - first,
                 storage.key
@@ -186,26 +185,26 @@ fn checked(
         }
     };
     let layout = Layout { at: at + start, item: ty.size as usize, shape: shape.to_vec(), strides: strides.to_vec() };
-    let info = TensorInfo { dtype: ty.dtype(), shape: shape.to_vec(), bytes };
-    Ok(Stored::in_one(info, number, layout, reach.unwrap_or(0)))
+    let place = Place::One(Piece { source: number, layout, extent: reach.unwrap_or(0) });
+    Ok(Stored { info: TensorInfo { dtype: ty.dtype(), shape: shape.to_vec(), bytes }, place })
 }
 
-/// The folder that everything in the archive lies in: torch names it after the file.
+/// The folder in the archive that has all entries: PyTorch names it after the file.
 fn archive_root(archive: &Archive<'_>, source: &Source) -> Result<String, CheckpointError> {
     let mut roots =
         archive.names().filter_map(|name| name.strip_suffix("/data.pkl")).filter(|root| !root.contains('/'));
     match (roots.next(), roots.next()) {
         (Some(root), None) => Ok(root.to_owned()),
-        (None, _) => missing(source, "<name>/data.pkl", None),
-        (Some(_), Some(_)) => {
-            let entry = "<name>/data.pkl".to_owned();
-            Err(source.corrupt(Corrupt::Entry { entry, what: "is there under two names" }))
+        (None, _) => Err(CheckpointError::NotPyTorch { file: source.path().to_owned() }),
+        (Some(_), Some(second)) => {
+            let entry = format!("{second}/data.pkl");
+            Err(source.corrupt(Corrupt::Entry { entry, what: "the second `data.pkl` of the file" }))
         }
     }
 }
 
 fn missing<T>(source: &Source, entry: &str, found: Option<T>) -> Result<T, CheckpointError> {
-    found.ok_or_else(|| source.corrupt(Corrupt::Entry { entry: entry.to_owned(), what: "is not in the file" }))
+    found.ok_or_else(|| source.corrupt(Corrupt::Entry { entry: entry.to_owned(), what: "missing" }))
 }
 
 fn unsupported(source: &Source, what: String) -> CheckpointError {

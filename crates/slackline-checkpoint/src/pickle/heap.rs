@@ -1,5 +1,5 @@
-//! The values that a pickle builds: indices into one arena, so that sharing, cycles and any depth of nesting cost nothing
-//! to drop and cannot overflow the stack.
+//! The values of a pickle. Objects are in one arena and refer to each other by index, so that dropping shared, cyclic or
+//! deeply nested ones cannot overflow the stack.
 
 use crate::DType;
 
@@ -9,7 +9,7 @@ pub(crate) enum Value {
     None,
     Bool(bool),
     Int(i64),
-    /// A float, a long integer, bytes or an overlong string: nothing that a tensor can depend on.
+    /// A float, a long integer, bytes or a string that is too long: no tensor can depend on it.
     Scalar,
     Object(ObjectId),
 }
@@ -25,7 +25,7 @@ pub(crate) enum Object {
     Global(Global, Box<str>),
     Storage(Storage),
     Tensor(Tensor),
-    /// What came of calling the global with this id: never looked into.
+    /// The result of a call of the global with this id, which was not called.
     Opaque(ObjectId),
 }
 
@@ -40,14 +40,14 @@ pub(crate) enum Global {
     RebuildTensorV3,
     RebuildParameter,
     RebuildFromType,
-    /// A storage class or a dtype; the index is into [`TYPES`].
+    /// A storage class or a dtype, by its index in [`TYPES`].
     Type(usize),
     Unknown,
 }
 
-/// An element type by PyTorch's names for it.
+/// An element type by its PyTorch names.
 pub(crate) struct TorchType {
-    /// The class of a typed storage of it; empty if there is none.
+    /// The class of its typed storage; empty if there is none.
     storage: &'static str,
     /// The `torch.dtype`.
     dtype: &'static str,
@@ -113,43 +113,43 @@ impl Global {
     }
 }
 
-/// A storage as the pickle refers to it.
+/// A reference to a storage.
 #[derive(Debug, Clone)]
 pub(crate) struct Storage {
     pub(crate) key: Box<str>,
-    /// Index into [`TYPES`].
+    /// Index in [`TYPES`].
     pub(crate) ty: usize,
     pub(crate) elements: u64,
-    /// In the legacy format, a storage may be a part of the one named by `key`: from this element on.
+    /// The first element: in the legacy format, a storage can be a view of the one named by `key`.
     pub(crate) first: u64,
-    /// Where in the file the pickle refers to it.
+    /// Position of the reference in the file.
     pub(crate) at: u64,
 }
 
-/// A tensor as the pickle describes it; not yet checked against its storage.
+/// The description of a tensor, not yet checked against its storage.
 #[derive(Debug, Clone)]
 pub(crate) struct Tensor {
     pub(crate) storage: ObjectId,
-    /// Index into [`TYPES`].
+    /// Index in [`TYPES`].
     pub(crate) ty: usize,
-    /// Elements before the first.
+    /// Elements of the storage before its first.
     pub(crate) offset: u64,
     pub(crate) shape: Box<[usize]>,
     /// In elements.
     pub(crate) strides: Box<[u64]>,
 }
 
-/// Bytes that the values of one pickle may take.
+/// Bytes of memory for the values of one pickle.
 pub(crate) const MAX_HEAP_BYTES: usize = 192 << 20;
 
-/// The arena.
+/// The arena of the objects of one pickle.
 #[derive(Debug, Default)]
 pub(crate) struct Heap {
     objects: Vec<Object>,
     charged: usize,
 }
 
-/// The values took more than [`MAX_HEAP_BYTES`].
+/// The values need more than [`MAX_HEAP_BYTES`].
 #[derive(Debug)]
 pub(crate) struct Full;
 
@@ -162,9 +162,9 @@ impl Heap {
         &mut self.objects[id as usize]
     }
 
-    /// Adds an object that owns `content` bytes besides its place in the arena.
+    /// Adds an object that owns `content` bytes outside of the arena.
     pub(crate) fn add(&mut self, object: Object, content: usize) -> Result<Value, Full> {
-        // Twice, since vectors grow by doubling.
+        // Twice: vectors grow by doubling.
         self.charge(2 * size_of::<Object>() + content)?;
         let id = self.objects.len() as ObjectId;
         self.objects.push(object);
@@ -201,7 +201,7 @@ impl Heap {
         }
     }
 
-    /// The name of the global that `value` is or was made by, if it is one that we do not know.
+    /// The name of the global that `value` is, or was made by, if that is an unknown one.
     pub(crate) fn unknown_global(&self, value: Value) -> Option<&str> {
         let Value::Object(id) = value else { return None };
         match self.get(id) {

@@ -1,30 +1,33 @@
-//! A pickle machine that executes nothing: it keeps the containers, strings and integers that a state dict is made of,
-//! makes tensors out of calls to the handful of known `torch` functions, and turns everything else into opaque values.
+//! A pickle machine that never runs code. It keeps the containers, strings and integers that a state dict is made of, makes
+//! tensors of calls to a few known `torch` functions, and turns everything else into opaque values.
 //!
-//! All of it is bounded: see [`MAX_OPCODES`], [`MAX_STACK`], [`MAX_MEMO`], [`MAX_TEXT`] and [`MAX_HEAP_BYTES`].
+//! Everything is bounded: see [`MAX_OPCODES`], [`MAX_STACK`], [`MAX_MEMO`], [`MAX_TEXT`] and [`MAX_HEAP_BYTES`](heap::MAX_HEAP_BYTES).
 
+mod fault;
 pub(crate) mod heap;
+mod op;
 mod rebuild;
 
 use std::collections::HashMap;
 
-use heap::{Full, Global, Heap, MAX_HEAP_BYTES, Object, ObjectId, Value};
+use fault::{Fault, Step};
+use heap::{Global, Heap, Object, Value};
 
 use crate::source::Cursor;
 use crate::{CheckpointError, Corrupt};
 
 /// Instructions of one pickle.
 const MAX_OPCODES: u64 = 64 << 20;
-/// Values on the stack, and marks.
+/// Values on the stack; the same limit holds for marks.
 const MAX_STACK: usize = 1 << 20;
-/// Values remembered by number.
+/// Values in the memo.
 const MAX_MEMO: usize = 2 << 20;
-/// Bytes of a string that is kept; longer ones become opaque.
+/// Bytes of a string that is kept; longer strings become opaque.
 const MAX_TEXT: u64 = 64 << 10;
 /// Bytes of the name of a global, or of a number written in digits.
 const MAX_LINE: usize = 4096;
 
-/// What a pickle left.
+/// The value of a pickle.
 pub(crate) struct Pickle {
     pub(crate) heap: Heap,
     pub(crate) root: Value,
@@ -32,7 +35,7 @@ pub(crate) struct Pickle {
     pub(crate) at: u64,
 }
 
-/// Reads one pickle and leaves `input` behind its last instruction.
+/// Reads one pickle and leaves `input` after its last instruction.
 pub(crate) fn load(input: &mut Cursor<'_>) -> Result<Pickle, CheckpointError> {
     let mut machine = Machine {
         heap: Heap::default(),
@@ -58,111 +61,11 @@ pub(crate) fn load(input: &mut Cursor<'_>) -> Result<Pickle, CheckpointError> {
 struct Machine {
     heap: Heap,
     stack: Vec<Value>,
-    /// Heights of the stack at which a group of values begins.
+    /// Heights of the stack at which groups of values begin.
     marks: Vec<usize>,
     memo: HashMap<u32, Value>,
-    /// The last global and its value: a pickle without a memo names the same few over and over.
+    /// The last global and its value: a pickle without a memo names the same few again and again.
     last_global: Option<(Box<str>, Value)>,
-}
-
-/// Why an instruction failed; [`Fault::at`] adds where.
-enum Fault {
-    Read(CheckpointError),
-    UnknownOpcode(u8),
-    Malformed(&'static str),
-    Limit(&'static str, u64),
-    Forbidden(String),
-}
-
-impl From<CheckpointError> for Fault {
-    fn from(error: CheckpointError) -> Self {
-        Fault::Read(error)
-    }
-}
-
-impl From<Full> for Fault {
-    fn from(_: Full) -> Self {
-        Fault::Limit("the pickle's values take too many bytes", MAX_HEAP_BYTES as u64)
-    }
-}
-
-impl Fault {
-    fn at(self, input: &Cursor<'_>, at: u64) -> CheckpointError {
-        input.corrupt(match self {
-            Fault::Read(error) => return error,
-            Fault::UnknownOpcode(opcode) => Corrupt::UnknownOpcode { at, opcode },
-            Fault::Malformed(what) => Corrupt::Pickle { at, what },
-            Fault::Limit(what, limit) => Corrupt::Limit { at, what, limit },
-            Fault::Forbidden(global) => Corrupt::ForbiddenGlobal { at, global },
-        })
-    }
-}
-
-type Step<T> = Result<T, Fault>;
-
-/// The instructions, by the names that Python's `pickletools` gives them.
-mod op {
-    pub(super) const MARK: u8 = b'(';
-    pub(super) const STOP: u8 = b'.';
-    pub(super) const POP: u8 = b'0';
-    pub(super) const POP_MARK: u8 = b'1';
-    pub(super) const DUP: u8 = b'2';
-    pub(super) const FLOAT: u8 = b'F';
-    pub(super) const INT: u8 = b'I';
-    pub(super) const BININT: u8 = b'J';
-    pub(super) const BININT1: u8 = b'K';
-    pub(super) const LONG: u8 = b'L';
-    pub(super) const BININT2: u8 = b'M';
-    pub(super) const NONE: u8 = b'N';
-    pub(super) const BINPERSID: u8 = b'Q';
-    pub(super) const REDUCE: u8 = b'R';
-    pub(super) const STRING: u8 = b'S';
-    pub(super) const BINSTRING: u8 = b'T';
-    pub(super) const SHORT_BINSTRING: u8 = b'U';
-    pub(super) const UNICODE: u8 = b'V';
-    pub(super) const BINUNICODE: u8 = b'X';
-    pub(super) const APPEND: u8 = b'a';
-    pub(super) const BUILD: u8 = b'b';
-    pub(super) const GLOBAL: u8 = b'c';
-    pub(super) const DICT: u8 = b'd';
-    pub(super) const EMPTY_DICT: u8 = b'}';
-    pub(super) const APPENDS: u8 = b'e';
-    pub(super) const GET: u8 = b'g';
-    pub(super) const BINGET: u8 = b'h';
-    pub(super) const INST: u8 = b'i';
-    pub(super) const LONG_BINGET: u8 = b'j';
-    pub(super) const LIST: u8 = b'l';
-    pub(super) const EMPTY_LIST: u8 = b']';
-    pub(super) const OBJ: u8 = b'o';
-    pub(super) const PUT: u8 = b'p';
-    pub(super) const BINPUT: u8 = b'q';
-    pub(super) const LONG_BINPUT: u8 = b'r';
-    pub(super) const SETITEM: u8 = b's';
-    pub(super) const TUPLE: u8 = b't';
-    pub(super) const EMPTY_TUPLE: u8 = b')';
-    pub(super) const SETITEMS: u8 = b'u';
-    pub(super) const BINFLOAT: u8 = b'G';
-    pub(super) const BINBYTES: u8 = b'B';
-    pub(super) const SHORT_BINBYTES: u8 = b'C';
-    pub(super) const PROTO: u8 = 0x80;
-    pub(super) const NEWOBJ: u8 = 0x81;
-    pub(super) const TUPLE1: u8 = 0x85;
-    pub(super) const TUPLE3: u8 = 0x87;
-    pub(super) const NEWTRUE: u8 = 0x88;
-    pub(super) const NEWFALSE: u8 = 0x89;
-    pub(super) const LONG1: u8 = 0x8a;
-    pub(super) const LONG4: u8 = 0x8b;
-    pub(super) const SHORT_BINUNICODE: u8 = 0x8c;
-    pub(super) const BINUNICODE8: u8 = 0x8d;
-    pub(super) const BINBYTES8: u8 = 0x8e;
-    pub(super) const EMPTY_SET: u8 = 0x8f;
-    pub(super) const ADDITEMS: u8 = 0x90;
-    pub(super) const FROZENSET: u8 = 0x91;
-    pub(super) const NEWOBJ_EX: u8 = 0x92;
-    pub(super) const STACK_GLOBAL: u8 = 0x93;
-    pub(super) const MEMOIZE: u8 = 0x94;
-    pub(super) const FRAME: u8 = 0x95;
-    pub(super) const BYTEARRAY8: u8 = 0x96;
 }
 
 impl Machine {
@@ -170,14 +73,14 @@ impl Machine {
         match opcode {
             op::PROTO => {
                 if input.byte()? > 5 {
-                    return Err(Fault::Malformed("a pickle protocol later than 5"));
+                    return Err(Fault::Malformed("pickle protocol later than 5"));
                 }
             }
-            // Frames only tell how much to read ahead.
+            // A frame only tells how much to read ahead.
             op::FRAME => input.skip(8)?,
             op::MARK => {
                 if self.marks.len() >= MAX_STACK {
-                    return Err(Fault::Limit("the pickle opens too many groups", MAX_STACK as u64));
+                    return Err(Fault::Limit("the pickle has too many marks", MAX_STACK as u64));
                 }
                 self.marks.push(self.stack.len());
             }
@@ -201,8 +104,8 @@ impl Machine {
             }
             op::INT | op::LONG => {
                 let line = input.line(MAX_LINE)?;
-                let digits =
-                    std::str::from_utf8(&line).map_err(|_| Fault::Malformed("an integer that is not digits"))?;
+                let digits = std::str::from_utf8(&line)
+                    .map_err(|_| Fault::Malformed("an integer with characters that are not digits"))?;
                 self.push(match digits {
                     "00" => Value::Bool(false),
                     "01" => Value::Bool(true),
@@ -286,7 +189,7 @@ impl Machine {
                 let items = self.group()?;
                 self.set_items(&items)?;
             }
-            // Sets cannot hold what we look for.
+            // A set cannot contain tensors.
             op::EMPTY_SET => self.push(Value::Scalar)?,
             op::ADDITEMS => drop(self.group()?),
             op::FROZENSET => {
@@ -316,49 +219,49 @@ impl Machine {
 
             op::GLOBAL => {
                 let (module, name) = (input.line(MAX_LINE)?, input.line(MAX_LINE)?);
-                let utf8 = |bytes| String::from_utf8(bytes).map_err(|_| Fault::Malformed("a global that is not UTF-8"));
+                let utf8 = |bytes| String::from_utf8(bytes).map_err(|_| Fault::Malformed("a name that is not UTF-8"));
                 let global = self.global(&utf8(module)?, &utf8(name)?)?;
                 self.push(global)?;
             }
             op::STACK_GLOBAL => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 let text =
-                    |v| self.heap.text(v).map(str::to_owned).ok_or(Fault::Malformed("a global named by no string"));
+                    |v| self.heap.text(v).map(str::to_owned).ok_or(Fault::Malformed("a name that is not a string"));
                 let (module, name) = (text(module)?, text(name)?);
                 let global = self.global(&module, &name)?;
                 self.push(global)?;
             }
             op::REDUCE | op::NEWOBJ => {
                 let (args, callable) = (self.pop()?, self.pop()?);
-                let made = self.call(callable, args)?;
+                let made = rebuild::call(&mut self.heap, callable, args)?;
                 self.push(made)?;
             }
             op::NEWOBJ_EX => {
                 let (_, args, callable) = (self.pop()?, self.pop()?, self.pop()?);
-                let made = self.call(callable, args)?;
+                let made = rebuild::call(&mut self.heap, callable, args)?;
                 self.push(made)?;
             }
             op::INST => {
                 let (module, name) = (input.line(MAX_LINE)?, input.line(MAX_LINE)?);
                 self.group()?;
                 let global = self.global(&String::from_utf8_lossy(&module), &String::from_utf8_lossy(&name))?;
-                let made = self.opaque(global)?;
+                let made = rebuild::opaque(&mut self.heap, global)?;
                 self.push(made)?;
             }
             op::OBJ => {
                 let items = self.group()?;
                 let class = *items.first().ok_or(Fault::Malformed("an object without a class"))?;
-                let made = self.opaque(class)?;
+                let made = rebuild::opaque(&mut self.heap, class)?;
                 self.push(made)?;
             }
-            // The state of an object (of a tensor: Python attributes; of an OrderedDict: `_metadata`) is not for us.
+            // The state of an object is not needed: Python attributes of a tensor, `_metadata` of an OrderedDict.
             op::BUILD => {
                 self.pop()?;
                 self.top()?;
             }
             op::BINPERSID => {
                 let id = self.pop()?;
-                let made = self.persistent(id, at)?;
+                let made = rebuild::persistent(&mut self.heap, id, at)?;
                 self.push(made)?;
             }
             _ => return Err(Fault::UnknownOpcode(opcode)),
@@ -366,14 +269,14 @@ impl Machine {
         Ok(())
     }
 
-    /// Height below which the current group may not pop.
+    /// The height down to which the current group may pop.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
 
     fn push(&mut self, value: Value) -> Step<()> {
         if self.stack.len() >= MAX_STACK {
-            return Err(Fault::Limit("the pickle's stack is too high", MAX_STACK as u64));
+            return Err(Fault::Limit("the stack of the pickle is too large", MAX_STACK as u64));
         }
         self.stack.push(value);
         Ok(())
@@ -381,21 +284,21 @@ impl Machine {
 
     fn pop(&mut self) -> Step<Value> {
         if self.stack.len() <= self.floor() {
-            return Err(Fault::Malformed("an instruction wants more values than there are"));
+            return Err(Fault::Malformed("too few values on the stack"));
         }
-        self.stack.pop().ok_or(Fault::Malformed("an instruction wants more values than there are"))
+        self.stack.pop().ok_or(Fault::Malformed("too few values on the stack"))
     }
 
     fn top(&self) -> Step<Value> {
         match self.stack.last() {
             Some(&value) if self.stack.len() > self.floor() => Ok(value),
-            _ => Err(Fault::Malformed("an instruction wants a value and there is none")),
+            _ => Err(Fault::Malformed("no value on the stack")),
         }
     }
 
-    /// Takes all values since the last mark, and the mark.
+    /// Pops all values since the last mark, and the mark.
     fn group(&mut self) -> Step<Vec<Value>> {
-        let floor = self.marks.pop().ok_or(Fault::Malformed("an instruction wants a mark and there is none"))?;
+        let floor = self.marks.pop().ok_or(Fault::Malformed("no mark on the stack"))?;
         Ok(self.stack.split_off(floor))
     }
 
@@ -412,18 +315,17 @@ impl Machine {
     fn remember(&mut self, number: u32) -> Step<()> {
         let value = self.top()?;
         if self.memo.insert(number, value).is_none() && self.memo.len() > MAX_MEMO {
-            return Err(Fault::Limit("the pickle remembers too many values", MAX_MEMO as u64));
+            return Err(Fault::Limit("the memo of the pickle is too large", MAX_MEMO as u64));
         }
         Ok(())
     }
 
     fn recall(&mut self, number: u32) -> Step<()> {
-        let value =
-            *self.memo.get(&number).ok_or(Fault::Malformed("an instruction recalls what was never remembered"))?;
+        let value = *self.memo.get(&number).ok_or(Fault::Malformed("a memo entry that was not set"))?;
         self.push(value)
     }
 
-    /// A length of four bytes; some of them are signed.
+    /// A length of four bytes. For some instructions it is signed; a negative one is too long for any file.
     fn length4(&mut self, input: &mut Cursor<'_>) -> Step<u64> {
         Ok(u32::from_le_bytes(input.array()?).into())
     }
@@ -449,7 +351,7 @@ impl Machine {
         self.keep_text(input.take(n as usize)?)
     }
 
-    /// Strings that are not UTF-8 (Python 2 bytes, lone surrogates) can name nothing: they become opaque.
+    /// A string that is not UTF-8 (Python 2 bytes, lone surrogates) becomes opaque: it cannot be a name.
     fn keep_text(&mut self, bytes: Vec<u8>) -> Step<()> {
         match String::from_utf8(bytes) {
             Ok(text) => {
@@ -460,12 +362,12 @@ impl Machine {
         }
     }
 
-    /// The strings of protocol 0. Escapes are not resolved: a string that has one becomes opaque.
+    /// A string of protocol 0. Escapes are not resolved: a string with one becomes opaque.
     fn quoted(&mut self, opcode: u8, mut line: Vec<u8>) -> Step<()> {
         if opcode == op::STRING {
             let quote = line.first().copied();
             if line.len() < 2 || !matches!(quote, Some(b'\'' | b'"')) || line.last().copied() != quote {
-                return Err(Fault::Malformed("a string without its quotes"));
+                return Err(Fault::Malformed("a string without quotes"));
             }
             line.pop();
             line.remove(0);
@@ -489,28 +391,15 @@ impl Machine {
         Ok(value)
     }
 
-    /// What calling `class` would have made; nothing is called.
-    fn opaque(&mut self, class: Value) -> Step<Value> {
-        let of: ObjectId = match class {
-            Value::Object(id) => match self.heap.get(id) {
-                Object::Global(..) => id,
-                Object::Opaque(of) => *of,
-                _ => return Err(Fault::Malformed("a call of what cannot be called")),
-            },
-            _ => return Ok(Value::Scalar),
-        };
-        Ok(self.heap.add(Object::Opaque(of), 0)?)
-    }
-
     fn append(&mut self, items: &[Value]) -> Step<()> {
-        // An opaque object may stand for a list of its own class.
+        // An opaque object may be a subclass of list.
         let Value::Object(id) = self.top()? else { return Ok(()) };
         match self.heap.get_mut(id) {
             Object::Sequence(list) => list.extend_from_slice(items),
             Object::Opaque(_) => return Ok(()),
-            _ => return Err(Fault::Malformed("items are appended to what is no list")),
+            _ => return Err(Fault::Malformed("append to a value that is not a list")),
         }
-        // Twice, since vectors grow by doubling.
+        // Twice: vectors grow by doubling.
         Ok(self.heap.charge(2 * size_of_val(items))?)
     }
 
@@ -523,13 +412,13 @@ impl Machine {
         match self.heap.get_mut(id) {
             Object::Dict(dict) => dict.extend(pairs.iter().map(|&[key, value]| (key, value))),
             Object::Opaque(_) => return Ok(()),
-            _ => return Err(Fault::Malformed("items are set in what is no dict")),
+            _ => return Err(Fault::Malformed("set items of a value that is not a dict")),
         }
         Ok(self.heap.charge(2 * size_of_val(items))?)
     }
 }
 
-/// The number of a remembered value, in digits.
+/// The number of a memo entry, in digits.
 fn number(line: &[u8]) -> Step<u32> {
     std::str::from_utf8(line)
         .ok()

@@ -1,8 +1,7 @@
-//! The manifest of a snapshot: a YAML document (newer versions write JSON, which is YAML too) of one entry for each path
-//! of each rank.
+//! The manifest of a snapshot: a document in YAML, or in JSON (which is YAML) since version 0.1.0, with one entry for each
+//! path of each rank.
 //!
-//! The library that parses it keeps to a budget of nodes, aliases and depth; what the limits here add is the memory of
-//! what is made of them.
+//! The YAML reader limits values and nesting. The limits here bound the memory of what is kept.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,22 +9,24 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
-use crate::names::MAX_NAME_BYTES;
-use crate::safetensors::{CursorReader, MAX_ALL_DIMENSIONS, MAX_HEADER, shape};
-use crate::source::{Cursor, Source};
-use crate::{CheckpointError, Corrupt};
+use crate::limits::{MAX_ALL_DIMENSIONS, MAX_HEADER, MAX_NAME_BYTES};
+use crate::shape::Dimensions;
+use crate::source::Source;
+use crate::{CheckpointError, Corrupt, yaml};
 
 /// Parts of all tensors together.
 const MAX_PARTS: usize = 1 << 18;
-/// Entries of all ranks.
+/// Entries of all ranks together.
 const MAX_ENTRIES: usize = 1 << 19;
-/// Nodes of the document. A part takes some thirty.
+/// Values in the document. A part has about thirty.
 const MAX_NODES: usize = 12 << 20;
+/// Levels of nesting. A part of a tensor is at the seventh.
+const MAX_DEPTH: usize = 16;
 
-/// The entries by path below the rank, each with its rank.
+/// The entries by their path without the rank, each with its rank.
 pub(super) type Entries = BTreeMap<String, Vec<(u32, Entry)>>;
 
-/// One entry: the fields of all types of entries, of which each has some.
+/// One entry, with the fields of all types of entries.
 #[derive(Debug, Deserialize)]
 pub(super) struct Entry {
     #[serde(rename = "type")]
@@ -38,9 +39,9 @@ pub(super) struct Entry {
     #[serde(default)]
     pub(super) replicated: bool,
     pub(super) obj_type: Option<String>,
-    /// The parts of a tensor that is sharded.
+    /// The parts of a sharded tensor.
     pub(super) shards: Option<Vec<Shard>>,
-    /// The parts of a tensor that was only too large for one file.
+    /// The parts of a tensor that is too large for one file.
     pub(super) chunks: Option<Vec<Shard>>,
 }
 
@@ -52,7 +53,7 @@ pub(super) struct Shard {
     pub(super) tensor: Tensor,
 }
 
-/// Where a tensor, or a part of one, is.
+/// The place of a tensor or a part.
 #[derive(Debug, Deserialize)]
 pub(super) struct Tensor {
     pub(super) location: String,
@@ -64,39 +65,18 @@ pub(super) struct Tensor {
     pub(super) replicated: bool,
 }
 
-/// Numbers along each dimension, of which there are not too many.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Dimensions(pub(super) Vec<usize>);
-
-impl<'de> Deserialize<'de> for Dimensions {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        shape(deserializer).map(Dimensions)
-    }
-}
-
 /// Reads the manifest.
 pub(super) fn read(source: &Source) -> Result<Entries, CheckpointError> {
     if source.len() > MAX_HEADER {
         let what = "the manifest is too long";
         return Err(source.corrupt(Corrupt::Limit { at: 0, what, limit: MAX_HEADER }));
     }
-    let budget = serde_saphyr::budget! {
-        max_events: 2 * MAX_NODES,
-        max_nodes: MAX_NODES,
-        max_total_scalar_bytes: MAX_HEADER as usize,
-        max_documents: 1,
-        max_depth: 16,
-        // torchsnapshot writes no anchors: it copies what it dumps.
-        max_aliases: 0,
-        max_anchors: 0,
-        max_merge_keys: 0,
-    };
-    let options = serde_saphyr::options! { budget: budget, with_snippet: false };
-    let reader = CursorReader(Cursor::new(source, 0, source.len(), "the manifest"));
-    let Manifest(entries) = serde_saphyr::from_reader_with_options(reader, options).map_err(|error| {
-        let what = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        source.corrupt(Corrupt::Manifest { what })
-    })?;
+    let wrong = |what: String| source.corrupt(Corrupt::Manifest { what });
+    let mut bytes = vec![0; source.len() as usize];
+    source.read(0, &mut bytes, "the manifest")?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| wrong(format!("not UTF-8: {error}")))?;
+    let Manifest(entries) = yaml::from_str(text, MAX_NODES, MAX_DEPTH)
+        .map_err(|error| wrong(error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")))?;
     Ok(entries)
 }
 
@@ -114,7 +94,7 @@ impl<'de> Visitor<'de> for ManifestVisitor {
     type Value = Manifest;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a snapshot's metadata with a `manifest`")
+        f.write_str("the metadata of a snapshot, with a `manifest`")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Manifest, A::Error> {
@@ -123,7 +103,7 @@ impl<'de> Visitor<'de> for ManifestVisitor {
             if key != "manifest" {
                 map.next_value::<IgnoredAny>()?;
             } else if entries.replace(map.next_value_seed(EntriesSeed)?).is_some() {
-                return Err(A::Error::custom("`manifest` is there twice"));
+                return Err(A::Error::custom("`manifest` appears twice"));
             }
         }
         entries.map(Manifest).ok_or_else(|| A::Error::custom("no `manifest`"))
@@ -174,7 +154,7 @@ impl<'de> Visitor<'de> for EntriesSeed {
             };
             let of_path = entries.entry(below.to_owned()).or_default();
             if of_path.iter().any(|(other, _)| *other == rank) {
-                return Err(A::Error::custom(format!("path `{path}` is there twice")));
+                return Err(A::Error::custom(format!("path `{path}` appears twice")));
             }
             of_path.push((rank, entry));
         }

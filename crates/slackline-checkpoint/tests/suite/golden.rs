@@ -1,12 +1,11 @@
 //! Real files, written by PyTorch 2.8 and the safetensors library (see `golden/make_golden.py`), and real models where
 //! `SLACKLINE_SHARED_DATA` names a folder that has them.
 
-mod common;
-
 use std::collections::BTreeMap;
+use std::io::{self, BufRead, Read, Write};
 use std::path::PathBuf;
 
-use common::golden;
+use crate::common::golden;
 use safetensors::SafeTensors;
 use slackline_checkpoint::{Checkpoint, CheckpointError, DType, Format};
 
@@ -23,13 +22,16 @@ fn everything(checkpoint: &Checkpoint) -> BTreeMap<String, (Vec<usize>, Vec<u8>)
         assert_eq!(bytes.len() as u64, info.bytes, "{name}");
         // The same in chunks that fit no row, each of whole elements.
         let (size, mut chunks) = (info.dtype.size().unwrap(), Vec::new());
-        let streamed = checkpoint.stream(name, 7, &mut |chunk: &[u8]| {
+        let streamed = checkpoint.stream(name, 7, |chunk: &[u8]| {
             assert!(chunk.len() <= size.max(7) && chunk.len().is_multiple_of(size), "{name}: {}", chunk.len());
             chunks.extend_from_slice(chunk);
             Ok::<(), CheckpointError>(())
         });
         streamed.unwrap();
         assert_eq!(chunks, bytes, "{name}");
+        let mut read = Vec::new();
+        checkpoint.reader(name).unwrap().read_to_end(&mut read).unwrap();
+        assert_eq!(read, bytes, "{name}");
         (name.clone(), (info.shape.clone(), bytes))
     };
     checkpoint.tensors().iter().map(tensor).collect()
@@ -137,14 +139,67 @@ fn a_sink_that_fails_ends_the_stream_with_its_own_error() {
     let checkpoint = Checkpoint::open(golden("fields.pt")).unwrap();
     for name in ["base", "transposed"] {
         let mut calls = 0;
-        let ended = checkpoint.stream(name, 16, &mut |_| {
+        let ended = checkpoint.stream(name, 16, |_| {
             calls += 1;
             if calls == 3 { Err(Mine::Full(3)) } else { Ok(()) }
         });
         assert!(matches!(ended, Err(Mine::Full(3))));
         assert_eq!(calls, 3);
     }
-    assert!(matches!(checkpoint.stream("none", 16, &mut |_| Ok(())), Err(Mine::Checkpoint(_))));
+    assert!(matches!(checkpoint.stream("none", 16, |_| Ok(())), Err(Mine::Checkpoint(_))));
+}
+
+#[test]
+fn a_sink_may_be_an_ordinary_write() {
+    fn copy(checkpoint: &Checkpoint, name: &str, mut to: impl Write) -> io::Result<()> {
+        checkpoint.stream(name, 16, |chunk| to.write_all(chunk))?;
+        to.flush()
+    }
+    let checkpoint = Checkpoint::open(golden("fields.pt")).unwrap();
+    let mut bytes = Vec::new();
+    copy(&checkpoint, "base", &mut bytes).unwrap();
+    assert_eq!(bytes, checkpoint.read_bytes("base").unwrap());
+    let full = copy(&checkpoint, "base", &mut [0; 20][..]).unwrap_err();
+    assert_eq!(full.kind(), io::ErrorKind::WriteZero);
+    // The checkpoint's own error stays inside of the other one.
+    let missing = copy(&checkpoint, "none", io::sink()).unwrap_err();
+    assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    let inner = missing.get_ref().and_then(|error| error.downcast_ref::<CheckpointError>());
+    assert!(matches!(inner, Some(CheckpointError::NoSuchTensor { .. })));
+}
+
+#[test]
+fn a_reader_is_buffered_and_says_what_it_cannot_read() {
+    let checkpoint = Checkpoint::open(golden("fields.pt")).unwrap();
+    let (mut reader, expected) =
+        (checkpoint.reader("transposed").unwrap(), checkpoint.read_bytes("transposed").unwrap());
+    let first = reader.fill_buf().unwrap()[..4].to_vec();
+    reader.consume(4);
+    let mut rest = vec![0; expected.len() - 4];
+    reader.read_exact(&mut rest).unwrap();
+    assert_eq!([first, rest].concat(), expected);
+    assert_eq!(reader.read(&mut [0; 8]).unwrap(), 0);
+    assert!(matches!(checkpoint.reader("none"), Err(CheckpointError::NoSuchTensor { .. })));
+    let odd = Checkpoint::open(golden("odd.pt")).unwrap();
+    assert!(matches!(odd.reader("complex"), Err(CheckpointError::WrongType { .. })));
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shrinks");
+    std::fs::copy(golden("fields.pt"), &path).unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
+    let mut reader = checkpoint.reader("base").unwrap();
+    for _ in 0..2 {
+        assert_eq!(reader.read(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+}
+
+#[cfg(not(feature = "torchsnapshot"))]
+#[test]
+fn a_snapshot_needs_its_feature_and_says_so() {
+    let refused = Checkpoint::open(golden("snapshot_ranks")).unwrap_err();
+    assert!(matches!(refused, CheckpointError::MissingFeature { feature: "torchsnapshot", .. }));
+    assert!(refused.to_string().contains("built without feature `torchsnapshot` of slackline-checkpoint"), "{refused}");
 }
 
 #[test]

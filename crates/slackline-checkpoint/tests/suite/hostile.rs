@@ -1,8 +1,8 @@
 //! Files that are short, altered, or made to do harm: every one is refused with its cause, or read; none panics.
 
-mod common;
-
-use common::{Pickler, golden, legacy_head, one_tensor, open_bytes, read_all, refusal, torch_legacy, torch_zip, zip};
+use crate::common::{
+    Pickler, golden, legacy_head, one_tensor, open_bytes, read_all, refusal, torch_legacy, torch_zip, zip,
+};
 use proptest::prelude::*;
 use slackline_checkpoint::{Checkpoint, CheckpointError, Corrupt};
 
@@ -28,6 +28,18 @@ fn a_truncated_file_is_refused_wherever_it_ends() {
             let refused = open_bytes(&whole[..whole.len() * part / 64]).expect_err(name);
             assert!(!matches!(refused, CheckpointError::Io { .. }), "{name} {part}/64: {refused}");
         }
+    }
+}
+
+#[test]
+fn what_a_truncated_file_lacks_is_said() {
+    for (bytes, said) in [
+        (&b""[..], "the file is empty"),
+        (b"\x08\0\0\0\0\0\0\0{\"a\":{}", "truncated at byte 15: the header needs 1 more byte"),
+        (b"\x09\0\0\0\0\0\0\0{\"a\":{}", "truncated at byte 15: the header needs 2 more bytes"),
+    ] {
+        let text = refusal(bytes);
+        assert!(text.ends_with(&format!(": {said}")), "{text}");
     }
 }
 
@@ -173,19 +185,19 @@ fn impossible_tensors_are_refused_by_name() {
         (&[i64::MAX, i64::MAX], &[0, 0], 0, "tensor `w`: shape"),
         (&[2], &[i64::MAX], 0, "tensor `w`: shape"),
         (&[1], &[1], i64::MAX, "tensor `w`: shape"),
-        (&[5], &[1], 0, "tensor `w`: shape [5] with strides [1] from element 0 on reaches past the 16 bytes"),
-        (&[2, 2], &[1], 0, "more dimensions than strides"),
+        (&[5], &[1], 0, "tensor `w`: shape [5] with strides [1] from element 0 does not fit in the 16 bytes"),
+        (&[2, 2], &[1], 0, "different numbers of dimensions and strides"),
     ];
     for (shape, strides, offset, cause) in cases {
         let text = refusal(&torch_zip(&one_tensor(4, offset, shape, strides), &[0.0; 4]));
         assert!(text.contains(cause), "{text}");
     }
     assert!(
-        refusal(&torch_zip(&one_tensor(5, 0, &[1], &[1]), &[0.0; 4])).contains("holds 16 bytes, but 20 are declared")
+        refusal(&torch_zip(&one_tensor(5, 0, &[1], &[1]), &[0.0; 4])).contains("has 16 bytes, but 20 are declared")
     );
     assert!(refusal(&torch_zip(&one_tensor(4, 0, &[1; 65], &[1; 65]), &[0.0; 4])).contains("dimensions"));
     let missing = zip(&[("m/data.pkl", &one_tensor(4, 0, &[1], &[1]))]);
-    assert!(refusal(&missing).contains("zip entry `m/data/0`: is not in the file"));
+    assert!(refusal(&missing).contains("zip entry `m/data/0`: missing"));
 }
 
 #[test]
@@ -196,7 +208,7 @@ fn a_tensor_that_repeats_itself_a_trillion_times_is_only_streamed() {
     assert!(matches!(checkpoint.read_f32("w"), Err(CheckpointError::TooLarge { stored: 4, .. })));
     assert!(matches!(checkpoint.read_bytes("w"), Err(CheckpointError::TooLarge { .. })));
     let mut seen = 0;
-    let ended = checkpoint.stream_f32("w", &mut |values| {
+    let ended = checkpoint.stream_f32("w", |values| {
         assert!(values.iter().all(|&v| v == 7.0));
         seen += values.len();
         if seen > 1 << 20 { Err(checkpoint.read_f32("none").unwrap_err()) } else { Ok(()) }
@@ -221,7 +233,7 @@ fn pickles_that_go_deep_or_round_in_circles_are_refused() {
     assert_eq!(open_bytes(&torch_zip(&harmless, &[1.0])).unwrap().skipped(), ["deep", "self"]);
 
     let circle = Pickler::new().raw(b"}q\x05(").text("w").tensor(1, 0, &[1], &[1]).text("c").raw(b"h\x05u").stop();
-    assert!(refusal(&torch_zip(&circle, &[1.0])).contains("hold themselves"));
+    assert!(refusal(&torch_zip(&circle, &[1.0])).contains("contain themselves"));
 
     // Each level holds the one before twice: 2^40 tensors.
     let laughs = Pickler::new().tensor(1, 0, &[1], &[1]).raw(&b"2\x86".repeat(40)).stop();
@@ -286,17 +298,18 @@ fn zip_files_that_torch_does_not_write_are_refused() {
     assert!(altered(b"PK\x01\x02", 10, &[8]).contains("compressed"));
     assert!(altered(b"PK\x01\x02", 8, &[1]).contains("encrypted"));
     assert!(altered(b"PK\x01\x02", 24, &[255, 255, 0, 0]).contains("two different sizes"));
-    assert!(altered(b"PK\x01\x02", 42, &[0, 0, 0, 0x7f]).contains("reaches past"));
+    assert!(altered(b"PK\x01\x02", 42, &[0, 0, 0, 0x7f]).contains("overlaps the directory"));
     assert!(altered(b"PK\x01\x02", 42, &[1]).contains("no local header"));
     assert!(altered(b"PK\x05\x06", 10, &[200]).contains("truncated"));
-    assert!(altered(b"PK\x05\x06", 16, &[0, 0, 0, 0x7f]).contains("reaches past the end record"));
+    assert!(altered(b"PK\x05\x06", 16, &[0, 0, 0, 0x7f]).contains("overlaps the end record"));
     assert!(altered(b"PK\x05\x06", 10, &[0xff, 0xff]).contains("64-bit locator"));
 
     assert!(refusal(&zip(&[("m/data.pkl", &pickle), ("m/data/0", &[0; 4]), ("m/data/0", &[0; 4])])).contains("twice"));
-    assert!(refusal(&zip(&[("m/data.pkl", &pickle), ("n/data.pkl", &pickle)])).contains("two names"));
-    assert!(refusal(&zip(&[("m/other", b"")])).contains("data.pkl"));
+    assert!(refusal(&zip(&[("m/data.pkl", &pickle), ("n/data.pkl", &pickle)])).contains("the second `data.pkl`"));
+    let other = refusal(&zip(&[("m/other", b"")]));
+    assert!(other.ends_with(": a zip file without `data.pkl`: not a PyTorch checkpoint"), "{other}");
     let big = zip(&[("m/data.pkl", &pickle), ("m/byteorder", b"big"), ("m/data/0", &[0; 4])]);
-    assert!(refusal(&big).contains("byte order `big` is not supported"));
+    assert!(refusal(&big).contains("not supported: byte order `big`"));
 }
 
 #[test]
@@ -306,14 +319,14 @@ fn legacy_files_are_read_with_views_and_refused_with_contradictions() {
     let floats = [0.0, 1.0, 2.0, 3.0, 4.0];
     let checkpoint = open_bytes(&torch_legacy(&viewed, "k", &floats)).unwrap();
     assert_eq!(checkpoint.read_f32("w").unwrap(), [3.0, 4.0]);
-    assert!(refusal(&torch_legacy(&viewed, "k", &floats[..4])).contains("holds 16 bytes, but 20 are declared"));
+    assert!(refusal(&torch_legacy(&viewed, "k", &floats[..4])).contains("has 16 bytes, but 20 are declared"));
     assert!(refusal(&torch_legacy(&viewed, "other", &floats)).contains("storage `other`"));
 
     let plain = one_tensor(1, 0, &[1], &[1]);
     let keys = Pickler::new().raw(b"](").text("0").text("0").raw(b"e").stop();
     let one = [1i64.to_le_bytes().to_vec(), vec![0; 4]].concat();
     let twice = [&legacy_head()[..], &plain, &keys, &one, &one].concat();
-    assert!(refusal(&twice).contains("is there twice"));
+    assert!(refusal(&twice).contains("appears twice"));
     let negative = [&legacy_head()[..], &plain, &keys, &(-1i64).to_le_bytes()].concat();
     assert!(refusal(&negative).contains("-1 elements"));
     let huge = [&legacy_head()[..], &plain, &keys, &(i64::MAX / 8).to_le_bytes()].concat();
@@ -364,13 +377,13 @@ fn safetensors_headers_that_contradict_the_file_are_refused() {
     let good = file(&[entry("b", "F32", "[2]", 4, 12), entry("a", "I8", "[4]", 0, 4)], 12);
     assert_eq!(open_bytes(&good).unwrap().tensors().len(), 2);
     let cases = [
-        (file(&[entry("a", "F32", "[2]", 0, 4)], 4), "shape [2] of f32 does not take the 4 bytes"),
+        (file(&[entry("a", "F32", "[2]", 0, 4)], 4), "shape [2] of f32 does not have 4 bytes"),
         (file(&[entry("a", "F32", "[1]", 0, 4)], 3), "truncated"),
-        (file(&[entry("a", "F32", "[1]", 0, 4)], 5), "1 bytes follow"),
+        (file(&[entry("a", "F32", "[1]", 0, 4)], 5), "1 bytes after the last tensor"),
         (file(&[entry("a", "F32", "[1]", 4, 8)], 8), "do not follow"),
         (file(&[entry("a", "F32", "[1]", 0, 4), entry("b", "F32", "[1]", 2, 6)], 6), "do not follow"),
         (file(&[entry("a", "F32", "[1]", 4, 0)], 0), "do not follow"),
-        (file(&[entry("a", "F32", "[1]", 0, 4), entry("a", "F32", "[1]", 4, 8)], 8), "tensor `a` is there twice"),
+        (file(&[entry("a", "F32", "[1]", 0, 4), entry("a", "F32", "[1]", 4, 8)], 8), "tensor `a` appears twice"),
         (file(&[entry("a", "F32", "[9223372036854775807,9]", 0, 4)], 4), "more elements"),
         (file(&[entry("a", "F32", "[-1]", 0, 4)], 4), "tensor `a`: invalid value"),
         (file(&[entry("a", "F32", &format!("[1{}]", ",1".repeat(64)), 0, 4)], 4), "more than 64 dimensions"),
@@ -381,7 +394,7 @@ fn safetensors_headers_that_contradict_the_file_are_refused() {
         ),
         (safetensors("{} {}", 0), "trailing characters"),
         (safetensors(&"{\"a\":".repeat(100_000), 0), "header: "),
-        ([&(1u64 << 31).to_le_bytes()[..], b"{}"].concat(), "limit of 100000000"),
+        ([&(1u64 << 31).to_le_bytes()[..], b"{}"].concat(), "the limit is 100000000"),
         ([&99_000_000u64.to_le_bytes()[..], b"{}"].concat(), "truncated"),
     ];
     for (bytes, cause) in cases {
@@ -409,13 +422,13 @@ fn an_index_opens_only_files_beside_it_that_hold_what_it_says() {
     assert_eq!(checkpoint.tensors().keys().collect::<Vec<_>>(), ["a"]);
     assert_eq!(checkpoint.skipped(), ["metadata", "b (one, not in the index)"]);
     for (map, cause) in [
-        (r#"{"a":"../one"}"#, "beside the index"),
-        (r#"{"a":"/etc/passwd"}"#, "beside the index"),
-        (r#"{"a":".."}"#, "beside the index"),
-        (r#"{"a":"one/"}"#, "beside the index"),
-        (r#"{"a":""}"#, "beside the index"),
-        (r#"{"c":"one"}"#, "tensor `c`: is not in the file"),
-        (r#"{"a":"one","a":"one"}"#, "tensor `a` is there twice"),
+        (r#"{"a":"../one"}"#, "in the folder of the index"),
+        (r#"{"a":"/etc/passwd"}"#, "in the folder of the index"),
+        (r#"{"a":".."}"#, "in the folder of the index"),
+        (r#"{"a":"one/"}"#, "in the folder of the index"),
+        (r#"{"a":""}"#, "in the folder of the index"),
+        (r#"{"c":"one"}"#, "tensor `c`: not in the file"),
+        (r#"{"a":"one","a":"one"}"#, "tensor `a` appears twice"),
         (r#"{"a":"two"}"#, "two: "),
         (r#"{"a":1}"#, "header: "),
     ] {

@@ -1,5 +1,4 @@
-//! Writers of checkpoint files, good and bad, byte by byte.
-#![allow(dead_code)]
+//! Writers of checkpoint files, valid and invalid, byte by byte.
 
 use std::path::{Path, PathBuf};
 
@@ -10,20 +9,20 @@ pub(crate) fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-/// Writes `bytes` to a file of its own and opens it as a checkpoint.
+/// Writes `bytes` to a new file and opens it as a checkpoint.
 pub(crate) fn open_bytes(bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
-    // It stays readable through the open checkpoint when its name is gone.
+    // The checkpoint keeps the file open when its name is removed.
     Checkpoint::open(file.path())
 }
 
-/// The error of opening `bytes`, as a reader of a log sees it.
+/// The message of the error of opening `bytes`.
 pub(crate) fn refusal(bytes: &[u8]) -> String {
     open_bytes(bytes).expect_err("a file that must be refused").to_string()
 }
 
-/// Reads every tensor that is not absurdly expanded; what matters is that nothing panics.
+/// Reads every tensor of less than 1 MiB; nothing may panic.
 pub(crate) fn read_all(checkpoint: &Checkpoint) {
     for (name, info) in checkpoint.tensors() {
         if info.bytes < 1 << 20 {

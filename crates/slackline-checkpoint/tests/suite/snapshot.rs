@@ -1,13 +1,10 @@
-//! Directories of torchsnapshot: real ones (see `golden/make_snapshots.py`), and ones that are short, altered, or made to
-//! do harm.
-
-mod common;
+//! Directories of torchsnapshot: real ones (see `golden/make_snapshots.py`), and truncated, altered and malicious ones.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use common::{golden, read_all};
+use crate::common::{golden, read_all};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -28,7 +25,7 @@ fn holds(checkpoint: &Checkpoint, expected: &str) {
         let rows = info.shape.first().copied().unwrap_or(0);
         for first in 1..=rows {
             let mut part = Vec::new();
-            let sink = &mut |bytes: &[u8]| {
+            let sink = |bytes: &[u8]| {
                 part.extend_from_slice(bytes);
                 Ok::<(), CheckpointError>(())
             };
@@ -113,8 +110,8 @@ fn small_tensors_of_torch_save_are_read() {
                "shape": [3], "replicated": false, "byte_range": null})
     };
     // A tensor alone, written here as torch.save writes it.
-    let alone = common::Pickler::new().tensor(3, 0, &[3], &[1]).stop();
-    fs::write(folder.path().join("one.pt"), common::torch_zip(&alone, &[1.0, 2.0, 3.0])).unwrap();
+    let alone = crate::common::Pickler::new().tensor(3, 0, &[3], &[1]).stop();
+    fs::write(folder.path().join("one.pt"), crate::common::torch_zip(&alone, &[1.0, 2.0, 3.0])).unwrap();
     change(folder.path(), |manifest| manifest["0/model/saved"] = entry("one.pt"));
     assert_eq!(Checkpoint::open(folder.path()).unwrap().read_f32("saved").unwrap(), [1.0, 2.0, 3.0]);
     for (location, said) in [("many.pt", "is not one tensor"), ("0/optimizer/momentum", "not a checkpoint")] {
@@ -155,10 +152,10 @@ fn holes_overlaps_and_contradictions_are_refused_by_name() {
         ("overlap", Box::new(move |m| m[rows(0)]["shards"][1]["offsets"] = json!([10, 0]))),
         ("overlap", Box::new(move |m| m[columns(1)]["shards"][0]["offsets"] = json!([0, 4]))),
         ("hole", Box::new(move |m| m[columns(1)]["shards"][1]["offsets"] = json!([6, 5]))),
-        ("do not agree", Box::new(move |m| m[columns(1)]["shards"][1]["offsets"] = json!([5]))),
+        ("different numbers of dimensions", Box::new(move |m| m[columns(1)]["shards"][1]["offsets"] = json!([5]))),
         ("is a tensor of", Box::new(move |m| m[columns(1)]["shards"][1]["sizes"] = json!([3, 1]))),
         (
-            "takes",
+            "bytes, not 0..",
             Box::new(move |m| {
                 m[columns(1)]["shards"][1]["sizes"] = json!([1, 2]);
                 m[columns(1)]["shards"][1]["tensor"]["shape"] = json!([1, 2]);
@@ -167,7 +164,7 @@ fn holes_overlaps_and_contradictions_are_refused_by_name() {
         ("torch.float64", Box::new(move |m| m[rows(1)]["shards"][0]["tensor"]["dtype"] = "torch.float64".into())),
         ("begins at", Box::new(move |m| m[rows(1)]["shards"][0]["offsets"] = json!([u64::MAX, 0]))),
         ("serializer", Box::new(move |m| m[rows(1)]["shards"][0]["tensor"]["serializer"] = "zstd".into())),
-        ("no shards", Box::new(move |m| drop(m[rows(1)].as_object_mut().unwrap().remove("shards")))),
+        ("lacks shards", Box::new(move |m| drop(m[rows(1)].as_object_mut().unwrap().remove("shards")))),
         ("on another", Box::new(move |m| m[rows(1)]["type"] = "Tensor".into())),
         ("no rank has", Box::new(move |m| (0..2).for_each(|rank| m[columns(rank)]["shards"] = json!([])))),
     ];

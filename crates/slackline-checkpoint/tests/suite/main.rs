@@ -1,0 +1,8 @@
+//! The integration tests of the crate, in one program.
+
+mod common;
+mod golden;
+mod hostile;
+mod memory;
+#[cfg(feature = "torchsnapshot")]
+mod snapshot;
