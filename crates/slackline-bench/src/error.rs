@@ -103,7 +103,7 @@ pub enum BenchError {
     },
     /// A file that this program wrote for its own ranks is not what it wrote.
     #[error("{what} is unreadable: {source}")]
-    Exchange {
+    Unreadable {
         /// Which.
         what: String,
         /// Why.

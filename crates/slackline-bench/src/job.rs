@@ -124,7 +124,7 @@ impl Job {
 
     /// What every rank brings, in rank order.
     pub(crate) fn gather<T: Serialize + DeserializeOwned>(&self, own: &T) -> Result<Vec<T>, BenchError> {
-        let unreadable = |source| BenchError::Exchange { what: "a record".to_owned(), source };
+        let unreadable = |source| BenchError::Unreadable { what: "a record".to_owned(), source };
         let text = serde_json::to_vec(own).map_err(unreadable)?;
         self.world.all_gather(&text)?.iter().map(|text| serde_json::from_slice(text).map_err(unreadable)).collect()
     }

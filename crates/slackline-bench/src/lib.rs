@@ -24,10 +24,10 @@ pub mod job;
 pub mod loading;
 mod measure;
 mod model;
-mod mpi;
 mod peers;
 pub mod planning;
 pub mod predict;
+mod ranks;
 pub mod results;
 pub mod run;
 pub mod scenario;
@@ -38,4 +38,5 @@ mod table;
 
 pub use error::BenchError;
 pub use html::report;
+pub use ranks::Transport;
 pub use table::render;

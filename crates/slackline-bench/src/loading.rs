@@ -307,7 +307,7 @@ fn run_child(shard: &File, way: Load, seed: u64) -> Result<Option<LoadingRun>, B
         return Err(failed(format!("its process ended with {status}")));
     }
     let run = serde_json::from_str(&text);
-    run.map(Some).map_err(|source| BenchError::Exchange { what: format!("the result of {way}"), source })
+    run.map(Some).map_err(|source| BenchError::Unreadable { what: format!("the result of {way}"), source })
 }
 
 /// A shard that has no name any more, so that nothing is left of it however this program ends.

@@ -27,7 +27,7 @@ pub(crate) trait Work<E: Endpoint> {
 
 /// Everything that all ranks have to agree on.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Plan {
+pub(crate) struct Experiment {
     pub(crate) scenario: String,
     pub(crate) ranks: usize,
     /// Cores that the ranks share.
@@ -61,7 +61,7 @@ pub(crate) struct RankRecord {
 /// One run on one rank. Times are nanoseconds on the group's clock, lists have one entry a round.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct RunRecord {
-    /// Place of the lag in [`Plan::lags`].
+    /// Place of the lag in [`Experiment::lags`].
     pub(crate) lag: usize,
     pub(crate) repetition: usize,
     /// Batches arrive at fixed times, instead of when a rank is ready for the next one.
@@ -126,7 +126,7 @@ const CONTROL: Lane = Lane(0);
 /// Largest message on the control lane; longer ones pass too, in fragments.
 const CONTROL_BYTES: usize = 256;
 
-impl Plan {
+impl Experiment {
     /// The first round of the data of a repetition.
     pub(crate) fn first_round(&self, repetition: usize) -> u64 {
         (repetition * self.rounds) as u64
@@ -150,66 +150,80 @@ impl Plan {
 /// Runs all repetitions of all lags on one rank.
 pub(crate) fn measure<E: Endpoint, W: Work<E>>(
     endpoint: E,
-    plan: &Plan,
+    experiment: &Experiment,
     work: &mut W,
 ) -> Result<RankRecord, BenchError> {
     let rank = endpoint.rank();
-    let options = GroupOptions::new(plan.lane_options()).deadline(Duration::from_secs(60));
+    let options = GroupOptions::new(experiment.lane_options()).deadline(Duration::from_secs(60));
     let mut group = Group::new(endpoint, options)?;
-    let unit = warm_up(&mut group, plan, work)?;
-    let schedule = DelaySchedule::new(&plan.delay, plan.seed, plan.ranks, Duration::from_nanos(unit))?;
-    let mut runs = Vec::with_capacity(2 * plan.repetitions * plan.lags.len());
+    let unit = warm_up(&mut group, experiment, work)?;
+    let schedule =
+        DelaySchedule::new(&experiment.delay, experiment.seed, experiment.ranks, Duration::from_nanos(unit))?;
+    let mut runs = Vec::with_capacity(2 * experiment.repetitions * experiment.lags.len());
     let mut interval = 0;
     for open in [false, true] {
         if open {
-            interval = arrival_interval(&mut group, plan, &runs)?;
+            interval = arrival_interval(&mut group, experiment, &runs)?;
         }
-        for repetition in 0..plan.repetitions {
-            if plan.progress && rank == 0 {
+        for repetition in 0..experiment.repetitions {
+            if experiment.progress && rank == 0 {
                 let kind = if open { "open" } else { "closed" };
-                eprintln!("{}: {kind} loop, repetition {} of {}", plan.scenario, repetition + 1, plan.repetitions);
+                eprintln!(
+                    "{}: {kind} loop, repetition {} of {}",
+                    experiment.scenario,
+                    repetition + 1,
+                    experiment.repetitions
+                );
             }
-            for turn in 0..plan.lags.len() {
+            for turn in 0..experiment.lags.len() {
                 // Rotating the order spreads whatever drifts on the machine evenly over the lags.
-                let lag = (turn + repetition) % plan.lags.len();
-                let mut record = RunRecord::new(lag, repetition, plan.rounds);
+                let lag = (turn + repetition) % experiment.lags.len();
+                let mut record = RunRecord::new(lag, repetition, experiment.rounds);
                 record.open = open;
-                let first = plan.first_round(repetition);
+                let first = experiment.first_round(repetition);
                 let output = run(&mut group, first, interval, &schedule, work, &mut record)?;
-                if plan.flip == Some(rank) {
+                if experiment.flip == Some(rank) {
                     record.falsify(output);
                 }
                 runs.push(record);
             }
         }
     }
-    for lane in 0..=plan.lags.len() {
+    for lane in 0..=experiment.lags.len() {
         group.lane(Lane(lane as u16)).leave()?;
     }
-    for lane in 0..=plan.lags.len() {
+    for lane in 0..=experiment.lags.len() {
         while group.lane(Lane(lane as u16)).drain()?.is_some() {}
     }
     Ok(RankRecord { rank, unit, interval, runs })
 }
 
 /// The time between two batches of the open loop, from what the runs without lag have reached. All ranks return the same.
-fn arrival_interval<E: Endpoint>(group: &mut Group<E>, plan: &Plan, runs: &[RunRecord]) -> Result<u64, BenchError> {
-    let synchronous = runs.iter().filter(|run| plan.lags[run.lag] == 0);
+fn arrival_interval<E: Endpoint>(
+    group: &mut Group<E>,
+    experiment: &Experiment,
+    runs: &[RunRecord],
+) -> Result<u64, BenchError> {
+    let synchronous = runs.iter().filter(|run| experiment.lags[run.lag] == 0);
     let mut spans: Vec<u64> = synchronous.map(|run| run.end - run.begin).collect();
     spans.sort_unstable();
     let span = gather(group, spans[spans.len() / 2])?.into_iter().max().unwrap_or(0);
-    Ok((span as f64 / plan.rounds as f64 / plan.load) as u64)
+    Ok((span as f64 / experiment.rounds as f64 / experiment.load) as u64)
 }
 
 /// Touches the rings of every lane and finds out how long an undelayed iteration takes. All ranks return the same.
-fn warm_up<E: Endpoint, W: Work<E>>(group: &mut Group<E>, plan: &Plan, work: &mut W) -> Result<u64, BenchError> {
-    let none = DelaySchedule::new(&DelayProfile::None, plan.seed, plan.ranks, Duration::ZERO)?;
-    for (place, lag) in plan.lags.iter().enumerate() {
+fn warm_up<E: Endpoint, W: Work<E>>(
+    group: &mut Group<E>,
+    experiment: &Experiment,
+    work: &mut W,
+) -> Result<u64, BenchError> {
+    let none = DelaySchedule::new(&DelayProfile::None, experiment.seed, experiment.ranks, Duration::ZERO)?;
+    for (place, lag) in experiment.lags.iter().enumerate() {
         let mut record = RunRecord::new(place, 0, 2 * lag + 4);
         run(group, 0, 0, &none, work, &mut record)?;
     }
     // On the lane without lag, which is the first.
-    let mut record = RunRecord::new(0, 0, plan.warmup);
+    let mut record = RunRecord::new(0, 0, experiment.warmup);
     run(group, 0, 0, &none, work, &mut record)?;
     let mut iterations: Vec<u64> = record.begun.windows(2).map(|pair| pair[1] - pair[0]).collect();
     iterations.sort_unstable();

@@ -14,7 +14,6 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::BenchError;
 use crate::measure::Work;
-use crate::run::RunOptions;
 
 /// Rows of the tables of the Criteo Kaggle model.
 const KAGGLE_ROWS: [usize; 26] = [
@@ -35,19 +34,25 @@ pub(crate) struct ModelTask {
 }
 
 impl ModelTask {
-    /// Writes the model directory into `folder`, once for all ranks, which map its tables.
-    pub(crate) fn create(folder: &Path, options: &RunOptions) -> Result<Self, BenchError> {
+    /// Writes the model directory into `folder`, with tables of at most `table_rows` rows. All ranks map its tables.
+    pub(crate) fn create(
+        folder: &Path,
+        ranks: usize,
+        batch: usize,
+        table_rows: usize,
+        seed: u64,
+    ) -> Result<Self, BenchError> {
         let arguments = Arguments {
             sparse_feature_size: 16,
-            embedding_size: KAGGLE_ROWS.iter().map(|&rows| rows.min(options.table_rows.max(1))).collect(),
+            embedding_size: KAGGLE_ROWS.iter().map(|&rows| rows.min(table_rows.max(1))).collect(),
             mlp_bot: vec![13, 512, 256, 64, 16],
             mlp_top: vec![512, 256, 1],
             ..Arguments::default()
         };
         let config = ModelConfig::new(arguments).map_err(failed)?;
         let directory = folder.join("model");
-        write_synthetic(&config, options.seed, &directory, 1, &mut |_| ()).map_err(failed)?;
-        Ok(ModelTask { directory, ranks: options.ranks, batch: options.batch, seed: options.seed })
+        write_synthetic(&config, seed, &directory, 1, &mut |_| ()).map_err(failed)?;
+        Ok(ModelTask { directory, ranks, batch, seed })
     }
 
     /// The bytes of the largest message between two ranks.

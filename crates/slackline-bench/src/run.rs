@@ -1,57 +1,19 @@
 //! Runs scenarios: starts the ranks, checks what they computed, and only then looks at how long it took.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use slackline_collective::Delivery;
-use slackline_transport::launch::{Launch, OutputMode};
-use slackline_transport::{Endpoint, GroupShape, shm, threads};
+use slackline_transport::{Endpoint, GroupShape, threads};
 
-use crate::exchange::{self, ExchangeTask};
-use crate::measure::{Plan, RankRecord, measure};
+use crate::measure::{Experiment, RankRecord, measure};
 use crate::model::{ModelTask, ModelWork};
+use crate::ranks::{self, Transport};
 use crate::results::{self, BaselineResult, Machine, Results, ScenarioResult, Settings, Versions};
 use crate::scenario::{Scenario, WorkKind};
 use crate::slept::{self, Slept};
 use crate::{BenchError, summary};
-
-/// How the ranks are run.
-#[derive(Clone, Debug, Default)]
-pub enum Transport {
-    /// Processes over shared memory.
-    #[default]
-    Shm,
-    /// Threads of this process.
-    Threads,
-    /// This process and the others of its MPI job. All of them call the same functions and get the same results.
-    #[cfg(feature = "mpi")]
-    Mpi(crate::job::Job),
-}
-
-impl Transport {
-    /// As it is given on the command line.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Transport::Shm => "shm",
-            Transport::Threads => "threads",
-            #[cfg(feature = "mpi")]
-            Transport::Mpi(_) => "mpi",
-        }
-    }
-
-    /// Whether this process is to report; of a job, its first rank.
-    pub fn reports(&self) -> bool {
-        match self {
-            Transport::Shm | Transport::Threads => true,
-            #[cfg(feature = "mpi")]
-            Transport::Mpi(job) => job.rank() == 0,
-        }
-    }
-}
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -105,23 +67,15 @@ enum WorkTask {
     Slept { unit_ns: u64, own_ns: u64, bytes: usize },
 }
 
-/// What a rank is told in its file.
+/// What a rank is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum RankTask {
-    Measure(Box<MeasureTask>),
-    Exchange(ExchangeTask),
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct MeasureTask {
-    plan: Plan,
+struct MeasureTask {
+    experiment: Experiment,
     work: WorkTask,
 }
 
-const TASK_FILE: &str = "task.json";
-
-/// Longest wait for all ranks to start.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The command of a rank process.
+const RANK_COMMAND: &str = "run-rank";
 
 /// Runs all scenarios. `command` is what was typed, for the record.
 ///
@@ -152,7 +106,8 @@ pub fn run(options: &RunOptions, command: Vec<String>) -> Result<Results, BenchE
                 if options.progress {
                     eprintln!("making a model");
                 }
-                let create = || ModelTask::create(folder.path(), options);
+                let create =
+                    || ModelTask::create(folder.path(), options.ranks, options.batch, options.table_rows, options.seed);
                 let task = match &options.transport {
                     Transport::Shm | Transport::Threads => create()?,
                     #[cfg(feature = "mpi")]
@@ -163,7 +118,7 @@ pub fn run(options: &RunOptions, command: Vec<String>) -> Result<Results, BenchE
             }
             WorkKind::Model => WorkTask::Model(model.clone().expect("made for an earlier scenario")),
         };
-        let plan = Plan {
+        let experiment = Experiment {
             scenario: scenario.name.clone(),
             ranks: options.ranks,
             cores: machine.cores,
@@ -178,7 +133,7 @@ pub fn run(options: &RunOptions, command: Vec<String>) -> Result<Results, BenchE
             flip: options.flip,
             progress: options.progress,
         };
-        scenarios.push(run_scenario(options, scenario, kind, MeasureTask { plan, work }, folder.path())?);
+        scenarios.push(run_scenario(options, scenario, kind, MeasureTask { experiment, work }, folder.path())?);
     }
     let settings = Settings {
         ranks: options.ranks,
@@ -201,65 +156,13 @@ pub fn run(options: &RunOptions, command: Vec<String>) -> Result<Results, BenchE
     Ok(Results { format, version, date, command, seconds, machine, versions: Versions::this(), settings, scenarios })
 }
 
-/// The whole life of a rank process: it finds its group in the environment and its task in `folder`.
+/// The whole life of a rank process of [`run`]: it finds its group in the environment and its task in `folder`.
 ///
 /// # Errors
 ///
 /// Whatever went wrong; the launcher then knows which rank failed.
 pub fn rank(folder: &Path) -> Result<(), BenchError> {
-    let task = folder.join(TASK_FILE);
-    let text = fs::read_to_string(&task).map_err(BenchError::file("reading", &task))?;
-    let task: RankTask =
-        serde_json::from_str(&text).map_err(|source| BenchError::Exchange { what: "the task".to_owned(), source })?;
-    let endpoint = shm::attach_from_env(PATIENCE)?
-        .ok_or_else(|| BenchError::Settings("`rank` is started by `run` and `exchange`, not by hand".to_owned()))?;
-    let file = rank_file(folder, endpoint.rank());
-    let record = match task {
-        RankTask::Measure(task) => serde_json::to_string(&task.on(endpoint)?),
-        RankTask::Exchange(task) => serde_json::to_string(&exchange::rank(endpoint, &task)?),
-    };
-    let record = record.map_err(|source| BenchError::Exchange { what: "a record".to_owned(), source })?;
-    results::write_whole(&file, &record)
-}
-
-/// Starts one process a rank and returns what they wrote, in rank order.
-pub(crate) fn launch<T: DeserializeOwned>(
-    shape: GroupShape,
-    task: &RankTask,
-    pin: bool,
-    folder: &Path,
-) -> Result<Vec<T>, BenchError> {
-    let ranks = shape.ranks;
-    let text =
-        serde_json::to_string(task).map_err(|source| BenchError::Exchange { what: "a task".to_owned(), source })?;
-    results::write_whole(&folder.join(TASK_FILE), &text)?;
-    let program = std::env::current_exe().map_err(BenchError::file("finding", "this program"))?;
-    let start = |_| {
-        let mut command = Command::new(&program);
-        command.arg("rank").arg(folder);
-        command
-    };
-    let outcome = Launch::new(shape, start).output(OutputMode::FirstRank).pin(pin).run()?;
-    if let Some(signal) = outcome.signal {
-        return Err(BenchError::Settings(format!("stopped by signal {signal}")));
-    }
-    if let Some(rank) = outcome.failed {
-        return Err(BenchError::Rank { rank, why: outcome.statuses[rank].to_string() });
-    }
-    (0..ranks)
-        .map(|rank| {
-            let file = rank_file(folder, rank);
-            let text = fs::read_to_string(&file).map_err(BenchError::file("reading", &file))?;
-            // An old record must not pass for a new one.
-            fs::remove_file(&file).map_err(BenchError::file("removing", &file))?;
-            let what = format!("the record of rank {rank}");
-            serde_json::from_str(&text).map_err(|source| BenchError::Exchange { what, source })
-        })
-        .collect()
-}
-
-fn rank_file(folder: &Path, rank: usize) -> PathBuf {
-    folder.join(format!("rank-{rank}.json"))
+    ranks::work(folder, |endpoint, task: &MeasureTask| task.on(endpoint))
 }
 
 fn check(options: &RunOptions) -> Result<(), BenchError> {
@@ -307,9 +210,9 @@ fn run_scenario(
         WorkTask::Model(model) => model.largest_message()?,
         WorkTask::Slept { bytes, .. } => *bytes,
     };
-    let shape = task.plan.shape(largest);
+    let shape = task.experiment.shape(largest);
     let records = match &options.transport {
-        Transport::Shm => launch(shape, &RankTask::Measure(Box::new(task.clone())), options.pin, folder)?,
+        Transport::Shm => ranks::launch(RANK_COMMAND, shape, &task, options.pin, folder)?,
         Transport::Threads => on_threads(&shape, &task)?,
         #[cfg(feature = "mpi")]
         Transport::Mpi(job) => {
@@ -318,14 +221,14 @@ fn run_scenario(
         }
     };
     let verify = || -> Result<(), BenchError> {
-        let MeasureTask { plan, work } = &task;
+        let MeasureTask { experiment, work } = &task;
         match work {
             WorkTask::Model(model) => {
                 let reference = model.reference()?;
-                summary::verify(plan, &records, |rank, round| reference[round as usize % reference.len()][rank])
+                summary::verify(experiment, &records, |rank, round| reference[round as usize % reference.len()][rank])
             }
-            WorkTask::Slept { bytes, .. } => summary::verify(plan, &records, |rank, round| {
-                slept::reference(plan.ranks, plan.seed, *bytes, rank, round)
+            WorkTask::Slept { bytes, .. } => summary::verify(experiment, &records, |rank, round| {
+                slept::reference(experiment.ranks, experiment.seed, *bytes, rank, round)
             }),
         }
     };
@@ -334,7 +237,7 @@ fn run_scenario(
         #[cfg(feature = "mpi")]
         Transport::Mpi(job) => job.on_first(verify)?,
     }
-    let plan = &task.plan;
+    let experiment = &task.experiment;
     let (counted, name) = match kind {
         WorkKind::Model => (options.batch, "samples"),
         WorkKind::Slept => (1, "rounds"),
@@ -345,9 +248,9 @@ fn run_scenario(
         unit_us: records.first().map_or(0.0, |record| record.unit as f64 / 1e3),
         interval_us: records.first().map_or(0.0, |record| record.interval as f64 / 1e3),
         counted: name.to_owned(),
-        lags: summary::summarise(plan, &records, counted),
+        lags: summary::summarise(experiment, &records, counted),
         baselines: baselines(options, &task, &records)?,
-        timelines: summary::timelines(plan, &records),
+        timelines: summary::timelines(experiment, &records),
     })
 }
 
@@ -361,7 +264,7 @@ fn baselines(
         #[cfg(feature = "mpi")]
         (Transport::Mpi(job), WorkTask::Slept { unit_ns, own_ns, bytes }) if options.baselines => {
             let unit = records.first().map_or(0, |record| record.unit);
-            crate::baselines::run(job, &task.plan, &task.slept(job.rank(), *unit_ns, *own_ns, *bytes), unit)
+            crate::baselines::run(job, &task.experiment, &task.slept(job.rank(), *unit_ns, *own_ns, *bytes), unit)
         }
         _ => {
             let _ = records;
@@ -385,15 +288,15 @@ impl MeasureTask {
     fn on<E: Endpoint>(&self, endpoint: E) -> Result<RankRecord, BenchError> {
         let rank = endpoint.rank();
         match &self.work {
-            WorkTask::Model(model) => measure(endpoint, &self.plan, &mut ModelWork::open(model, rank)?),
+            WorkTask::Model(model) => measure(endpoint, &self.experiment, &mut ModelWork::open(model, rank)?),
             WorkTask::Slept { unit_ns, own_ns, bytes } => {
-                measure(endpoint, &self.plan, &mut self.slept(rank, *unit_ns, *own_ns, *bytes))
+                measure(endpoint, &self.experiment, &mut self.slept(rank, *unit_ns, *own_ns, *bytes))
             }
         }
     }
 
     fn slept(&self, rank: usize, unit_ns: u64, own_ns: u64, bytes: usize) -> Slept {
         let (unit, own_unit) = (Duration::from_nanos(unit_ns), Duration::from_nanos(own_ns));
-        Slept::new(rank, self.plan.ranks, self.plan.seed, unit, own_unit, bytes)
+        Slept::new(rank, self.experiment.ranks, self.experiment.seed, unit, own_unit, bytes)
     }
 }

@@ -1,7 +1,7 @@
 //! From what the ranks wrote down to what a reader wants to know; but first, whether the outputs are right.
 
 use crate::BenchError;
-use crate::measure::{Plan, RankRecord, RunRecord};
+use crate::measure::{Experiment, RankRecord, RunRecord};
 use crate::predict;
 use crate::results::{Activity, LagResult, Percentiles, Segment, Spread, Timeline};
 
@@ -17,24 +17,24 @@ const TIMELINE_LAG: usize = 4;
 ///
 /// [`BenchError::WrongOutput`] for the first that differs, in the order of ranks, runs and rounds.
 pub(crate) fn verify(
-    plan: &Plan,
+    experiment: &Experiment,
     records: &[RankRecord],
     expected: impl Fn(usize, u64) -> u64,
 ) -> Result<(), BenchError> {
     for record in records {
-        for repetition in 0..plan.repetitions {
-            let first = plan.first_round(repetition);
+        for repetition in 0..experiment.repetitions {
+            let first = experiment.first_round(repetition);
             let expected: Vec<u64> =
-                (0..plan.rounds as u64).map(|round| expected(record.rank, first + round)).collect();
+                (0..experiment.rounds as u64).map(|round| expected(record.rank, first + round)).collect();
             for run in record.runs.iter().filter(|run| run.repetition == repetition) {
                 if run.digests != expected {
                     let differs = |(round, digest): (usize, &u64)| run.digests.get(round) != Some(digest);
                     return Err(BenchError::WrongOutput {
-                        scenario: plan.scenario.clone(),
-                        lag: plan.lags[run.lag],
+                        scenario: experiment.scenario.clone(),
+                        lag: experiment.lags[run.lag],
                         repetition,
                         rank: record.rank,
-                        round: expected.iter().enumerate().position(differs).unwrap_or(plan.rounds),
+                        round: expected.iter().enumerate().position(differs).unwrap_or(experiment.rounds),
                     });
                 }
             }
@@ -44,13 +44,13 @@ pub(crate) fn verify(
 }
 
 /// One entry a lag; `counted` is what a round counts for in throughput. To be called on verified records only.
-pub(crate) fn summarise(plan: &Plan, records: &[RankRecord], counted: usize) -> Vec<LagResult> {
+pub(crate) fn summarise(experiment: &Experiment, records: &[RankRecord], counted: usize) -> Vec<LagResult> {
     let all = |open: bool| -> Vec<Vec<Run>> {
-        let of = |lag| (0..plan.repetitions).map(|r| Run::find(records, open, lag, r)).collect();
-        (0..plan.lags.len()).map(of).collect()
+        let of = |lag| (0..experiment.repetitions).map(|r| Run::find(records, open, lag, r)).collect();
+        (0..experiment.lags.len()).map(of).collect()
     };
     let (runs, open) = (all(false), all(true));
-    let total = (plan.rounds * counted) as f64;
+    let total = (experiment.rounds * counted) as f64;
     let a_second = |nanoseconds: f64| total / nanoseconds * 1e9;
     let summary = |(place, &lag): (usize, &usize)| {
         let spread = |value: &dyn Fn(&Run, &Run) -> f64| {
@@ -71,9 +71,11 @@ pub(crate) fn summarise(plan: &Plan, records: &[RankRecord], counted: usize) -> 
             observed_lag: runs[place].iter().flat_map(|run| &run.0).map(|run| run.observed).max().unwrap_or(0),
             ideal_throughput: spread(&|run, _| a_second(predict::ideal(&run.work()))),
             share_of_ideal: spread(&|run, _| predict::ideal(&run.work()) / run.span()),
-            predicted_throughput: spread(&|_, base| a_second(base.predicted(lag, plan.cores))),
-            predicted_speedup: spread(&|_, base| base.predicted(0, plan.cores) / base.predicted(lag, plan.cores)),
-            waiting: (0..plan.ranks)
+            predicted_throughput: spread(&|_, base| a_second(base.predicted(lag, experiment.cores))),
+            predicted_speedup: spread(&|_, base| {
+                base.predicted(0, experiment.cores) / base.predicted(lag, experiment.cores)
+            }),
+            waiting: (0..experiment.ranks)
                 .map(|rank| {
                     let share = |run: &Run| run.0[rank].call.iter().sum::<u64>() as f64 / run.span();
                     Spread::of(runs[place].iter().map(share).collect()).median
@@ -81,20 +83,20 @@ pub(crate) fn summarise(plan: &Plan, records: &[RankRecord], counted: usize) -> 
                 .collect(),
         }
     };
-    plan.lags.iter().enumerate().map(summary).collect()
+    experiment.lags.iter().enumerate().map(summary).collect()
 }
 
 /// The first rounds of the first repetition of lag 0 and of lag 4, or of the largest lag where 4 was not run.
-pub(crate) fn timelines(plan: &Plan, records: &[RankRecord]) -> Vec<Timeline> {
-    let largest = plan.lags.iter().max().copied().unwrap_or(0);
-    let other = if plan.lags.contains(&TIMELINE_LAG) { TIMELINE_LAG } else { largest };
-    let shown = |place: &usize| plan.lags[*place] == 0 || plan.lags[*place] == other;
-    (0..plan.lags.len())
+pub(crate) fn timelines(experiment: &Experiment, records: &[RankRecord]) -> Vec<Timeline> {
+    let largest = experiment.lags.iter().max().copied().unwrap_or(0);
+    let other = if experiment.lags.contains(&TIMELINE_LAG) { TIMELINE_LAG } else { largest };
+    let shown = |place: &usize| experiment.lags[*place] == 0 || experiment.lags[*place] == other;
+    (0..experiment.lags.len())
         .filter(shown)
         .map(|place| {
             let run = Run::find(records, false, place, 0);
             let begin = run.begin();
-            Timeline { lag: plan.lags[place], ranks: run.0.iter().map(|run| segments(run, begin)).collect() }
+            Timeline { lag: experiment.lags[place], ranks: run.0.iter().map(|run| segments(run, begin)).collect() }
         })
         .collect()
 }
@@ -166,8 +168,8 @@ mod tests {
     use super::*;
 
     /// Two ranks, two rounds of 1 and 2 µs of work in turn, lags 0 and 1, one repetition.
-    fn canned() -> (Plan, Vec<RankRecord>) {
-        let plan = Plan {
+    fn canned() -> (Experiment, Vec<RankRecord>) {
+        let experiment = Experiment {
             scenario: "canned".to_owned(),
             ranks: 2,
             cores: 2,
@@ -205,27 +207,27 @@ mod tests {
             order.into_iter().map(|(lag, open)| run(rank, lag, open)).collect()
         };
         let records = (0..2).map(|rank| RankRecord { rank, unit: 1000, interval: 2000, runs: runs(rank) }).collect();
-        (plan, records)
+        (experiment, records)
     }
 
     #[test]
     fn right_outputs_pass_and_a_wrong_one_is_named() {
-        let (plan, mut records) = canned();
+        let (experiment, mut records) = canned();
         let expected = |rank: usize, round: u64| rank as u64 * 10 + round;
-        verify(&plan, &records, expected).unwrap();
+        verify(&experiment, &records, expected).unwrap();
         records[1].runs[0].digests[1] ^= 1;
-        match verify(&plan, &records, expected) {
+        match verify(&experiment, &records, expected) {
             Err(BenchError::WrongOutput { lag: 1, repetition: 0, rank: 1, round: 1, .. }) => {}
             other => panic!("{other:?}"),
         }
         records[1].runs[0].digests.pop();
-        assert!(matches!(verify(&plan, &records, expected), Err(BenchError::WrongOutput { round: 1, .. })));
+        assert!(matches!(verify(&experiment, &records, expected), Err(BenchError::WrongOutput { round: 1, .. })));
     }
 
     #[test]
     fn the_numbers_of_a_run_worked_out_by_hand() {
-        let (plan, records) = canned();
-        let lags = summarise(&plan, &records, 8);
+        let (experiment, records) = canned();
+        let lags = summarise(&experiment, &records, 8);
         assert_eq!(lags[0].throughput.median, 16.0 / 4e-6);
         assert_eq!(lags[0].speedup.median, 1.0);
         assert_eq!(lags[0].share_of_ideal.median, 0.75);
@@ -243,16 +245,16 @@ mod tests {
 
     #[test]
     fn ranks_that_share_a_core_are_not_predicted_to_be_faster_than_it() {
-        let (mut plan, records) = canned();
-        plan.cores = 1;
+        let (mut experiment, records) = canned();
+        experiment.cores = 1;
         // 2 µs of processor time each: 4 µs on one core, whatever the lag.
-        assert_eq!(summarise(&plan, &records, 8)[1].predicted_throughput.median, 16.0 / 4e-6);
+        assert_eq!(summarise(&experiment, &records, 8)[1].predicted_throughput.median, 16.0 / 4e-6);
     }
 
     #[test]
     fn timelines_show_waiting_after_work() {
-        let (plan, records) = canned();
-        let timelines = timelines(&plan, &records);
+        let (experiment, records) = canned();
+        let timelines = timelines(&experiment, &records);
         assert_eq!(timelines.iter().map(|timeline| timeline.lag).collect::<Vec<_>>(), [0, 1]);
         let kinds: Vec<Activity> = timelines[0].ranks[0].iter().map(|segment| segment.kind).collect();
         assert_eq!(kinds, [Activity::Work, Activity::Wait, Activity::Work]);

@@ -8,21 +8,21 @@ use serde::Deserialize;
 
 use crate::BenchError;
 
-const SOURCE: &str = include_str!("../mpi/alltoallv.c");
+const SOURCE: &str = include_str!("../../mpi/alltoallv.c");
 
 /// The compiled program.
-pub(crate) struct Program {
+pub(super) struct Program {
     file: PathBuf,
     /// Name and version, from what `mpirun --version` says first.
-    pub(crate) version: String,
+    pub(super) version: String,
 }
 
 /// One call at one size.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Line {
-    pub(crate) call: String,
+pub(super) struct Line {
+    pub(super) call: String,
     /// Microseconds of a round, one entry a block.
-    pub(crate) us: Vec<f64>,
+    pub(super) us: Vec<f64>,
 }
 
 impl Program {
@@ -31,7 +31,7 @@ impl Program {
     /// # Errors
     ///
     /// [`BenchError::NoMpi`] where `mpicc` or `mpirun` is missing; [`BenchError::Mpi`] with what the compiler said.
-    pub(crate) fn compile(folder: &Path) -> Result<Self, BenchError> {
+    pub(super) fn compile(folder: &Path) -> Result<Self, BenchError> {
         let version = run("mpirun", Command::new("mpirun").arg("--version"))?;
         let version = String::from_utf8_lossy(&version.stdout);
         // "mpirun (Open MPI) 4.1.4"
@@ -44,7 +44,7 @@ impl Program {
     }
 
     /// Runs one size on `ranks` processes, each on a core of its own if `bind`.
-    pub(crate) fn run(
+    pub(super) fn run(
         &self,
         ranks: usize,
         bind: bool,
@@ -67,7 +67,7 @@ impl Program {
             .filter(|line| line.starts_with('{'))
             .map(serde_json::from_str)
             .collect::<Result<_, _>>()
-            .map_err(|source| BenchError::Exchange { what: "what the MPI program printed".to_owned(), source })
+            .map_err(|source| BenchError::Unreadable { what: "what the MPI program printed".to_owned(), source })
     }
 }
 
