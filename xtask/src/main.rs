@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod ci;
+mod instructions;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ Commands:
   bench [ARGS]  build in release mode and run the benchmark (ARGS: cargo xtask bench --help)
   tidy          check the crate arrows, file lengths, crate heads, unsafe code and the README's commands
   ci [STEP]...  run what CI runs, or some steps of it (cargo xtask ci --list)
+  ci quick      what to run before a commit: checks, and the tests of the crates that changed
+  instructions  count the instructions of each layer under valgrind, and compare with benches/instructions.json (--save: write it)
   help          print this
 
 Examples:
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Some("bench") => return bench(&rest),
         Some("tidy") => tidy::run(),
         Some("ci") => ci::run(&rest),
+        Some("instructions") => instructions::run(&rest),
         Some("help" | "--help" | "-h") => {
             print!("{HELP}");
             Ok(())

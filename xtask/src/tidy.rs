@@ -159,7 +159,9 @@ fn readme(complaints: &mut Vec<String>) -> Result<()> {
                 let command: Vec<&str> = rest.iter().copied().take_while(|word| !word.starts_with('-')).collect();
                 missing_options(&mut help, BENCH, &command[..command.len().min(1)], rest)?
             }
-            ["cargo", "xtask", command, ..] => (!["tidy", "ci", "help"].contains(command)).then(|| command.to_string()),
+            ["cargo", "xtask", command, ..] => {
+                (!["tidy", "ci", "instructions", "help"].contains(command)).then(|| command.to_string())
+            }
             ["slackline", command, rest @ ..] => missing_options(&mut help, SLACKLINE, &[command], rest)?,
             _ => None,
         };
