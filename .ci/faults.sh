@@ -3,7 +3,7 @@
 # all have ended, and that nothing is left behind.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build --release --quiet --package slackline-cli
+cargo build --release --quiet
 slackline="$(realpath "${CARGO_TARGET_DIR:-target}/release/slackline")"
 work="$(mktemp -d)"
 command=""

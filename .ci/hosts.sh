@@ -84,11 +84,13 @@ if [ "${1:-}" = mpirun ]; then
     exit
 fi
 
-export MPICC=mpicc.openmpi MPIRUN="$work/mpirun" CARGO_TARGET_DIR=target/openmpi
+export MPICC=mpicc.openmpi MPIRUN="$work/mpirun"
+target="${CARGO_TARGET_DIR:-target}"
+.ci/bindings.sh "$MPICC"
 step "$MPIRUN" -n "$hosts" hostname
 SLACKLINE_CASES="${SLACKLINE_CASES:-20}" step cargo test --package slackline-mpi --features mpi
-step cargo build --release --package slackline-cli --package slackline-bench --features slackline-cli/mpi,slackline-bench/mpi
-slackline="$CARGO_TARGET_DIR/release/slackline"
+step cargo build --release --features slackline-cli/mpi,slackline-bench/mpi
+slackline="$target/release/slackline"
 
 step "$slackline" init --config examples/kaggle-small.json --seed 1 --output "$work/model"
 step "$slackline" generate --config examples/kaggle-small.json --rows 1500 --seed 1 --output "$work/rows.csv"
@@ -105,7 +107,7 @@ for ranks in "$hosts" $((2 * hosts)); do
 done
 
 # A model under delays, and messages that the limit holds up: 3 x 32 KiB a round are 0.8 ms of 1 Gbit/s.
-bench=("$CARGO_TARGET_DIR/release/slackline-bench" run --transport mpi --ranks "$hosts" --rounds "${ROUNDS:-40}"
+bench=("$target/release/slackline-bench" run --transport mpi --ranks "$hosts" --rounds "${ROUNDS:-40}"
     --reps "${REPS:-1}" --lags "${LAGS:-0,1,4}" --output "$work/bench")
 step "${bench[@]}" --scenario turn | grep -E '^(turn|│)'
 step "${bench[@]}" --work slept --bytes 32768 --baselines --scenario balanced --scenario turn --scenario random |

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 gib="${1:-1}"
 formats=("${@:2}")
 [ "${#formats[@]}" -gt 0 ] || formats=(safetensors snapshot)
-cargo build --release --quiet --package slackline-cli
+cargo build --release --quiet
 slackline="$(realpath "${CARGO_TARGET_DIR:-target}/release/slackline")"
 work="$(mktemp -d)"
 command=""

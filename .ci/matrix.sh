@@ -7,7 +7,7 @@ root="$(cd "$(dirname "$0")/.." && pwd)"
 model="${1:+$(realpath "$1")}"
 input="${2:+$(realpath "$2")}"
 cd "$root"
-cargo build --release --quiet --package slackline-cli
+cargo build --release --quiet
 slackline="${CARGO_TARGET_DIR:-target}/release/slackline"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT

@@ -45,4 +45,4 @@ END
 
 only="${1:-}"
 # Shared with the repository, so that what does not depend on features is built once.
-target="$root/${CARGO_TARGET_DIR:-target}"
+target="$(realpath -m "${CARGO_TARGET_DIR:-target}")"
