@@ -3,7 +3,7 @@
 use std::mem;
 use std::time::Duration;
 
-use slackline_transport::{Endpoint, Rank};
+use slackline_transport::{Endpoint, Lane, Rank};
 use smallvec::SmallVec;
 
 use crate::group::Group;
@@ -60,11 +60,19 @@ pub struct Complete<'a, E: Endpoint> {
     lane: usize,
 }
 
-impl<'g, E: Endpoint> Exchange<'g, E> {
-    pub(crate) fn new(group: &'g mut Group<E>, lane: usize) -> Self {
-        Exchange { group, lane }
+impl<E: Endpoint> Group<E> {
+    /// A lane to exchange on.
+    ///
+    /// # Panics
+    ///
+    /// If the group has no such lane.
+    pub fn lane(&mut self, lane: Lane) -> Exchange<'_, E> {
+        assert!(lane.index() < self.lanes.len(), "lane {lane} of a group with {} lanes", self.lanes.len());
+        Exchange { lane: lane.index(), group: self }
     }
+}
 
+impl<E: Endpoint> Exchange<'_, E> {
     /// The endpoint, for its clock and its `sleep`.
     pub fn endpoint(&mut self) -> &mut E {
         &mut self.group.endpoint

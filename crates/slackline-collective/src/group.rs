@@ -5,12 +5,12 @@ use std::time::Duration;
 use slackline_transport::{Endpoint, Lane, PeerState, Rank};
 
 use crate::lane::LaneState;
-use crate::{Awaited, CollectiveError, Exchange, Fault, FaultKind, GroupOptions, HEADER_BYTES, LaneOptions, LaneStats};
+use crate::{Awaited, CollectiveError, Fault, FaultKind, GroupOptions, HEADER_BYTES, LaneOptions, LaneStats};
 
 /// One rank's membership in a group. It drives an endpoint for all lanes.
 ///
 /// While a rank waits on one lane, it keeps receiving and sending on the others. Dropping a group before a lane that has
-/// begun is [drained](Exchange::drain) tells the other ranks that this one gave up, and why: it panicked, or a call was an
+/// begun is [drained](crate::Exchange::drain) tells the other ranks that this one gave up, and why: it panicked, or a call was an
 /// error such as [`CollectiveError::Count`]. So an early return or a panic on one rank reaches the others at once and not at
 /// their deadline.
 pub struct Group<E: Endpoint> {
@@ -67,16 +67,6 @@ impl<E: Endpoint> Group<E> {
     /// Members of the group.
     pub fn ranks(&self) -> usize {
         self.endpoint.shape().ranks
-    }
-
-    /// A lane to exchange on.
-    ///
-    /// # Panics
-    ///
-    /// If the group has no such lane.
-    pub fn lane(&mut self, lane: Lane) -> Exchange<'_, E> {
-        assert!(lane.index() < self.lanes.len(), "lane {lane} of a group with {} lanes", self.lanes.len());
-        Exchange::new(self, lane.index())
     }
 
     /// What this rank did on a lane so far.

@@ -1,33 +1,10 @@
 //! The trait at the bottom: one rank's end of a group of rings.
 
-use std::fmt;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::TransportError;
-
-/// A member of a group, `0 .. ranks`.
-pub type Rank = usize;
-
-/// An independent stream of messages over one endpoint, `0 .. lanes`.
-///
-/// Lanes share nothing but the endpoint's waiting and its poison: each has rings of its own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lane(pub u16);
-
-impl Lane {
-    /// The lane as an index into per-lane arrays.
-    pub fn index(self) -> usize {
-        usize::from(self.0)
-    }
-}
-
-impl fmt::Display for Lane {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
+use crate::{Lane, Rank, TransportError};
 
 /// How large the rings of one lane are: the same for every ordered pair of ranks, itself included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,6 +25,7 @@ mod endpoint;
 mod error;
 #[cfg(all(not(loom), feature = "launch"))]
 pub mod launch;
+mod number;
 #[cfg(not(loom))]
 #[allow(unsafe_code)]
 pub mod shm;
@@ -61,6 +62,7 @@ pub mod model {
     }
 }
 
-pub use endpoint::{Endpoint, GroupShape, Lane, LaneShape, POISON_BYTES, PeerState, Rank, Rooms, SLOT_ALIGN};
+pub use endpoint::{Endpoint, GroupShape, LaneShape, POISON_BYTES, PeerState, Rooms, SLOT_ALIGN};
 pub use error::TransportError;
+pub use number::{Lane, Rank};
 pub use wrappers::{Checked, Delayed};

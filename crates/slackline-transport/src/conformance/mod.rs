@@ -13,10 +13,10 @@
 //! Where each rank is a process of its own, every rank calls [`Check::run`] with its endpoint of a group of
 //! [`Check::shape`].
 //!
-//! Every rank's endpoint is wrapped in [`Checked`](crate::Checked), so counters that go backwards, unaligned rooms and
+//! Every rank's endpoint is wrapped in [`Checked`], so counters that go backwards, unaligned rooms and
 //! messages, and messages that change before they are released fail every check and not only the one that is about them. No
 //! check waits longer than [`PATIENCE`] for one thing, so a transport that loses messages or wake-ups fails and does not
-//! hang, as long as its [`wait`](crate::Endpoint::wait) and [`now`](crate::Endpoint::now) work.
+//! hang, as long as its [`wait`](Endpoint::wait) and [`now`](Endpoint::now) work.
 
 mod checks;
 

@@ -1,8 +1,8 @@
-//! Why a simulation came to no result.
+//! How a rank or a whole simulation failed.
 
+use std::fmt;
 use std::time::Duration;
 
-use super::run::RankEnd;
 use crate::{Rank, TransportError};
 
 /// A simulation that cannot be run, or did not end.
@@ -40,6 +40,33 @@ pub enum SimError {
         /// The ranks that were killed or panicked.
         died: Vec<(Rank, RankEnd)>,
     },
+}
+
+/// How a rank ended whose main function did not return.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RankEnd {
+    /// By a configured [`Death`](super::Death).
+    Killed {
+        /// When its thread was gone.
+        at: Duration,
+    },
+    /// By a panic of its own.
+    Panicked {
+        /// When.
+        at: Duration,
+        /// The panic's message.
+        message: String,
+    },
+}
+
+impl fmt::Display for RankEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Killed { at } => write!(f, "was killed at {at:?}"),
+            Self::Panicked { at, message } => write!(f, "panicked at {at:?}: {message}"),
+        }
+    }
 }
 
 fn aside(unnotified: &[Rank], died: &[(Rank, RankEnd)]) -> String {

@@ -53,5 +53,5 @@ mod schedule;
 
 pub use config::{Death, SimConfig, Stall};
 pub use endpoint::SimEndpoint;
-pub use error::SimError;
-pub use run::{RankEnd, SimReport, run};
+pub use error::{RankEnd, SimError};
+pub use run::{SimReport, run};

@@ -1,7 +1,6 @@
 //! Starting the ranks and collecting what became of them.
 
 use std::any::Any;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -9,7 +8,7 @@ use std::time::Duration;
 
 use super::config::SimConfig;
 use super::endpoint::{SimEndpoint, Stopped};
-use super::error::SimError;
+use super::error::{RankEnd, SimError};
 use super::network::{Failure, Shared};
 use super::schedule::{NEVER, Phase};
 use crate::{PeerState, Rank, TransportError};
@@ -39,33 +38,6 @@ impl<T> SimReport<T> {
     /// The first rank that returned nothing, and why.
     pub fn values(self) -> Result<Vec<T>, (Rank, RankEnd)> {
         self.ranks.into_iter().enumerate().map(|(rank, result)| result.map_err(|end| (rank, end))).collect()
-    }
-}
-
-/// How a rank ended whose main function did not return.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RankEnd {
-    /// By a configured [`Death`](super::Death).
-    Killed {
-        /// When its thread was gone.
-        at: Duration,
-    },
-    /// By a panic of its own.
-    Panicked {
-        /// When.
-        at: Duration,
-        /// The panic's message.
-        message: String,
-    },
-}
-
-impl fmt::Display for RankEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Killed { at } => write!(f, "was killed at {at:?}"),
-            Self::Panicked { at, message } => write!(f, "panicked at {at:?}: {message}"),
-        }
     }
 }
 
