@@ -1,16 +1,16 @@
-//! How a command ends: exit codes, and errors on one line.
+//! Exit codes, and errors on one line.
 
 use std::fmt;
 use std::io::{self, Write};
 
 /// Success.
 pub(crate) const OK: u8 = 0;
-/// The command failed; the reason stands on standard error.
+/// The command failed; standard error has the reason.
 pub(crate) const FAILURE: u8 = 1;
 /// The command line was not understood.
 pub(crate) const USAGE: u8 = 2;
 
-/// Mistakes in what the user typed that only show when the arguments are used: they end with [`USAGE`].
+/// A usage error that is found after the arguments are parsed: the exit code is [`USAGE`].
 #[derive(Debug)]
 pub(crate) struct Misuse(pub(crate) String);
 
@@ -22,7 +22,7 @@ impl fmt::Display for Misuse {
 
 impl std::error::Error for Misuse {}
 
-/// The error and its causes on one line. A cause that its error's own words end with already is not said twice.
+/// The error and its causes on one line. A cause that the line ends with already is not repeated.
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
@@ -37,13 +37,13 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
     line
 }
 
-/// Says on standard error why the command failed.
+/// Prints on standard error why the command failed.
 pub(crate) fn tell(why: &str) {
-    // In one write, so that lines of several ranks do not mix; and nobody can be told if this fails.
+    // One write, so that lines of several ranks do not mix. There is nowhere to report that this fails.
     let _ = io::stderr().write_all(format!("slackline: error: {why}\n").as_bytes());
 }
 
-/// The exit code that belongs to an error.
+/// The exit code of an error.
 pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
     if error.chain().any(|cause| cause.is::<Misuse>()) { USAGE } else { FAILURE }
 }

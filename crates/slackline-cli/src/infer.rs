@@ -1,7 +1,7 @@
-//! `slackline infer`: every row of a file through a model, on ranks that are threads or processes.
+//! `slackline infer`: predicts every row of a file, on ranks that are threads or processes.
 //!
-//! One path serves all numbers of ranks: each reads the whole input, keeps the predictions of its own samples, and hands
-//! them to rank 0 at the end. Nothing is gathered on the way, since that would undo the lag.
+//! One path serves any number of ranks: each rank reads the whole input, keeps the predictions of its own samples, and
+//! sends them to rank 0 at the end. Gathering earlier would make ranks wait for each other and undo the lag.
 
 mod gather;
 #[cfg(feature = "mpi")]
@@ -27,15 +27,15 @@ use crate::output::PredictionFile;
 use crate::placement::{plan_for, ranks_of};
 use crate::{inspect, print};
 
-/// Pooled vectors, with the lag that was asked for.
+/// Pooled vectors, with the lag of --lag.
 const DATA: Lane = Lane(0);
 /// Barrier and gathering, without lag.
 const CONTROL: Lane = Lane(1);
 
-/// Larger messages go in fragments, so that the rings of huge batches stay small.
+/// Larger messages are sent in fragments, which keeps the rings small for huge batches.
 const LARGEST_SLOT: usize = 64 << 20;
 
-/// Equal on every rank: what is to be done, and in which group.
+/// The work and the group, equal on every rank.
 struct Job<'a> {
     args: &'a InferArgs,
     directory: ModelDirectory,
@@ -82,18 +82,19 @@ use mpi::run as run_mpi;
 #[cfg(not(feature = "mpi"))]
 fn run_mpi(_: &InferArgs) -> Result<u8> {
     let how = "cargo build --release -p slackline-cli --features mpi";
-    Err(Misuse(format!("this program was built without MPI; with it (docs/mpi.md says what that needs): {how}")).into())
+    Err(Misuse(format!("this program was built without the feature mpi; build it with: {how} (see docs/mpi.md)"))
+        .into())
 }
 
-/// Everything that can be found out before the ranks start; about the output only where it will be written.
+/// Checks everything that can be checked before the ranks start. `writes`: whether this process writes the output.
 fn prepare(args: &InferArgs, ranks: usize, writes: bool) -> Result<Job<'_>> {
     check_paths(args, writes)?;
     let job = Job::new(args, ranks)?;
-    // Once, before any rank starts, and not by the ranks: what is wrong is said once, and no rank waits for another's disk.
+    // Once, before the ranks start: an error is reported once, and no rank waits for another rank's disk.
     if !args.skip_verify {
         inspect::verify(&job.directory)?;
     }
-    // A header that does not fit is better told before the ranks start, too.
+    // This checks the header of the input.
     Input::open(&args.input, Some(job.format), &job.input_shape)?;
     Ok(job)
 }
@@ -126,16 +127,16 @@ impl<'a> Job<'a> {
     }
 }
 
-/// What can be found out before anything is read.
+/// Checks the paths.
 fn check_paths(args: &InferArgs, writes: bool) -> Result<()> {
     let input = &args.input;
     let metadata = fs::metadata(input).with_context(|| format!("{}: cannot open", input.display()))?;
     if !metadata.is_file() {
-        bail!("{}: not a regular file; every rank reads the input by itself", input.display());
+        bail!("{}: not a regular file, which is required since every rank reads the input", input.display());
     }
     if let Some(output) = args.output.as_ref().filter(|_| writes) {
         if is_same_file(input, output) {
-            return Err(Misuse(format!("{}: is the input and cannot be the output", output.display())).into());
+            return Err(Misuse(format!("{}: input and output are the same file", output.display())).into());
         }
         PredictionFile::check(output)?;
     }
@@ -146,13 +147,13 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
 }
 
-/// On rank 0, when all ranks have answered: writes the file, then says how it went.
+/// On rank 0, after the run: writes the predictions and prints the report.
 fn conclude(job: &Job<'_>, answers: &rank::Answers) -> Result<()> {
     let args = job.args;
     if let Some(output) = &args.output {
         let mut file = PredictionFile::create(output)?;
         let mut predictions = answers.predictions.iter();
-        let changed = || format!("{}: has other rows than when it was read first", args.input.display());
+        let changed = || format!("{}: changed while it was read", args.input.display());
         for id in slackline_data::ids(&args.input, Some(job.format))? {
             file.row(&id?, *predictions.next().with_context(changed)?)?;
         }

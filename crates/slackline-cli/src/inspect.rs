@@ -1,4 +1,4 @@
-//! `slackline inspect`: what is in a model directory, and whether it is whole.
+//! `slackline inspect`: the contents of a model directory, and whether it is complete.
 
 use anyhow::Result;
 use serde_json::json;
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<u8> {
     Ok(fail::OK)
 }
 
-/// Reads everything and compares it with its checksums.
+/// Reads every file and verifies the checksums.
 pub(crate) fn verify(directory: &ModelDirectory) -> Result<()> {
     let mut progress = Progress::new("verify");
     Ok(directory.verify(&mut |at| progress.share(at.done, at.total, "bytes"))?)
@@ -34,14 +34,14 @@ pub(crate) fn verify(directory: &ModelDirectory) -> Result<()> {
 
 fn to_text(args: &InspectArgs, summary: &Summary, plan: &Plan, residency: Option<&[Option<Residency>]>) -> String {
     let checksums = match args.verify {
-        true => "every tensor has its checksum",
-        false => "headers checked; --verify reads the tensors too",
+        true => "verified",
+        false => "headers verified; --verify checks the tensors too",
     };
     let residency = residency.map_or(String::new(), |residency| resident(summary, residency));
     format!("{summary}\nchecksums     {checksums}\n{residency}\n{plan}\n")
 }
 
-/// How much of each table is in memory.
+/// How much of each table is in the page cache.
 fn resident(summary: &Summary, residency: &[Option<Residency>]) -> String {
     let mut all = Residency::default();
     let mut text = String::new();
@@ -52,7 +52,7 @@ fn resident(summary: &Summary, residency: &[Option<Residency>]) -> String {
         text += &format!("  {:<20} {share:5.1} %\n", table.table);
     }
     let share = 100.0 * all.resident as f64 / all.bytes.max(1) as f64;
-    format!("in memory     {} of {} ({share:.1} %)\n{text}", bytes(all.resident), bytes(all.bytes))
+    format!("page cache    {} of {} ({share:.1} %)\n{text}", bytes(all.resident), bytes(all.bytes))
 }
 
 fn to_json(args: &InspectArgs, summary: &Summary, plan: &Plan, residency: Option<&[Option<Residency>]>) -> String {

@@ -1,6 +1,6 @@
-//! The command line: argument parsing, wiring of the layers, and what people read.
+//! The command line: arguments, wiring of the layers, and reports.
 //!
-//! Whatever computes lives in the layers below; this knows their public faces only.
+//! All computation is in the layers below, used through their public interfaces.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         // Help and version.
         Err(error) => return ended(print(&error.render().to_string()).map(|()| fail::OK)),
     };
-    // Before anything is mapped: a model directory that is cut short under a run is an error and not a signal.
+    // Before anything is mapped: a table file that is truncated during a run is then an error, not SIGBUS.
     if let Err(error) = slackline_embedding::guard::install() {
         return ended(Err(error.into()));
     }
@@ -54,7 +54,7 @@ fn ended(result: Result<u8>) -> ExitCode {
     }))
 }
 
-/// Writes to standard output. That a reader such as `head` has seen enough is no failure.
+/// Writes to standard output. A reader that closes the pipe, such as `head`, is no failure.
 fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -1,41 +1,41 @@
-//! How good predictions are: AUC and log loss.
+//! The quality of predictions: AUC and log loss.
 
 use serde::Serialize;
 
-/// Predictions are moved this far away from 0 and 1 before their logarithm is taken.
+/// Predictions are clamped to this distance from 0 and 1 before the logarithm.
 pub(crate) const CLAMP: f64 = 1e-7;
 
-/// What can be said of predictions whose labels are known.
+/// Quality measures of predictions with labels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Quality {
-    /// Area under the ROC curve; see [`auc`] for when there is none.
+    /// Area under the ROC curve; `None` as documented at [`auc`].
     pub(crate) auc: Option<f64>,
     /// Mean binary cross-entropy in nats; see [`log_loss`].
     pub(crate) log_loss: Option<f64>,
 }
 
 impl Quality {
-    /// Of equally many predictions and labels.
+    /// `predictions` and `labels` have the same length.
     pub(crate) fn of(predictions: &[f32], labels: &[f32]) -> Self {
         Quality { auc: auc(predictions, labels), log_loss: log_loss(predictions, labels) }
     }
 }
 
-/// The area under the ROC curve: the share of all pairs of a positive and a negative sample in which the positive one has
-/// the larger prediction, pairs of equal predictions counted half. Exact but for one last division.
+/// The area under the ROC curve: the share of pairs of a positive and a negative sample in which the positive one has the
+/// larger prediction; ties count half. Exact up to the last division.
 ///
 /// `None` if a prediction is not a number, a label is neither 0 nor 1, or all labels are equal.
 ///
 /// Cost: a sort of all predictions.
 fn auc(predictions: &[f32], labels: &[f32]) -> Option<f64> {
-    assert_eq!(predictions.len(), labels.len(), "one label a prediction");
+    assert_eq!(predictions.len(), labels.len(), "one label per prediction");
     if predictions.iter().any(|p| p.is_nan()) || labels.iter().any(|&label| label != 0.0 && label != 1.0) {
         return None;
     }
-    // Adding zero makes one zero of the two.
+    // Adding zero turns -0 into 0.
     let mut sorted: Vec<(f32, bool)> = predictions.iter().zip(labels).map(|(&p, &l)| (p + 0.0, l == 1.0)).collect();
     sorted.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-    // In halves of a pair, so that ties are whole numbers too.
+    // In half pairs, so that ties are whole numbers.
     let mut halves = 0u128;
     let (mut positives, mut negatives) = (0u128, 0u128);
     for tied in sorted.chunk_by(|a, b| a.0 == b.0) {
@@ -53,7 +53,7 @@ fn auc(predictions: &[f32], labels: &[f32]) -> Option<f64> {
 ///
 /// `None` without samples, or if a prediction is not a number.
 fn log_loss(predictions: &[f32], labels: &[f32]) -> Option<f64> {
-    assert_eq!(predictions.len(), labels.len(), "one label a prediction");
+    assert_eq!(predictions.len(), labels.len(), "one label per prediction");
     let loss = |(&p, &y): (&f32, &f32)| {
         let (p, y) = (f64::from(p).clamp(CLAMP, 1.0 - CLAMP), f64::from(y));
         -(y * p.ln() + (1.0 - y) * (-p).ln_1p())

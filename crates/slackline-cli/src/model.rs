@@ -1,4 +1,4 @@
-//! The commands that make model directories and inputs.
+//! The commands that write model directories and inputs.
 
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -37,7 +37,7 @@ pub(crate) fn import(args: &args::ImportArgs) -> Result<u8> {
     Ok(fail::OK)
 }
 
-/// An interrupted import ends as if it had been killed, at once, and its work is kept; whoever watches is told so.
+/// On a terminal, an interrupt prints how to resume the import before it ends the process.
 fn say_what_an_interrupt_leaves() -> Result<()> {
     if !io::stderr().is_terminal() {
         return Ok(());
@@ -45,7 +45,7 @@ fn say_what_an_interrupt_leaves() -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("waiting for signals")?;
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            eprintln!("\nslackline: interrupted; the same command goes on from here, --restart begins anew");
+            eprintln!("\nslackline: interrupted; run the same command again to resume, or add --restart to start over");
             let _ = emulate_default_handler(signal);
         }
     });
@@ -56,29 +56,30 @@ fn import_text(args: &args::ImportArgs, report: &ImportReport) -> String {
     let ImportReport { format, naming, source_files, source_bytes, tensors, tables, .. } = report;
     let read = bytes(*source_bytes);
     let mut text = format!("read {}: {format}, {}, {read}; ", args.checkpoint.display(), counted(*source_files));
-    text += &format!("names of the {naming}; {tensors} tensors are the model, {} of them tables\n", tables.len());
+    text += &format!("names of the {naming}; {tensors} tensors of the model, {} of them tables\n", tables.len());
     for ImportedTable { table, tensor, rows, dim, found, kept, .. } in tables {
         let renamed = if table == tensor { String::new() } else { format!("  ({tensor})") };
         text += &format!("  {table:<20} {rows:>12} x {dim:<4} {found} -> {kept}{renamed}\n");
     }
     for narrow in ["f16", "bf16"] {
         if tables.iter().any(|table| table.found == narrow && table.kept == RowFormat::F32) {
-            text +=
-                &format!("tables of {narrow} became f32: --rows {narrow} keeps the same values in half the bytes\n");
+            text += &format!(
+                "{narrow} tables were stored as f32; --rows {narrow} stores the same values in half the bytes\n"
+            );
         }
     }
     let Written { files, losses: lost, resumed, .. } = &report.written;
     if *resumed > 0 {
-        text += &format!("went on with an import that had written {}\n", bytes(*resumed));
+        text += &format!("resumed an import that had written {}\n", bytes(*resumed));
     }
-    text += &said(&args.output, &report.config, files, report.written.table_bytes());
+    text += &wrote(&args.output, &report.config, files, report.written.table_bytes());
     text += &losses(lost);
     let mut list = |what: &str, names: &[String]| {
         if !names.is_empty() {
-            text += &format!("not used, {what}: {}\n", names.join(", "));
+            text += &format!("unused {what}: {}\n", names.join(", "));
         }
     };
-    list("of the configuration", &report.unused_keys);
+    list("keys of the configuration", &report.unused_keys);
     list("tensors of the checkpoint", &report.unused_tensors);
     list("other fields of the checkpoint", &report.skipped);
     text
@@ -132,7 +133,7 @@ pub(crate) fn convert(args: &args::ConvertArgs) -> Result<u8> {
     })?;
     drop(progress);
     let config = ModelDirectory::open(&args.output)?.config().clone();
-    let text = said(&args.output, &config, &written.files, written.table_bytes());
+    let text = wrote(&args.output, &config, &written.files, written.table_bytes());
     print(&(text + &losses(&written.losses)))?;
     Ok(fail::OK)
 }
@@ -146,7 +147,7 @@ pub(crate) fn init(args: &args::InitArgs) -> Result<u8> {
     })?;
     drop(progress);
     let summary = ModelDirectory::open(&args.output)?.summary();
-    print(&said(&args.output, &config, &summary.files, summary.table_bytes))?;
+    print(&wrote(&args.output, &config, &summary.files, summary.table_bytes))?;
     Ok(fail::OK)
 }
 
@@ -162,7 +163,7 @@ pub(crate) fn generate(args: &args::GenerateArgs) -> Result<u8> {
     Ok(fail::OK)
 }
 
-/// What an input has to provide for a model.
+/// The input that a model needs.
 pub(crate) fn input_shape(config: &ModelConfig) -> InputShape {
     InputShape {
         dense_features: config.dense_features(),
@@ -177,7 +178,7 @@ fn read_config(path: &Path) -> Result<ModelConfig> {
     Ok(parsed.config)
 }
 
-fn said(out: &Path, config: &ModelConfig, files: &[(String, u64)], table_bytes: u64) -> String {
+fn wrote(out: &Path, config: &ModelConfig, files: &[(String, u64)], table_bytes: u64) -> String {
     let files = counted(files.iter().filter(|(name, _)| name.starts_with("tables-")).count());
     let (tables, dim, dense) = (config.tables(), config.dim(), config.dense_values());
     let out = out.display();
@@ -185,7 +186,7 @@ fn said(out: &Path, config: &ModelConfig, files: &[(String, u64)], table_bytes: 
     format!("wrote {out}: {tables} tables of {dim} columns, {size} in {files}; {dense} dense values\n")
 }
 
-/// What narrower rows cost, by table.
+/// The errors of tables whose rows were quantised or rounded.
 fn losses(losses: &[RowLoss]) -> String {
     let line = |loss: &RowLoss| {
         format!(

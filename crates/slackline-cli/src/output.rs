@@ -1,4 +1,4 @@
-//! The file of predictions: whole under its name, or not there at all.
+//! The file of predictions: complete under its name, or absent.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-/// Writes a file in one go, whole or not at all.
+/// Writes a complete file, or none.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = PredictionFile::begin(path)?;
     file.write(bytes)?;
@@ -17,9 +17,9 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// A CSV file `id,prediction` that is being written.
 ///
-/// Its bytes have no name until [`finish`](Self::finish), so that whatever ends this process leaves nothing behind; where
-/// the file system has no unnamed files they are in `.<name>.<process>.partial` beside it, which is removed when this is
-/// dropped. A file that stands under the name is replaced as a whole; a pipe or a device is written to directly.
+/// The file has no name until [`finish`](Self::finish), so nothing is left behind however the process ends. On file systems
+/// without unnamed files it is `.<name>.<process>.partial` in the same folder until then, which is removed when this is
+/// dropped. An existing file is replaced as a whole; a pipe or a device is written to directly.
 pub(crate) struct PredictionFile {
     path: PathBuf,
     form: Form,
@@ -33,17 +33,17 @@ enum Form {
 }
 
 impl PredictionFile {
-    /// Checks that `path` could be written, and leaves no trace.
+    /// Checks that `path` can be written, without creating it.
     pub(crate) fn check(path: &Path) -> Result<()> {
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        // Opening a pipe would wait for its other end, and closing it again would end its reader.
+        // Opening a pipe would wait for its reader, and closing it would end the reader.
         if !is_direct(&target) {
             PredictionFile::create(path)?;
         }
         Ok(())
     }
 
-    /// Begins with the header.
+    /// Creates the file and writes the header.
     pub(crate) fn create(path: &Path) -> Result<Self> {
         let mut file = Self::begin(path)?;
         file.write(b"id,prediction\n")?;
@@ -51,7 +51,7 @@ impl PredictionFile {
     }
 
     fn begin(path: &Path) -> Result<Self> {
-        // A link stays a link: what it leads to is replaced.
+        // A link stays a link; its target is replaced.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let (file, form) = open(&path).with_context(|| format!("{}: cannot write", path.display()))?;
         Ok(PredictionFile { path, form, writer: BufWriter::with_capacity(1 << 18, file) })
@@ -68,7 +68,7 @@ impl PredictionFile {
         self.write(format!("{id},{}\n", decimal(prediction)).as_bytes())
     }
 
-    /// Brings the bytes to the disk and gives them their name.
+    /// Syncs the file to disk and gives it its name.
     pub(crate) fn finish(mut self) -> Result<()> {
         let path = self.path.clone();
         self.publish().with_context(|| format!("{}: cannot write", path.display()))
@@ -104,7 +104,7 @@ impl Drop for PredictionFile {
     }
 }
 
-/// A prediction as a plain decimal number of 9 significant digits, from which every `f32` can be read back.
+/// A prediction as a plain decimal number of 9 significant digits: parsing it gives the same `f32`.
 pub(crate) fn decimal(value: f32) -> String {
     if value == 0.0 || !value.is_finite() {
         return format!("{value:.8}");
@@ -124,7 +124,7 @@ fn open(path: &Path) -> Result<(File, Form)> {
         return Ok((File::options().write(true).open(path)?, Form::Direct));
     }
     if path.file_name().is_none() {
-        bail!("it names no file");
+        bail!("the path has no file name");
     }
     let folder = folder_of(path);
     if !folder.is_dir() {

@@ -1,4 +1,4 @@
-//! `slackline profile` and `slackline plan`: what tables cost, and which rank holds them.
+//! `slackline profile` and `slackline plan`: the cost of tables, and their placement on ranks.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,13 +23,13 @@ pub(crate) fn profile(args: &args::ProfileArgs) -> Result<u8> {
     let directory = ModelDirectory::open(&args.model)?;
     let config = directory.config();
     let all: Vec<usize> = (0..config.tables()).collect();
-    // As they are when a rank has worked for a while.
+    // All pages present, as in a rank that has worked for a while.
     let tables = directory.load_tables(&all, Load::Prefaulted, Verify::HeaderOnly)?;
     let format = args.format.map_or_else(|| Format::detect(&args.input), Ok)?;
     let mut input = Input::open(&args.input, Some(format), &input_shape(config))?;
     let mut profiler = Profiler::new(tables.iter().map(|table| (table.name().to_owned(), table.rows())));
     let mut progress = Progress::new("profile");
-    // Room of its own for each, as messages are: one that is written again and again would stay in a cache.
+    // Each table has its own output buffer, as in a message: a shared one would stay in a cache.
     let mut outs = vec![Vec::new(); tables.len()];
     let (mut batch, mut samples) = (Batch::default(), 0);
     let limit = args.samples.unwrap_or(usize::MAX);
@@ -41,7 +41,7 @@ pub(crate) fn profile(args: &args::ProfileArgs) -> Result<u8> {
             let begin = Instant::now();
             let bags = Bags::new(table.name(), table.rows(), &lookups.indices, &lookups.offsets, weights)?;
             table.pool(&bags, Pooling::Sum, out)?;
-            // The first batch brings pages and code into place.
+            // The first batch warms up and is not timed.
             profiler.lookups(number, &bags, (samples > 0).then(|| begin.elapsed()));
         }
         samples += batch.samples;
@@ -49,7 +49,7 @@ pub(crate) fn profile(args: &args::ProfileArgs) -> Result<u8> {
     }
     drop(progress);
     if samples == 0 {
-        bail!("{}: no rows to look up", args.input.display());
+        bail!("{}: no rows", args.input.display());
     }
     let profile = profiler.finish(args.hot);
     write_whole(&args.output, serde_json::to_string(&profile)?.as_bytes())?;
@@ -60,15 +60,15 @@ pub(crate) fn profile(args: &args::ProfileArgs) -> Result<u8> {
 fn shown(profile: &Profile, output: &Path) -> String {
     let mut text = format!("{} samples\n", profile.samples);
     text += &format!(
-        "{:<24} {:>12} {:>14} {:>12} {:>10} {:>10}\n",
-        "table", "rows", "lookups/sample", "rows used", "hottest %", "ns/sample"
+        "{:<24} {:>12} {:>14} {:>12} {:>11} {:>10}\n",
+        "table", "rows", "lookups/sample", "rows used", "hottest 1 %", "ns/sample"
     );
     for table in &profile.tables {
-        // What a hundredth of the rows in use takes of the lookups: how much a few copies would save.
+        // How many of the lookups copies of a few rows would serve.
         let hundredth = (table.used_rows as usize).div_ceil(100);
         let hottest: u64 = table.hot.iter().take(hundredth).map(|(_, count)| count).sum();
         text += &format!(
-            "{:<24} {:>12} {:>14.2} {:>12} {:>10.1} {:>10.1}\n",
+            "{:<24} {:>12} {:>14.2} {:>12} {:>9.1} % {:>10.1}\n",
             table.name,
             table.rows,
             table.lookups as f64 / profile.samples as f64,
@@ -77,7 +77,7 @@ fn shown(profile: &Profile, output: &Path) -> String {
             table.ns_per_sample
         );
     }
-    text += "hottest %: of the lookups, those of the hundredth of the used rows that is looked up most\n";
+    text += "hottest 1 %: share of lookups that hit the hottest 1 % of the used rows\n";
     text + &format!("wrote {}\n", output.display())
 }
 
@@ -106,7 +106,7 @@ pub(crate) fn plan(args: &args::PlanArgs) -> Result<u8> {
         let fitting: Vec<usize> =
             (0..tables.len()).filter(|table| placed.pattern.matches(&tables[*table].name)).collect();
         if fitting.is_empty() {
-            return Err(Misuse(format!("--place {}: fits no table", placed.pattern)).into());
+            return Err(Misuse(format!("--place {}: matches no table", placed.pattern)).into());
         }
         options.forced.extend(fitting.into_iter().map(|table| (table, placed.how)));
     }
@@ -122,28 +122,28 @@ pub(crate) fn plan(args: &args::PlanArgs) -> Result<u8> {
 fn to_text(args: &args::PlanArgs, plan: &Plan, reference: &Plan) -> String {
     let mut text = format!("{plan}\n\n");
     text += &format!(
-        "tables by number, as the reference splits them: largest / mean {:.3} of the cost, {:.3} of the memory\n",
+        "for comparison, tables in equal numbers, as in the reference DLRM: largest / mean {:.3} of the cost, {:.3} of the memory\n",
         reference.cost_imbalance(),
         reference.bytes_imbalance()
     );
     text += &why(plan, args.balance);
     if let Some(limit) = args.memory {
         let fullest = (0..plan.ranks()).map(|rank| plan.bytes_of(rank)).max().unwrap_or_default();
-        text += &format!("memory: at most {} of {} a rank\n", bytes(fullest), bytes(limit));
+        text += &format!("memory: at most {} per rank, limit {}\n", bytes(fullest), bytes(limit));
     }
     let source = match (&args.profile, args.calibrate) {
-        (Some(_), _) => "times were measured by the profile",
-        (None, true) => "times are reckoned with constants measured here, and one lookup a table",
-        (None, false) => "times are reckoned with typical constants and one lookup a table; --profile knows better",
+        (Some(_), _) => "measured by the profile",
+        (None, true) => "estimated from costs measured on this machine and one lookup per table",
+        (None, false) => "estimated from typical costs and one lookup per table; --profile measures them",
     };
-    text += &format!("ns/sample: the time of one core to look up a rank's tables for one sample; {source}\n");
+    text += &format!("ns/sample: time of one core for a rank's lookups of one sample, {source}\n");
     if let Some(output) = &args.output {
         text += &format!("wrote {}\n", output.display());
     }
     text
 }
 
-/// What keeps the ranks from being equal, in a sentence.
+/// One sentence that says what keeps the ranks from being balanced.
 fn why(plan: &Plan, balance: f64) -> String {
     if plan.cost_imbalance() <= balance {
         return String::new();
@@ -157,12 +157,12 @@ fn why(plan: &Plan, balance: f64) -> String {
     let (name, cost) = (&plan.tables()[dearest.table].name, plan.cost_of_part(dearest));
     if cost > mean {
         return format!(
-            "why not equal: a part of {name} costs {cost:.1} ns/sample, and the mean of the ranks is {mean:.1}; cut it \
+            "not balanced: {name} costs {cost:.1} ns/sample, and the mean of the ranks is {mean:.1}; split it \
              (--split, --place)\n"
         );
     }
     format!(
-        "why not equal: {} parts on {} ranks; rank {busiest} has {:.1} ns/sample, of which {name} is {cost:.1}\n",
+        "not balanced: {} parts on {} ranks; rank {busiest} has {:.1} ns/sample, of which {name} takes {cost:.1}\n",
         plan.parts().len(),
         plan.ranks(),
         costs[busiest]
@@ -189,17 +189,17 @@ fn to_json(plan: &Plan, reference: &Plan) -> String {
     format!("{object:#}\n")
 }
 
-/// The plan of a run: the one in the file, or tables whole and by their cost.
+/// The plan of a run: that of the file, or whole tables balanced by cost.
 pub(crate) fn plan_for(file: Option<&Path>, tables: &[TableCost], ranks: usize) -> Result<Plan> {
     let Some(file) = file else { return Ok(Plan::table_wise(tables, ranks)?) };
     let plan: Plan = read_json(file)?;
     let same =
         |(one, other): (&TableCost, &TableCost)| (&one.name, one.rows, one.dim) == (&other.name, other.rows, other.dim);
     if plan.tables().len() != tables.len() || !plan.tables().iter().zip(tables).all(same) {
-        bail!("{}: a plan for another model", file.display());
+        bail!("{}: the plan is for another model", file.display());
     }
     if plan.ranks() != ranks {
-        bail!("{}: a plan for {} ranks, not {ranks}", file.display(), plan.ranks());
+        bail!("{}: the plan is for {} ranks, not {ranks}", file.display(), plan.ranks());
     }
     Ok(plan)
 }

@@ -1,12 +1,11 @@
-//! How far a long command is: one line on standard error, and only where a person may be watching.
+//! The progress of a long command: one line on standard error, if that is a terminal.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 const EVERY: Duration = Duration::from_millis(100);
 
-/// A line that is written over and over, at most ten times a second, and wiped at the end. Says nothing unless standard
-/// error is a terminal.
+/// A line that is rewritten at most ten times a second and erased at the end. Silent unless standard error is a terminal.
 pub(crate) struct Progress {
     what: String,
     shown: bool,
@@ -14,13 +13,13 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Begins with what is being done.
+    /// `what` is the name of the work.
     pub(crate) fn new(what: impl Into<String>) -> Self {
         let next = io::stderr().is_terminal().then(Instant::now);
         Progress { what: what.into(), shown: false, next }
     }
 
-    /// Says how far it is; `detail` is asked only when it is going to be shown.
+    /// Shows progress; `detail` is called only if the line is written.
     pub(crate) fn at(&mut self, detail: impl FnOnce() -> String) {
         let Some(next) = self.next else { return };
         let now = Instant::now();
@@ -30,7 +29,7 @@ impl Progress {
         }
     }
 
-    /// Says how far it is, in units of `total`.
+    /// Shows `done` as a share of `total`.
     pub(crate) fn share(&mut self, done: u64, total: u64, unit: &str) {
         self.at(|| match total {
             0 => format!("{done} {unit}"),
@@ -47,7 +46,7 @@ impl Drop for Progress {
     }
 }
 
-/// A number of bytes for people, in powers of 1024.
+/// A number of bytes, readable, in powers of 1024.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if count < 1024 {

@@ -1,17 +1,17 @@
-//! Numbers from all ranks to rank 0, in pieces of bounded size.
+//! Sends numbers of all ranks to rank 0, in messages of bounded size.
 
 use anyhow::{Context, Result};
 use slackline_collective::{Endpoint, Exchange, Rank};
 
-/// The largest message that a rank sends while it hands in its numbers.
+/// The largest message.
 pub(super) const CHUNK_BYTES: usize = 1 << 14;
 
 const CHUNK: usize = CHUNK_BYTES / size_of::<f32>();
 
-/// Brings `values` of every rank to rank 0, which gets them in pieces, those of one rank in order, each with its rank.
-/// All ranks call this; on the others `sink` is not called. `control` has no lag.
+/// Sends `values` of every rank to rank 0, which passes them to `sink` with their rank, those of one rank in order. All
+/// ranks call this; on other ranks `sink` is not called. `control` has no lag.
 ///
-/// Cost: a round for each [`CHUNK_BYTES`] of the rank with the most, in which each rank sends one message to rank 0.
+/// Cost: one round per [`CHUNK_BYTES`] of the rank with the most values; in each, every rank sends one message to rank 0.
 pub(super) fn to_first<E: Endpoint>(
     control: &mut Exchange<'_, E>,
     values: &[f32],
@@ -20,7 +20,7 @@ pub(super) fn to_first<E: Endpoint>(
     let lengths = control.all_gather(&(values.len() as u64).to_le_bytes())?;
     let mut sizes = vec![0; lengths.len()];
     let lengths = lengths.iter().map(|length| Some(u64::from_le_bytes(length.as_slice().try_into().ok()?)));
-    let lengths = lengths.collect::<Option<Vec<_>>>().context("a rank did not say how many numbers it has")?;
+    let lengths = lengths.collect::<Option<Vec<_>>>().context("a rank did not announce how many numbers it sends")?;
     let most = lengths.into_iter().max().unwrap_or(0);
     let mut chunks = values.chunks(CHUNK);
     for _ in 0..most.div_ceil(CHUNK as u64) {

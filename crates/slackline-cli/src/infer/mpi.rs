@@ -1,4 +1,4 @@
-//! The ranks as processes of an MPI job, which somebody else has started.
+//! Ranks that are processes of an MPI job.
 
 use anyhow::Result;
 use slackline_mpi::{NodeEndpoint, Peers, World};
@@ -8,11 +8,11 @@ use super::{Job, conclude, fail, prepare, rank};
 use crate::args::InferArgs;
 use crate::fail::Misuse;
 
-/// Works as the rank that this process is in its job, and returns the exit code.
+/// Works as the rank of this process in its job, and returns the exit code.
 pub(super) fn run(args: &InferArgs) -> Result<u8> {
     let world = World::join()?;
-    // What is wrong with the input or the model is found out by every rank on its own node, before they form a group; the
-    // first that finds something says it for all.
+    // Every rank checks input and model on its own node before the ranks form a group; the first that finds an error
+    // reports it for all.
     let job = prepare_on_nodes(args, &world);
     let complaint = job.as_ref().err().map(fail::one_line).unwrap_or_default();
     let complaints = world.all_gather(complaint.as_bytes())?;
@@ -21,13 +21,13 @@ pub(super) fn run(args: &InferArgs) -> Result<u8> {
         if first == world.rank() {
             fail::tell(&format!("rank {first}: {complaint}"));
         }
-        // mpirun ends the others as soon as one has ended: not before the words are out.
+        // mpirun ends the other ranks as soon as one has ended: the message has to be out before that.
         world.barrier()?;
         return Ok(code);
     }
     let outcome = job.and_then(|job| work(&world, &job));
     if let Err(error) = &outcome {
-        // From here on the ranks depend on each other, and MPI would wait for those that hang.
+        // From here on ranks depend on each other, and MPI would wait for ranks that hang.
         fail::tell(&format!("rank {}: {}", world.rank(), fail::one_line(error)));
         world.abort(fail::code_of(error));
     }
@@ -37,7 +37,7 @@ pub(super) fn run(args: &InferArgs) -> Result<u8> {
 fn prepare_on_nodes<'a>(args: &'a InferArgs, world: &World) -> Result<Job<'a>> {
     let ranks = args.ranks.unwrap_or(world.ranks());
     peers(args)?;
-    // Every rank needs the job; the tables are read whole by one rank of a node.
+    // Every rank needs the job; one rank per node verifies the tables.
     let first_here = world.ranks_of_node()?.first() == Some(&world.rank());
     if first_here { prepare(args, ranks, world.rank() == 0) } else { Job::new(args, ranks) }
 }

@@ -1,4 +1,4 @@
-//! What one rank does, from loading its tables to handing in its predictions.
+//! The work of one rank, from loading its tables to sending its predictions to rank 0.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,46 +17,46 @@ use super::{CONTROL, DATA, Job};
 use crate::fail;
 use crate::progress::Progress;
 
-/// What rank 0 has at the end.
+/// The results on rank 0.
 pub(super) struct Answers {
-    /// One a row, in input order.
+    /// One per row, in input order.
     pub(super) predictions: Vec<f32>,
-    /// One a row, or none at all.
+    /// One per row; empty if the input has no labels.
     pub(super) labels: Vec<f32>,
-    /// Of every batch on every rank that had samples of it, in milliseconds, in no order.
+    /// In milliseconds, one for every batch on every rank that had samples of it, in no order.
     pub(super) latencies: Vec<f32>,
-    /// From the barrier before the first batch until all ranks had all predictions.
+    /// From the barrier before the first batch until this rank had its last prediction.
     pub(super) elapsed: Duration,
-    /// One entry a rank.
+    /// One entry per rank.
     pub(super) ranks: Vec<RankStats>,
 }
 
-/// How one rank fared.
+/// Measurements of one rank.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct RankStats {
-    /// How long it took to load its tables, in the way asked for.
+    /// Loading its tables.
     pub(super) load_seconds: f64,
-    /// How long it warmed up after that, before it was ready.
+    /// Warming up after that.
     pub(super) warmup_seconds: f64,
-    /// Its largest lead over its slowest peer, in rounds.
+    /// The most rounds that it was ahead of its slowest peer; see `LaneStats::observed_lag`.
     pub(super) observed_lag: usize,
-    /// How long it waited for rounds that were due.
+    /// Waiting for rounds that were due.
     pub(super) blocked_seconds: f64,
-    /// How long it looked up its tables.
+    /// Looking up its tables.
     pub(super) lookup_seconds: f64,
     /// Bytes of pooled vectors that it sent to other ranks.
     pub(super) sent_bytes: u64,
-    /// Bytes that it need not send, since the other ranks have copies of hot rows.
+    /// Bytes that it did not have to send because the other ranks hold copies of hot rows.
     pub(super) saved_bytes: u64,
 }
 
-/// Works as one rank; rank 0 returns what all have found. Whatever goes wrong here, the other ranks are told.
+/// Works as one rank; rank 0 returns the results of all. An error here reaches the other ranks.
 pub(super) fn run<E: Endpoint>(endpoint: E, job: &Job<'_>) -> Result<Option<Answers>> {
     let endpoint = Delayed::new(endpoint, job.delays.clone(), DATA);
     let mut group = Group::new(endpoint, job.options.clone())?;
     let outcome = work(&mut group, job);
     if let Err(error) = &outcome {
-        // If another rank's fault was first, it stays the group's story.
+        // An earlier fault of another rank remains the fault of the group.
         let _ = group.give_up(&fail::one_line(error));
     }
     outcome
@@ -65,7 +65,7 @@ pub(super) fn run<E: Endpoint>(endpoint: E, job: &Job<'_>) -> Result<Option<Answ
 fn work<E: Endpoint>(group: &mut Group<E>, job: &Job<'_>) -> Result<Option<Answers>> {
     let rank = group.rank();
     let begin = Instant::now();
-    // The tables have been verified before the ranks started, or the user trusts them.
+    // The checksums were verified before the ranks started, unless --skip-verify was given.
     let mut progress = (rank == 0).then(|| Progress::new("load"));
     let (mut loaded, total) = (0, job.plan.bytes_of(rank));
     let tables = job.directory.load_rank(&job.plan, rank, job.args.load, Verify::HeaderOnly, &mut |newly| {
@@ -83,7 +83,7 @@ fn work<E: Endpoint>(group: &mut Group<E>, job: &Job<'_>) -> Result<Option<Answe
     }
     let mut input = Input::open(&job.args.input, Some(job.format), &job.input_shape)?;
     let load = begin.elapsed();
-    // A rank is ready only when its first batch will be as fast as the others; no rank begins before all are.
+    // A rank is ready when its first batch will be as fast as the others. The barrier waits until all ranks are.
     let begin = Instant::now();
     model.warm_up()?;
     let warmup = begin.elapsed();
@@ -135,7 +135,7 @@ fn work<E: Endpoint>(group: &mut Group<E>, job: &Job<'_>) -> Result<Option<Answe
     Ok(Some(Answers { predictions, labels: own.labels, latencies, elapsed, ranks }))
 }
 
-/// What this rank found by itself.
+/// The results of this rank.
 #[derive(Default)]
 struct Own {
     rows: usize,
@@ -156,7 +156,7 @@ fn predict<E: Endpoint>(
     let mut own = Own::default();
     let mut batch = Batch::default();
     let mut fresh = Vec::new();
-    // When each batch that is not answered yet was begun, oldest first.
+    // The start of every batch that is not answered yet, oldest first.
     let mut begun = VecDeque::new();
     let mut answer =
         |model: &mut DistributedModel, own: &mut Own, begun: &mut VecDeque<Instant>, complete: Complete<'_, _>| {
@@ -191,7 +191,7 @@ fn predict<E: Endpoint>(
     Ok(own)
 }
 
-/// The rows that a rank has predictions of, in the order in which it makes them.
+/// The rows that a rank predicts, in the order in which it predicts them.
 fn places(rows: usize, batch: usize, rank: usize, ranks: usize) -> impl Iterator<Item = usize> {
     (0..rows).step_by(batch).flat_map(move |first| -> Range<usize> {
         let own = samples_of(batch.min(rows - first), rank, ranks);

@@ -1,4 +1,4 @@
-//! What `slackline infer` says in the end.
+//! The report of `slackline infer`.
 
 use serde::Serialize;
 
@@ -7,8 +7,8 @@ use super::rank::{Answers, RankStats};
 use crate::metrics::Quality;
 use crate::progress::bytes;
 
-const DEFINITION: &str = "time from a rank's beginning of a batch, which it has read, until it has the predictions of \
-its own samples of it; over all batches on all ranks; closed loop, that is, each rank begins a batch as soon as it may";
+const DEFINITION: &str = "from starting a batch that has been read until the rank's own predictions are ready; all \
+batches on all ranks; closed loop: a rank starts the next batch as soon as it may";
 
 /// The outcome of a run.
 #[derive(Serialize)]
@@ -28,20 +28,20 @@ pub(super) struct Report<'a> {
     delay: String,
     batch: usize,
     load: String,
-    /// Of the rank that took longest; both before the ranks begin, and not in `seconds`.
+    /// Of the slowest rank. Both phases come before the first batch and are not part of `seconds`.
     load_seconds: f64,
     warmup_seconds: f64,
     seconds: f64,
     rows_per_second: f64,
     latency: Option<Latency>,
-    /// Largest time of a rank's lookups over the mean, and what the plan says of it.
+    /// The largest lookup time of a rank divided by the mean: measured, and estimated by the plan.
     lookup_imbalance: f64,
     planned_imbalance: f64,
     per_rank: &'a [RankStats],
     output: Option<&'a std::path::Path>,
 }
 
-/// In milliseconds.
+/// Latency in milliseconds.
 #[derive(Debug, PartialEq, Serialize)]
 struct Latency {
     definition: &'static str,
@@ -84,7 +84,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// One object and a line end.
+    /// One JSON object and a line end.
     pub(super) fn to_json(&self) -> String {
         let text = serde_json::to_string_pretty(self).expect("numbers and strings are JSON");
         format!("{text}\n")
@@ -111,15 +111,15 @@ impl<'a> Report<'a> {
         if self.labelled {
             let quality = &self.quality;
             let number = |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{value:.6}"));
-            let needs = if quality.auc.is_none() { "  (needs labels 0 and 1, both of them)" } else { "" };
+            let needs = if quality.auc.is_none() { "  (needs both labels, 0 and 1)" } else { "" };
             lines.push(format!("AUC           {}{needs}", number(quality.auc)));
             lines.push(format!("log loss      {}", number(quality.log_loss)));
         }
         if self.not_a_number > 0 {
-            lines.push(format!("not a number  {} predictions", self.not_a_number));
+            lines.push(format!("NaN           {} predictions", self.not_a_number));
         }
         let (load, warmup) = (self.load_seconds, self.warmup_seconds);
-        lines.push(format!("ready         tables {} in {load:.3} s, then warmed up in {warmup:.3} s", self.load));
+        lines.push(format!("start         tables {} in {load:.3} s, warmed up in {warmup:.3} s", self.load));
         lines.push(format!("throughput    {:.0} rows/s ({:.3} s)", self.rows_per_second, self.seconds));
         if let Some(latency) = &self.latency {
             let Latency { p50_ms, p95_ms, p99_ms, max_ms, .. } = latency;
@@ -139,7 +139,7 @@ impl<'a> Report<'a> {
             self.per_rank.iter().fold((0, 0), |(sent, saved), rank| (sent + rank.sent_bytes, saved + rank.saved_bytes));
         if saved > 0 {
             let share = 100.0 * saved as f64 / (sent + saved) as f64;
-            lines.push(format!("sent          {}, {share:.1} % less by copies of hot rows", bytes(sent)));
+            lines.push(format!("sent          {}; copies of hot rows saved {share:.1} %", bytes(sent)));
         } else if sent > 0 {
             lines.push(format!("sent          {}", bytes(sent)));
         }
@@ -151,8 +151,8 @@ impl<'a> Report<'a> {
             lines.push(format!("latency: {DEFINITION}."));
         }
         lines.push(
-            "observed lag: by how many rounds each rank, in rank order, was ahead of its slowest peer, at most, when it \
-             published another (the lag is the bound); waited: for rounds that were due."
+            "observed lag: the most rounds that a rank was ahead of its slowest peer when it published the next one, at most \
+             the lag.\nwaited: for rounds that were due. lookups: time in table lookups. One value per rank, in rank order."
                 .to_owned(),
         );
         lines.push(String::new());
@@ -170,7 +170,7 @@ fn imbalance(values: impl Iterator<Item = f64> + Clone) -> f64 {
 }
 
 impl Latency {
-    /// By nearest rank: the smallest time that at least that share of all did not exceed.
+    /// Percentiles by nearest rank: the smallest measured value that at least that share of all values does not exceed.
     fn of(milliseconds: &[f32]) -> Option<Self> {
         let mut sorted = milliseconds.to_vec();
         sorted.sort_unstable_by(f32::total_cmp);

@@ -1,4 +1,4 @@
-//! Starting the ranks: threads of this process, or processes that run this command again.
+//! Starts ranks as threads of this process, or as processes that run this command again.
 
 use std::env;
 use std::process::Command;
@@ -14,7 +14,7 @@ use slackline_transport::{Endpoint, cores, shm, threads as thread_group};
 use super::rank::{self, Answers};
 use super::{Job, fail};
 
-/// How long a process may take at least until it has joined the group: starting up is not subject to the deadline of a run.
+/// The least time that a process has to join the group: the deadline of a run does not apply to starting up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs all ranks as threads.
@@ -32,7 +32,7 @@ pub(super) fn threads(job: &Job<'_>) -> Result<Answers> {
                 }
                 rank::run(endpoint, job)
             };
-            // If this fails, the endpoints that are left are dropped, which ends the ranks that have started.
+            // If this fails, the remaining endpoints are dropped, which ends the ranks that have started.
             ranks
                 .push(thread.spawn_scoped(scope, work).with_context(|| format!("starting the thread of rank {rank}"))?);
         }
@@ -54,17 +54,17 @@ pub(super) fn threads(job: &Job<'_>) -> Result<Answers> {
             Err(error) => errors.push(error),
         }
     }
-    // All ranks tell the same story; one that has it at first hand tells it best.
+    // All ranks report the same fault; the rank where it happened has the most detail.
     let first_hand = errors.iter().position(|error| !is_fault(error)).unwrap_or(0);
     match errors.into_iter().nth(first_hand) {
         Some(error) => Err(error),
-        None => answers.context("no rank has the answers"),
+        None => answers.context("rank 0 returned no results"),
     }
 }
 
-/// Runs all ranks as processes and returns the exit code. They write and report by themselves.
+/// Runs all ranks as processes and returns the exit code. Rank 0 writes the output and prints the report.
 pub(super) fn processes(job: &Job<'_>) -> Result<u8> {
-    let program = env::current_exe().context("cannot find this program to start it again")?;
+    let program = env::current_exe().context("cannot find this program in order to start the ranks")?;
     let words: Vec<_> = env::args_os().skip(1).collect();
     let launch = Launch::new(job.shape.clone(), |_| {
         let mut command = Command::new(&program);
@@ -90,17 +90,17 @@ pub(super) fn is_rank_process() -> bool {
     env::var_os(shm::GROUP_VARIABLE).is_some()
 }
 
-/// Works as the rank that the launcher made of this process.
+/// Works as the rank that the launcher assigned to this process.
 pub(super) fn rank_process(job: &Job<'_>) -> Result<Option<Answers>> {
     let endpoint =
-        shm::attach_from_env(job.args.deadline.max(PATIENCE))?.context("this process belongs to no group")?;
+        shm::attach_from_env(job.args.deadline.max(PATIENCE))?.context("this process was not started as a rank")?;
     if *endpoint.shape() != job.shape.rounded()? {
         return Err(anyhow!("the model in {} has changed since the ranks were started", job.args.model.display()));
     }
     rank::run(endpoint, job)
 }
 
-/// Whether a rank only knows from others what went wrong.
+/// Whether a rank learnt of the error from another rank.
 fn is_fault(error: &anyhow::Error) -> bool {
     let collective = |error: &CollectiveError| matches!(error, CollectiveError::Fault(_));
     error.chain().any(|cause| match (cause.downcast_ref(), cause.downcast_ref()) {

@@ -84,7 +84,7 @@ fn a_full_disk_is_an_error_and_the_import_goes_on_when_there_is_room() {
     assert!(run.stderr.contains("tables-00001-of-00002") && run.stderr.lines().count() == 1, "{}", run.stderr);
     assert!(!place.path("model").exists() && written(&place) > 0);
     let text = place.succeed(&words(&command));
-    assert!(text.contains("went on with an import"), "{text}");
+    assert!(text.contains("resumed an import"), "{text}");
     same(&place, "model");
 }
 

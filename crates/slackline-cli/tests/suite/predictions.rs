@@ -82,7 +82,10 @@ fn plans_of_all_kinds_keep_the_predictions() {
         "--place emb_l.0.*=columns:2 --place emb_l.4.*=rank:1 --memory 1M",
     ] {
         let planned = words(&format!("plan model --ranks 3 {how} --output plan.json"));
-        assert!(planned.starts_with("5 tables on 3 ranks") && planned.contains("as the reference splits"), "{planned}");
+        assert!(
+            planned.starts_with("5 tables on 3 ranks") && planned.contains("as in the reference DLRM"),
+            "{planned}"
+        );
         for run in ["--lag 2 --batch 16", "--transport shm --batch 7 --lag 0"] {
             infer(&place, &format!("--plan plan.json {run} --output again.csv"));
             assert!(place.read("again.csv") == first, "{how}; {run}");
@@ -109,17 +112,17 @@ fn a_plan_that_does_not_fit_is_refused_by_its_file() {
     let words = |words: &str| words.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     place.succeed(&words("plan model --ranks 3 --output plan.json"));
     let refused = place.fail(&words("infer model --input rows.csv --plan plan.json --ranks 2"));
-    assert!(refused.contains("plan.json: a plan for 3 ranks, not 2"), "{refused}");
+    assert!(refused.contains("plan.json: the plan is for 3 ranks, not 2"), "{refused}");
     let text = place.read("plan.json").replace("\"rows\":300", "\"rows\":301").replace("\"end\":300", "\"end\":301");
     fs::write(place.path("plan.json"), text).unwrap();
     let refused = place.fail(&words("infer model --input rows.csv --plan plan.json"));
-    assert!(refused.contains("plan.json: a plan for another model"), "{refused}");
+    assert!(refused.contains("plan.json: the plan is for another model"), "{refused}");
     fs::write(place.path("plan.json"), "{}").unwrap();
     assert!(place.fail(&words("infer model --input rows.csv --plan plan.json")).contains("plan.json"));
     let full = place.fail(&words("plan model --ranks 2 --memory 1K"));
     assert!(full.contains("emb_l.0.weight") && full.contains("1024 bytes a rank"), "{full}");
     let idle = place.run(&words("plan model --ranks 2 --place nothing=whole"));
-    assert!(idle.code == Some(2) && idle.stderr.contains("fits no table"), "{}", idle.stderr);
+    assert!(idle.code == Some(2) && idle.stderr.contains("matches no table"), "{}", idle.stderr);
 }
 
 #[test]
@@ -208,7 +211,7 @@ fn what_people_read() {
         "\nlog loss      0.",
         "rows/s",
         "\nlatency       p50 ",
-        "latency: time from a rank's beginning of a batch",
+        "latency: from starting a batch that has been read",
         "\nobserved lag  ",
         "\npredictions   out.csv",
     ] {
