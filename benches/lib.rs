@@ -1,6 +1,5 @@
-//! Micro-benchmarks of the layers, each by itself: `cargo bench -p slackline-benches`, or a part of them with
-//! `cargo bench -p slackline-benches -- pooling`.
+//! Instruction counts of the layers, each by itself: see `instructions.rs`, and run them with `cargo xtask instructions`.
 //!
-//! They tell whether a change made one layer slower or faster on one machine. What a user gains is measured by
-//! `cargo xtask bench`, on whole runs with checked outputs.
+//! They tell whether a change made a layer do more. How long work takes is measured by `cargo xtask bench`, with checked
+//! outputs and beside the programs of others.
 #![forbid(unsafe_code)]
