@@ -58,7 +58,7 @@ impl ModelTask {
     /// The bytes of the largest message between two ranks.
     pub(crate) fn largest_message(&self) -> Result<usize, BenchError> {
         let directory = self.open()?;
-        Ok(largest_message(directory.config(), &self.plan(&directory)?, self.batch))
+        Ok(largest_message(&self.plan(&directory)?, self.batch))
     }
 
     /// The digest of every rank's output for every batch, `[batch][rank]`, computed in this process alone.

@@ -3,6 +3,7 @@
 mod parse;
 mod tables;
 
+use slackline_data::InputShape;
 use slackline_embedding::compressed::Combine;
 
 use crate::{DlrmError, Result};
@@ -192,6 +193,12 @@ impl ModelConfig {
     /// Dense features of a sample.
     pub fn dense_features(&self) -> usize {
         self.bottom[0]
+    }
+
+    /// What a reader of inputs must know of the model.
+    pub fn input_shape(&self) -> InputShape {
+        let table_rows = self.rows.iter().map(|&rows| rows as u64).collect();
+        InputShape { dense_features: self.dense_features(), table_rows }
     }
 
     /// Widths of the bottom MLP: the dense features, the hidden layers, [`dim`](Self::dim).

@@ -1,12 +1,10 @@
 //! Dense layers: linear maps with bias and activation, one after another.
 //!
 //! A sample's result has the same bits whatever the number of samples in the call and its place among them: the matrix
-//! product sums over the inputs in one order for every output (see [`product`]), and everything after it is value by
-//! value.
+//! product sums over the inputs in one order for every output (see [`product`]), and everything after it works on single
+//! values.
 
-use ndarray::linalg::general_mat_mul;
-use ndarray::{ArrayView2, ArrayViewMut2};
-
+use crate::simd::product;
 use crate::{DlrmError, Result};
 
 /// What a layer applies to each of its outputs.
@@ -140,23 +138,6 @@ impl Mlp {
         }
         last.forward(current, samples, out);
     }
-}
-
-/// `out = input * weight^T` with `input` `[samples, inputs]`, `weight` `[outputs, inputs]` and `out`
-/// `[samples, outputs]`, all row after row: the one place where matrices are multiplied.
-///
-/// The sum of one output depends on its own input row and weight row alone, to the bit. That holds because every kernel
-/// below pads the edges of a matrix to its own tile and sums the inputs from first to last, in blocks whose bounds follow
-/// from `inputs` only.
-///
-/// # Panics
-///
-/// If a slice does not have the stated length.
-pub fn product(input: &[f32], weight: &[f32], samples: usize, inputs: usize, outputs: usize, out: &mut [f32]) {
-    let input = ArrayView2::from_shape((samples, inputs), input).expect("samples * inputs values");
-    let weight = ArrayView2::from_shape((outputs, inputs), weight).expect("outputs * inputs weights");
-    let mut out = ArrayViewMut2::from_shape((samples, outputs), out).expect("samples * outputs values");
-    general_mat_mul(1.0, &input, &weight.t(), 0.0, &mut out);
 }
 
 fn add(row: &mut [f32], bias: &[f32], activation: impl Fn(f32) -> f32) {

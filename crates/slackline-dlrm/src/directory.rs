@@ -7,43 +7,56 @@
 //! tables-00001-of-00004.safetensors …   the tables, as shards of slackline-embedding
 //! ```
 
+#[cfg(feature = "import")]
+mod choice;
+#[cfg(feature = "import")]
 mod convert;
 mod dense_file;
+mod disk;
 mod files;
+mod format;
+mod header;
+#[cfg(feature = "import")]
 mod import;
+#[cfg(feature = "import")]
 mod journal;
+#[cfg(feature = "import")]
+mod kept;
+#[cfg(feature = "import")]
 mod naming;
+#[cfg(feature = "import")]
 mod packed;
 mod rows;
+mod summary;
 mod synthetic;
 mod tables;
 mod tensors;
 mod write;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use slackline_embedding::{EmbeddingTable, Residency, Shard, ShardTable, Verify};
 
 use crate::{DenseModel, DirectoryDefect, DlrmError, ModelConfig, Result};
+#[cfg(feature = "import")]
+pub use choice::RowChoice;
+#[cfg(feature = "import")]
 pub use convert::convert;
 use dense_file::DenseFile;
 use files::{Root, check_name};
+pub use format::FORMAT_VERSION;
+use format::{CONFIG_FILE, INDEX_FILE};
+#[cfg(feature = "import")]
 pub use import::{ImportOptions, ImportReport, ImportedTable, import};
+#[cfg(feature = "import")]
 pub use naming::Naming;
-pub use rows::{RowChoice, RowLoss};
+pub use rows::RowLoss;
+pub use summary::Summary;
 pub use synthetic::write_synthetic;
 use tensors::{TensorSpec, all_table_tensors, assemble, dense_tensors};
 pub use write::{Progress, Written};
-
-/// The version of the model directory's format that is written and read.
-pub const FORMAT_VERSION: u64 = 1;
-
-const CONFIG_FILE: &str = "config.json";
-const INDEX_FILE: &str = "model.safetensors.index.json";
-const DENSE_FILE: &str = "dense.safetensors";
 
 /// A model directory whose configuration, index and headers have been read and checked against each other.
 #[derive(Debug)]
@@ -58,24 +71,6 @@ pub struct ModelDirectory {
     dense_files: Vec<DenseFile>,
     /// Every file of the index with its bytes.
     files: BTreeMap<String, u64>,
-}
-
-/// A model directory at a glance; its `Display` is some lines for people.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Summary {
-    /// The model.
-    pub config: ModelConfig,
-    /// The version of the program that wrote it.
-    pub written_by: String,
-    /// Each table as its shard describes it; a compressed one may be two.
-    pub tables: Vec<ShardTable>,
-    /// Bytes of all tables.
-    pub table_bytes: u64,
-    /// Weights and biases of both MLPs, in values.
-    pub dense_values: usize,
-    /// Every file of the index with its bytes, by name.
-    pub files: Vec<(String, u64)>,
 }
 
 impl ModelDirectory {
@@ -225,28 +220,6 @@ impl ModelDirectory {
 
     fn shard_tables(&self) -> impl Iterator<Item = &ShardTable> {
         self.tables.iter().map(|(tensor, _)| self.shard_table(&tensor.name))
-    }
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let config = &self.config;
-        let itself = if config.interaction_itself() { ", with itself" } else { "" };
-        writeln!(f, "DLRM written by slackline {}", self.written_by)?;
-        writeln!(f, "bottom MLP    {:?}", config.bottom())?;
-        writeln!(f, "interaction   {}{itself}, {} wide", config.interaction_op().name(), config.interaction_width())?;
-        writeln!(f, "top MLP       {:?}", config.top())?;
-        writeln!(f, "dense values  {}", self.dense_values)?;
-        let rows: u64 = self.tables.iter().map(|table| table.rows).sum();
-        let (tables, dim, bytes) = (config.tables(), config.dim(), self.table_bytes);
-        write!(f, "tables        {tables} of {dim} columns, {rows} rows, {bytes} bytes")?;
-        for table in &self.tables {
-            write!(f, "\n  {:<20} {:>12} rows  {}  {} bytes", table.table, table.rows, table.row_format, table.bytes)?;
-        }
-        for (name, bytes) in &self.files {
-            write!(f, "\n{name}  {bytes} bytes")?;
-        }
-        Ok(())
     }
 }
 

@@ -47,30 +47,51 @@
 //! assert!(predictions.iter().all(|p| (0.0..=1.0).contains(p)));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod check;
 mod config;
 mod dense;
+mod dense_model;
 mod directory;
 mod distributed;
 mod error;
-mod forward;
 mod interaction;
-mod pooled;
+mod local;
 mod serving;
+// `unsafe` for handing slices to the matrix product.
+#[allow(unsafe_code)]
+mod simd;
 mod warm;
+mod wire;
 
 pub use config::{
     Arguments, Compression, InteractionOp, MixedDimensions, ModelConfig, ParsedConfig, QuotientRemainder, TableKind,
 };
-pub use dense::{Activation, Linear, Mlp, MlpScratch, product};
-pub use directory::{
-    FORMAT_VERSION, ImportOptions, ImportReport, ImportedTable, ModelDirectory, Naming, Progress, RowChoice, RowLoss,
-    Summary, Written, convert, import, write_synthetic,
-};
-pub use distributed::{Answered, DistributedModel, RankTables, RankWork, largest_message, samples_of};
-pub use error::{DirectoryDefect, DlrmError, Result};
-pub use forward::{DenseModel, DenseScratch, DenseWeights, LayerWeights, LocalModel, LocalScratch, UnfitModel};
+pub use dense::{Activation, Linear, Mlp, MlpScratch};
+pub use dense_model::{DenseModel, DenseScratch, DenseWeights, LayerWeights};
+pub use directory::{FORMAT_VERSION, ModelDirectory, Progress, RowLoss, Summary, Written, write_synthetic};
+#[cfg(feature = "import")]
+pub use directory::{ImportOptions, ImportReport, ImportedTable, Naming, RowChoice, convert, import};
+pub use distributed::{Answered, DistributedModel, Prepared, RankTables, RankWork, largest_message, samples_of};
+pub use error::{DirectoryDefect, DlrmError, Result, UnfitModel};
 pub use interaction::{Interaction, InteractionScratch};
-pub use pooled::Wire;
+pub use local::{LocalModel, LocalScratch};
 pub use serving::ServedModel;
+pub use simd::product;
+pub use wire::Wire;
+
+// Types of other crates that stand in public signatures here, so that a program names this crate alone.
+pub use rayon;
+#[cfg(feature = "import")]
+pub use slackline_checkpoint::{CheckpointError, Format};
+#[cfg(feature = "distributed")]
+pub use slackline_collective::{
+    CollectiveError, Complete, Endpoint, Exchange, Group, GroupOptions, GroupShape, Lane, LaneOptions,
+};
+pub use slackline_data::{Batch, InputShape, TableInput};
+pub use slackline_embedding::compressed::Combine;
+pub use slackline_embedding::{
+    BagError, EmbeddingTable, Generation, HotRows, Load, Part, Plan, PlanError, PlanOptions, PoolError, Residency,
+    Retired, RowFormat, ShardError, ShardTable, TableCost, UnfitRow, UnfitTables, Verify,
+};

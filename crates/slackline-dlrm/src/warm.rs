@@ -3,7 +3,6 @@
 use slackline_data::TableInput;
 use slackline_embedding::{Bags, EmbeddingTable, Output, PoolJob, Pooling, pool_all};
 
-use crate::pooled::counted_from;
 use crate::{DenseModel, DenseScratch, Result};
 
 /// Samples of a batch that is thrown away.
@@ -21,8 +20,7 @@ pub(crate) fn tables(tables: &[&dyn EmbeddingTable], threads: Option<&rayon::Thr
         let inputs: Vec<TableInput> = tables.iter().map(|table| spread(table.rows(), batch)).collect();
         let mut jobs = Vec::with_capacity(tables.len());
         for ((table, input), out) in tables.iter().zip(&inputs).zip(&mut outs) {
-            let bags = Bags::new(table.name(), table.rows(), &input.indices, &input.offsets, None);
-            let bags = bags.map_err(|error| counted_from(0, error))?;
+            let bags = Bags::new(table.name(), table.rows(), &input.indices, &input.offsets, None)?;
             lookups += bags.lookups();
             jobs.push(PoolJob { table: *table, bags, pooling: Pooling::Sum, out: Output::F32(out) });
         }

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use slackline_embedding::{EmbeddingTable, RowFormat};
 
-use super::tensors::{TensorSpec, Weights};
+use super::ModelDirectory;
+use super::choice::{RowChoice, formats};
+use super::tensors::{TensorSpec, Weights, all_table_tensors};
 use super::write::{Layout, Progress, Written, write};
-use super::{ModelDirectory, RowChoice};
 use crate::Result;
 
 /// Bytes handed on at a time.
@@ -30,7 +31,9 @@ pub fn convert(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Written> {
     let model = ModelDirectory::open(from)?;
-    let layout = Layout::new(model.config(), shards, rows, |tensor| model.shard_table(&tensor.name).row_format);
+    RowChoice::check(rows, &all_table_tensors(model.config()))?;
+    let formats = formats(model.config(), rows, |tensor| model.shard_table(&tensor.name).row_format);
+    let layout = Layout { shards, formats };
     write(model.config(), &model, out, &layout, progress)
 }
 

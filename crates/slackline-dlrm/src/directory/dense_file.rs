@@ -6,20 +6,19 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, Metadata};
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::disk::write_synced;
 use super::files::Found;
+use super::header::Header;
 use super::tensors::TensorSpec;
-use super::write::write_synced;
 use crate::{DirectoryDefect, DlrmError, Result};
 
-/// The longest header that is read; that of a hundred layers has some 30 KB.
+/// The longest header that is read. A hundred layers take some 30 KB.
 const MAX_HEADER: u64 = 16 << 20;
 
-/// Writes the tensors in the order given. (The library of the format writes its metadata in no fixed order, and equal
-/// models should be equal files.)
+/// Writes the tensors in the order given. Equal models give equal files: the keys of the header are sorted.
 pub(super) fn write(path: &Path, tensors: &[TensorSpec], values: &[Vec<f32>]) -> Result<()> {
     let mut header = BTreeMap::new();
     let mut metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -51,8 +50,9 @@ pub(super) fn write(path: &Path, tensors: &[TensorSpec], values: &[Vec<f32>]) ->
 pub(super) struct DenseFile {
     path: PathBuf,
     file: File,
+    /// Where the data begins.
     data: u64,
-    metadata: Metadata,
+    header: Header,
 }
 
 impl DenseFile {
@@ -61,34 +61,34 @@ impl DenseFile {
         let path = found.path.as_path();
         let io = |action| DlrmError::io(path, action);
         let corrupt = |defect| DlrmError::corrupt(path, defect);
-        let short = |why: String| corrupt(DirectoryDefect::Syntax { why });
+        let syntax = |why: String| corrupt(DirectoryDefect::Syntax { why });
         let (file, found) = found.open()?;
         let mut prefix = [0; 8];
         if found < 8 {
-            return Err(short(format!("{found} bytes are too few for a safetensors file")));
+            return Err(syntax(format!("{found} bytes are too few for a safetensors file")));
         }
         file.read_exact_at(&mut prefix, 0).map_err(io("reading it"))?;
-        let header = u64::from_le_bytes(prefix);
-        if header > MAX_HEADER {
-            return Err(corrupt(DirectoryDefect::TooLarge { found: header, most: MAX_HEADER }));
+        let length = u64::from_le_bytes(prefix);
+        if length > MAX_HEADER {
+            return Err(corrupt(DirectoryDefect::TooLarge { found: length, most: MAX_HEADER }));
         }
-        if header > found - 8 {
-            return Err(short(format!("its header should have {header} bytes, but the file ends after {}", found - 8)));
+        if length > found - 8 {
+            return Err(syntax(format!("a header of {length} bytes, but only {} bytes follow", found - 8)));
         }
-        let mut text = vec![0; header as usize];
+        let mut text = vec![0; length as usize];
         file.read_exact_at(&mut text, 8).map_err(io("reading its header"))?;
-        let metadata: Metadata = serde_json::from_slice(&text).map_err(|error| short(error.to_string()))?;
-        let data = 8 + header;
-        let expected = data.checked_add(metadata.data_len() as u64);
-        if expected != Some(found) {
-            return Err(short(format!("{found} bytes, but {} by its header", expected.unwrap_or(u64::MAX))));
+        let header = Header::parse(&text).map_err(syntax)?;
+        let data = 8 + length;
+        let expected = data.saturating_add(header.data_bytes());
+        if expected != found {
+            return Err(syntax(format!("the file has {found} bytes, but its header describes {expected}")));
         }
-        Ok(Self { path: path.to_owned(), file, data, metadata })
+        Ok(Self { path: path.to_owned(), file, data, header })
     }
 
     /// Checks that the tensor is there, in the shape and type that the configuration asks for.
     pub(super) fn check(&self, tensor: &TensorSpec) -> Result<()> {
-        let Some(info) = self.metadata.info(&tensor.name) else {
+        let Some(info) = self.header.tensor(&tensor.name) else {
             let (file, argument) = (self.path.clone(), tensor.argument);
             return Err(DlrmError::TensorMissing { file, tensor: tensor.name.clone(), argument });
         };
@@ -102,8 +102,8 @@ impl DenseFile {
                 argument: tensor.argument,
             });
         }
-        if info.dtype != Dtype::F32 {
-            let found = info.dtype.to_string();
+        if info.dtype != "F32" {
+            let found = info.dtype.clone();
             return Err(DlrmError::corrupt(&self.path, DirectoryDefect::Type { tensor: name(), found }));
         }
         Ok(())
@@ -111,15 +111,12 @@ impl DenseFile {
 
     /// The tensor's values, after its checksum was checked; it has passed [`check`](Self::check).
     pub(super) fn read(&self, tensor: &TensorSpec) -> Result<Vec<f32>> {
-        let (begin, _) = self.metadata.info(&tensor.name).expect("checked").data_offsets;
+        let [begin, _] = self.header.tensor(&tensor.name).expect("checked").bytes;
         let mut values = vec![0f32; tensor.shape.iter().product()];
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
-        self.file
-            .read_exact_at(bytes, self.data + begin as u64)
-            .map_err(DlrmError::io(&self.path, "reading weights"))?;
+        self.file.read_exact_at(bytes, self.data + begin).map_err(DlrmError::io(&self.path, "reading weights"))?;
         let found = xxh3_64(bytes);
-        let key = format!("xxh3:{}", tensor.name);
-        let expected = self.metadata.metadata().as_ref().and_then(|map| map.get(&key));
+        let expected = self.header.metadata(&format!("xxh3:{}", tensor.name));
         if expected.is_none_or(|expected| *expected != format!("{found:016x}")) {
             let expected = expected.cloned().unwrap_or_else(|| "given in the header".to_owned());
             let defect = DirectoryDefect::Checksum { tensor: tensor.name.clone(), expected, found };

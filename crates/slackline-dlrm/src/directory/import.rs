@@ -9,11 +9,12 @@ use serde_json::{Map, Value, json};
 use slackline_checkpoint::{Checkpoint, Format, TensorInfo};
 use slackline_embedding::RowFormat;
 
+use super::choice::{RowChoice, formats, is_projection};
+use super::kept::{Keeping, write_kept};
 use super::naming::{Names, Naming, interaction_order};
-use super::packed::{Packed, packed};
-use super::rows::{RowChoice, WholeRows};
-use super::tensors::{TensorSpec, Weights, all_table_tensors, argument_of, dense_tensors, is_projection};
-use super::write::{Layout, Progress, Written, write_kept};
+use super::packed::{Packed, WholeRows, packed};
+use super::tensors::{TensorSpec, Weights, all_table_tensors, dense_tensors};
+use super::write::{Layout, Progress, Written};
 use crate::{DlrmError, InteractionOp, ModelConfig, Result};
 
 /// How a checkpoint is imported.
@@ -144,12 +145,14 @@ pub fn import(
     let source = Source::new(&opened, &names, &config, checkpoint, options)?;
 
     let tables = all_table_tensors(&config);
-    let layout = Layout::new(&config, options.shards, &options.rows, |tensor| {
+    RowChoice::check(&options.rows, &tables)?;
+    let formats = formats(&config, &options.rows, |tensor| {
         source.packed.get(&tensor.name).map_or(RowFormat::F32, |packed| packed.format)
     });
-    RowChoice::check(&options.rows, &tables)?;
+    let layout = Layout { shards: options.shards, formats };
     let binding = binding(&opened, checkpoint, &config, options)?;
-    let written = write_kept(&config, &source, out, &layout, &binding, options, progress)?;
+    let keeping = Keeping { binding, every: options.keep_every, restart: options.restart };
+    let written = write_kept(&config, &source, out, &layout, &keeping, progress)?;
     let kept = |(tensor, &kept): (&TensorSpec, &RowFormat)| {
         let tensor_name = names.theirs(&tensor.name).unwrap_or(&tensor.name);
         let (rows, dim) = (tensor.shape[0] as u64, tensor.shape[1]);
@@ -365,4 +368,15 @@ fn check_shape(file: &Path, theirs: String, tensor: TensorSpec, found: &TensorIn
         return Err(DlrmError::UnsupportedModel { file: file.to_owned(), tensor: theirs, what });
     }
     Ok(())
+}
+
+/// The argument that says how many tensors of such a name there are, for names of tables and layers.
+fn argument_of(name: &str) -> Option<&'static str> {
+    let (prefix, _) = name.split_once('.')?;
+    match prefix {
+        "emb_l" => Some("arch_embedding_size"),
+        "bot_l" => Some("arch_mlp_bot"),
+        "top_l" => Some("arch_mlp_top"),
+        _ => None,
+    }
 }

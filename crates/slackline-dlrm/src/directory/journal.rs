@@ -16,20 +16,19 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use slackline_embedding::{Shard, ShardError, ShardMark, ShardWriter, TableSpec, Verify};
-use std::os::unix::fs::MetadataExt;
+use slackline_embedding::{Shard, ShardError, ShardWriter, TableSpec, Verify};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::disk::{place, sync, write_json, write_synced};
 use super::files::{MAX_JSON, Root};
-use super::rows::Tally;
-use super::write::{place, sync, write_json, write_synced};
-
+use super::write::{Begun, Memory, ShardState};
 use crate::{DlrmError, Result};
 
 const BINDING: &str = "binding.json";
@@ -50,21 +49,6 @@ pub(super) struct Workspace {
 struct State {
     /// The shard files that were begun, in order.
     shards: Vec<ShardState>,
-}
-
-/// How far a shard file is.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct ShardState {
-    pub(super) mark: ShardMark,
-    /// What each table that was begun has lost so far; `None` of rows that are copied.
-    pub(super) tallies: Vec<Option<Tally>>,
-}
-
-/// A shard file to go on with.
-pub(super) enum Begun {
-    /// It is whole.
-    Finished(ShardState),
-    Open(Box<ShardWriter>, ShardState),
 }
 
 impl Workspace {
@@ -98,28 +82,6 @@ impl Workspace {
         self.path.join(MODEL)
     }
 
-    /// Begins shard file number `number`, or goes on with it; `progress` is told bytes of rows that were found sound.
-    pub(super) fn begin(
-        &mut self,
-        number: usize,
-        path: &Path,
-        tables: &[TableSpec],
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Begun> {
-        let Some(state) = self.state.shards.get(number).cloned() else {
-            let writer = ShardWriter::create_kept(path, tables)?;
-            return Ok(Begun::Open(Box::new(writer), ShardState::default()));
-        };
-        if state.mark.full.len() == tables.len() && path.exists() {
-            self.check_finished(path, &state)?;
-            return Ok(Begun::Finished(state));
-        }
-        match ShardWriter::resume(path, tables, &state.mark, progress) {
-            Ok(writer) => Ok(Begun::Open(Box::new(writer), state)),
-            Err(error) => Err(self.leftover(error.into())),
-        }
-    }
-
     /// Compares a shard that has its name already with what the journal says of it.
     fn check_finished(&self, path: &Path, state: &ShardState) -> Result<()> {
         let shard = Shard::open(path, Verify::Checksums).map_err(|error| self.leftover(error.into()))?;
@@ -129,28 +91,6 @@ impl Workspace {
         let file = path.to_owned();
         let why = "the checksums in its header are not those in the journal".to_owned();
         Err(DlrmError::Leftover { path: self.path.clone(), why: format!("{}: {why}", file.display()) })
-    }
-
-    /// Says how far the writer of shard `number` is, once enough has been written since the last time.
-    pub(super) fn wrote(&mut self, bytes: u64) -> bool {
-        self.since += bytes;
-        self.since >= self.every
-    }
-
-    /// Writes down how far shard `number` is; its rows are on the disk.
-    pub(super) fn save(&mut self, number: usize, state: ShardState) -> Result<()> {
-        self.since = 0;
-        self.state.shards.truncate(number);
-        debug_assert_eq!(self.state.shards.len(), number, "shards are begun in order");
-        self.state.shards.push(state);
-        let body = serde_json::to_string(&self.state)?;
-        let text = format!("{body}\n{:016x}\n", xxh3_64(body.as_bytes()));
-        let fresh = self.path.join("journal.new");
-        remove(&fresh)?;
-        write_synced(&fresh, &[text.as_bytes()])?;
-        let journal = self.path.join(JOURNAL);
-        fs::rename(&fresh, &journal).map_err(DlrmError::io(&journal, "renaming to it"))?;
-        sync(&self.path)
     }
 
     /// Removes the folder with everything in it.
@@ -198,6 +138,51 @@ impl Workspace {
             _ => {}
         }
         ["journal.new", JOURNAL, BINDING].iter().try_for_each(|name| remove(&self.path.join(name)))
+    }
+}
+
+impl Memory for Workspace {
+    fn begin(
+        &mut self,
+        shard: usize,
+        path: &Path,
+        tables: &[TableSpec],
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Begun> {
+        let Some(state) = self.state.shards.get(shard).cloned() else {
+            let writer = Some(Box::new(ShardWriter::create_kept(path, tables)?));
+            return Ok(Begun { writer, state: ShardState::default() });
+        };
+        if state.mark.full.len() == tables.len() && path.exists() {
+            self.check_finished(path, &state)?;
+            return Ok(Begun { writer: None, state });
+        }
+        match ShardWriter::resume(path, tables, &state.mark, progress) {
+            Ok(writer) => Ok(Begun { writer: Some(Box::new(writer)), state }),
+            Err(error) => Err(self.leftover(error.into())),
+        }
+    }
+
+    fn is_due(&mut self, bytes: u64) -> bool {
+        self.since += bytes;
+        self.since >= self.every
+    }
+
+    fn save(&mut self, shard: usize, writer: &mut ShardWriter, state: &mut ShardState) -> Result<()> {
+        // Syncs the rows: the journal must not run ahead of them.
+        state.mark = writer.mark()?;
+        self.since = 0;
+        self.state.shards.truncate(shard);
+        debug_assert_eq!(self.state.shards.len(), shard, "shards are begun in order");
+        self.state.shards.push(state.clone());
+        let body = serde_json::to_string(&self.state)?;
+        let text = format!("{body}\n{:016x}\n", xxh3_64(body.as_bytes()));
+        let fresh = self.path.join("journal.new");
+        remove(&fresh)?;
+        write_synced(&fresh, &[text.as_bytes()])?;
+        let journal = self.path.join(JOURNAL);
+        fs::rename(&fresh, &journal).map_err(DlrmError::io(&journal, "renaming to it"))?;
+        sync(&self.path)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use slackline_checkpoint::{DType, TensorInfo};
 use slackline_embedding::{RowFormat, Rows};
 
-use super::rows::RowChoice;
+use super::choice::RowChoice;
 use super::tensors::TensorSpec;
 use crate::{DlrmError, Result};
 
@@ -74,4 +74,31 @@ fn fits(format: RowFormat, dim: usize, row_bytes: usize) -> bool {
     let plain = format.row_bytes(dim);
     let padded = matches!(format, RowFormat::Int8Fbgemm | RowFormat::Int4Fbgemm);
     row_bytes == plain || padded && row_bytes == plain.next_multiple_of(ALIGNMENT)
+}
+
+/// Bytes of rows that come in pieces of any length, handed on as whole rows.
+pub(super) struct WholeRows {
+    row_bytes: usize,
+    part: Vec<u8>,
+}
+
+impl WholeRows {
+    pub(super) fn new(row_bytes: usize) -> Self {
+        WholeRows { row_bytes, part: Vec::with_capacity(row_bytes) }
+    }
+
+    pub(super) fn push(&mut self, mut bytes: &[u8], sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        if !self.part.is_empty() {
+            let (first, rest) = bytes.split_at(bytes.len().min(self.row_bytes - self.part.len()));
+            self.part.extend_from_slice(first);
+            bytes = rest;
+            if self.part.len() == self.row_bytes {
+                sink(&self.part)?;
+                self.part.clear();
+            }
+        }
+        let (rows, rest) = bytes.split_at(bytes.len() / self.row_bytes * self.row_bytes);
+        self.part.extend_from_slice(rest);
+        if rows.is_empty() { Ok(()) } else { sink(rows) }
+    }
 }

@@ -1,92 +1,9 @@
-//! In which format the rows of each table are kept, and bringing them into it.
+//! Bringing values into the rows of a table, and what is lost by that.
 
-use std::fmt;
-use std::str::FromStr;
-
-use glob::Pattern;
 use serde::{Deserialize, Serialize};
 use slackline_embedding::{RowFormat, Rows, UnfitRow};
 
-use super::tensors::TensorSpec;
-use crate::{DlrmError, Result};
-
-/// One choice of a row format: for all tables, or for those whose name has a pattern.
-///
-/// Parsed from `FORMAT` or `PATTERN=FORMAT`, where a `*` in the pattern stands for any text, `?` for any character and
-/// `[0-4]` for one of some characters.
-///
-/// ```
-/// use slackline_dlrm::RowChoice;
-/// use slackline_embedding::RowFormat;
-///
-/// let choices: Vec<RowChoice> = ["int8".parse()?, "emb_l.[0-3].*=f16".parse()?].into();
-/// let of = |table| RowChoice::of(&choices, table);
-/// assert_eq!(of("emb_l.2.weight"), Some(RowFormat::F16));
-/// assert_eq!(of("emb_l.20.weight"), Some(RowFormat::Int8));
-/// # Ok::<(), String>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RowChoice {
-    /// None for all tables.
-    pattern: Option<Pattern>,
-    format: RowFormat,
-}
-
-impl RowChoice {
-    /// All tables.
-    pub fn all(format: RowFormat) -> Self {
-        RowChoice { pattern: None, format }
-    }
-
-    /// The format that the last fitting choice gives a table.
-    pub fn of(choices: &[RowChoice], table: &str) -> Option<RowFormat> {
-        choices.iter().rev().find(|choice| choice.fits(table)).map(|choice| choice.format)
-    }
-
-    pub(super) fn fits(&self, table: &str) -> bool {
-        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(table))
-    }
-
-    /// Whether it is for all tables.
-    pub(super) fn is_for_all(&self) -> bool {
-        self.pattern.is_none()
-    }
-
-    /// The format chosen.
-    pub fn format(&self) -> RowFormat {
-        self.format
-    }
-
-    /// Checks that every pattern fits some table: one that does not is a slip.
-    pub(super) fn check(choices: &[RowChoice], tables: &[TensorSpec]) -> Result<()> {
-        match choices.iter().find(|choice| !tables.iter().any(|table| choice.fits(&table.name))) {
-            Some(idle) => Err(DlrmError::IdleChoice { choice: idle.to_string() }),
-            None => Ok(()),
-        }
-    }
-}
-
-impl FromStr for RowChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (pattern, format) = match text.rsplit_once('=') {
-            Some((pattern, format)) => (Some(pattern), format),
-            None => (None, text),
-        };
-        let pattern = pattern.map(Pattern::new).transpose().map_err(|error| format!("pattern: {error}"))?;
-        Ok(RowChoice { pattern, format: format.parse().map_err(|error| format!("{error}"))? })
-    }
-}
-
-impl fmt::Display for RowChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.pattern {
-            Some(pattern) => write!(f, "{pattern}={}", self.format),
-            None => self.format.fmt(f),
-        }
-    }
-}
+use crate::Result;
 
 /// What a table lost when its rows were brought into a format.
 #[derive(Clone, Debug, PartialEq)]
@@ -195,32 +112,5 @@ impl<'a> RowEncoder<'a> {
         Rows::new(self.format, self.dim, bytes).decode(0, &mut self.back);
         self.tally.add(row, &self.back);
         Ok(())
-    }
-}
-
-/// Bytes of rows that come in pieces of any length, handed on as whole rows.
-pub(super) struct WholeRows {
-    row_bytes: usize,
-    part: Vec<u8>,
-}
-
-impl WholeRows {
-    pub(super) fn new(row_bytes: usize) -> Self {
-        WholeRows { row_bytes, part: Vec::with_capacity(row_bytes) }
-    }
-
-    pub(super) fn push(&mut self, mut bytes: &[u8], sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        if !self.part.is_empty() {
-            let (first, rest) = bytes.split_at(bytes.len().min(self.row_bytes - self.part.len()));
-            self.part.extend_from_slice(first);
-            bytes = rest;
-            if self.part.len() == self.row_bytes {
-                sink(&self.part)?;
-                self.part.clear();
-            }
-        }
-        let (rows, rest) = bytes.split_at(bytes.len() / self.row_bytes * self.row_bytes);
-        self.part.extend_from_slice(rest);
-        if rows.is_empty() { Ok(()) } else { sink(rows) }
     }
 }

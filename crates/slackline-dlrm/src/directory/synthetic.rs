@@ -4,7 +4,7 @@ use std::path::Path;
 
 use slackline_embedding::RowFormat;
 
-use super::tensors::{TensorSpec, Weights, assemble, dense_tensors};
+use super::tensors::{TensorSpec, Weights, all_table_tensors, assemble, dense_tensors};
 use super::write::{Layout, Progress, write};
 use crate::{DenseModel, DenseWeights, ModelConfig, Result};
 
@@ -24,7 +24,7 @@ pub fn write_synthetic(
     shards: usize,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<()> {
-    let layout = Layout { shards, rows: &[], formats: vec![RowFormat::F32; config.tables()] };
+    let layout = Layout { shards, formats: vec![RowFormat::F32; all_table_tensors(config).len()] };
     write(config, &Random { seed }, out, &layout, progress)?;
     Ok(())
 }

@@ -63,11 +63,6 @@ pub(crate) fn table_tensors(config: &ModelConfig, table: usize) -> Vec<TensorSpe
     }
 }
 
-/// Whether a tensor of a table is a matrix and not rows: it stays in single precision.
-pub(crate) fn is_projection(tensor: &str) -> bool {
-    tensor.ends_with(".proj.weight")
-}
-
 /// The tensors of all tables, in order.
 pub(crate) fn all_table_tensors(config: &ModelConfig) -> Vec<TensorSpec> {
     (0..config.tables()).flat_map(|table| table_tensors(config, table)).collect()
@@ -95,15 +90,4 @@ pub(crate) fn assemble(config: &ModelConfig, tensors: impl IntoIterator<Item = V
         (1..widths.len()).map(|_| LayerWeights { weight: next(), bias: next() }).collect()
     };
     DenseWeights { bottom: layers(config.bottom()), top: layers(config.top()) }
-}
-
-/// The argument that says how many tensors of such a name there are, for names of tables and layers.
-pub(crate) fn argument_of(name: &str) -> Option<&'static str> {
-    let (prefix, _) = name.split_once('.')?;
-    match prefix {
-        "emb_l" => Some("arch_embedding_size"),
-        "bot_l" => Some("arch_mlp_bot"),
-        "top_l" => Some("arch_mlp_top"),
-        _ => None,
-    }
 }

@@ -1,24 +1,21 @@
 //! Writing a model directory: beside its place, then renamed when whole.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
+use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use rustix::io::Errno;
-use serde_json::{Map, Value, json};
-use slackline_checkpoint::CheckpointError;
-use slackline_embedding::{Plan, RowFormat, ShardError, ShardWriter, TableCost, TableSpec};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use slackline_embedding::{Plan, RowFormat, ShardMark, ShardWriter, TableCost, TableSpec};
 
 use super::dense_file;
-use super::import::ImportOptions;
-use super::journal::{Begun, ShardState, Workspace};
-use super::rows::{RowChoice, RowEncoder, RowLoss, Tally};
-use super::tensors::{TensorSpec, Weights, all_table_tensors, dense_tensors, is_projection};
-use super::{CONFIG_FILE, DENSE_FILE, INDEX_FILE};
-use crate::{DlrmError, FORMAT_VERSION, ModelConfig, Result};
+use super::disk::{place, refuse_existing, rename, sync, write_json};
+use super::format::{CONFIG_FILE, DENSE_FILE, FORMAT_VERSION, INDEX_FILE};
+use super::rows::{RowEncoder, RowLoss, Tally};
+use super::tensors::{TensorSpec, Weights, all_table_tensors, dense_tensors};
+use crate::{DlrmError, ModelConfig, Result};
 
 /// How far a long piece of work on a model's tensors has come.
 #[derive(Clone, Copy, Debug)]
@@ -32,27 +29,61 @@ pub struct Progress<'a> {
 }
 
 /// How tables are laid out in files.
-pub(super) struct Layout<'a> {
+pub(super) struct Layout {
+    /// The number of files, at least 1.
     pub(super) shards: usize,
-    /// The choices that the formats were made by.
-    pub(super) rows: &'a [RowChoice],
-    /// One for each tensor of a table.
+    /// The row format of each tensor in [`all_table_tensors`].
     pub(super) formats: Vec<RowFormat>,
 }
 
-impl<'a> Layout<'a> {
-    /// As the choices say, and otherwise as `kept` says; projections are not rows.
-    pub(super) fn new(
-        config: &ModelConfig,
-        shards: usize,
-        rows: &'a [RowChoice],
-        kept: impl Fn(&TensorSpec) -> RowFormat,
-    ) -> Self {
-        let format = |tensor: TensorSpec| match RowChoice::of(rows, &tensor.name) {
-            Some(format) if !is_projection(&tensor.name) => format,
-            _ => kept(&tensor),
-        };
-        Layout { shards, rows, formats: all_table_tensors(config).into_iter().map(format).collect() }
+/// How far a shard file is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct ShardState {
+    pub(super) mark: ShardMark,
+    /// What each table that was begun has lost so far; `None` for rows that are copied.
+    pub(super) tallies: Vec<Option<Tally>>,
+}
+
+/// A shard file at the point where writing goes on.
+pub(super) struct Begun {
+    /// `None` if the file is whole.
+    pub(super) writer: Option<Box<ShardWriter>>,
+    pub(super) state: ShardState,
+}
+
+/// Remembers how far the shard files are, for a later attempt.
+pub(super) trait Memory {
+    /// Begins a shard file, or resumes it; `progress` is told the bytes of rows that were found intact.
+    fn begin(
+        &mut self,
+        shard: usize,
+        path: &Path,
+        tables: &[TableSpec],
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Begun>;
+
+    /// Counts bytes of rows, and says whether it is time to [save](Self::save).
+    fn is_due(&mut self, bytes: u64) -> bool;
+
+    /// Saves the state of a shard file with all that its writer has been given.
+    fn save(&mut self, shard: usize, writer: &mut ShardWriter, state: &mut ShardState) -> Result<()>;
+}
+
+/// Remembers nothing.
+struct Forgetful;
+
+impl Memory for Forgetful {
+    fn begin(&mut self, _: usize, path: &Path, tables: &[TableSpec], _: &mut dyn FnMut(u64)) -> Result<Begun> {
+        let writer = Some(Box::new(ShardWriter::create(path, tables)?));
+        Ok(Begun { writer, state: ShardState::default() })
+    }
+
+    fn is_due(&mut self, _: u64) -> bool {
+        false
+    }
+
+    fn save(&mut self, _: usize, _: &mut ShardWriter, _: &mut ShardState) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -62,9 +93,9 @@ impl<'a> Layout<'a> {
 pub struct Written {
     /// Shard files with the bytes of their tables.
     pub files: Vec<(String, u64)>,
-    /// What tables lost whose rows were brought into another format than `f32`.
+    /// The rounding errors of the tables that are kept in another format than `f32`.
     pub losses: Vec<RowLoss>,
-    /// Bytes of rows that an earlier import, which did not come to its end, had written already.
+    /// Bytes of rows that an interrupted import had already written.
     pub resumed: u64,
 }
 
@@ -75,12 +106,12 @@ impl Written {
     }
 }
 
-/// Writes the whole directory.
+/// Writes the whole directory under a temporary name and renames it.
 pub(super) fn write(
     config: &ModelConfig,
     weights: &dyn Weights,
     out: &Path,
-    layout: &Layout<'_>,
+    layout: &Layout,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Written> {
     if layout.shards == 0 {
@@ -91,97 +122,20 @@ pub(super) fn write(
     let part = tempfile::Builder::new()
         .prefix(&format!(".{name}."))
         .suffix(".partial")
-        // As any new directory, less what the umask takes away; the default is for the owner only.
+        // The mode of any new directory, before the umask; by default `tempfile` grants access to the owner alone.
         .permissions(Permissions::from_mode(0o777))
         .tempdir_in(parent)
         .map_err(DlrmError::io(parent, "creating a directory in it"))?;
-    let written = fill(config, weights, part.path(), layout, None, progress)?;
+    let written = fill(config, weights, part.path(), layout, &mut Forgetful, progress)?;
     sync(part.path())?;
     rename(part.path(), out)?;
-    // Its name is gone: there is nothing left to clean up.
+    // It has its final name: there is nothing left to clean up.
     let _ = part.keep();
     sync(parent)?;
     Ok(written)
 }
 
-/// Writes the whole directory so that what it has come to is kept if it is killed or the disk fails: see
-/// [`journal`](super::journal).
-pub(super) fn write_kept(
-    config: &ModelConfig,
-    weights: &dyn Weights,
-    out: &Path,
-    layout: &Layout<'_>,
-    binding: &Map<String, Value>,
-    options: &ImportOptions,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<Written> {
-    if layout.shards == 0 {
-        return Err(DlrmError::NoShards);
-    }
-    refuse_existing(out)?;
-    let mut workspace = Workspace::open(out, binding, options.keep_every, options.restart)?;
-    let model = workspace.model();
-    let ended = fill(config, weights, &model, layout, Some(&mut workspace), progress).and_then(|written| {
-        sync(&model)?;
-        rename(&model, out)?;
-        sync(place(out)?.0)?;
-        Ok(written)
-    });
-    if ended.as_ref().is_err_and(is_worth_keeping) {
-        return ended;
-    }
-    // Neither a model that is whole nor the reason why there is none is worth less for what could not be cleared away.
-    let _ = workspace.discard();
-    ended
-}
-
-/// Whether an import that ended so can be gone on with: the disk may have room again.
-fn is_worth_keeping(error: &DlrmError) -> bool {
-    match error {
-        DlrmError::Io { .. } | DlrmError::Leftover { .. } | DlrmError::Exists { .. } => true,
-        DlrmError::Shard(error) => matches!(error, ShardError::Io { .. } | ShardError::Abandoned { .. }),
-        DlrmError::Checkpoint(error) => matches!(error, CheckpointError::Io { .. }),
-        _ => false,
-    }
-}
-
-/// The parent directory and the name of a directory to be made.
-pub(super) fn place(out: &Path) -> Result<(&Path, String)> {
-    let Some(name) = out.file_name() else {
-        return Err(DlrmError::io(out, "creating it")(io::Error::other("the path does not end in a name")));
-    };
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok((parent, name.to_string_lossy().into_owned()))
-}
-
-fn refuse_existing(out: &Path) -> Result<()> {
-    // Not `exists`: that follows links, and a link to nowhere is something as well.
-    match fs::symlink_metadata(out) {
-        Ok(_) => Err(DlrmError::Exists { path: out.to_owned() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(DlrmError::io(out, "looking whether it exists")(error)),
-    }
-}
-
-/// Plain renaming would replace an empty directory that somebody made in the meantime.
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        Err(Errno::EXIST) => Err(DlrmError::Exists { path: to.to_owned() }),
-        // File systems that don't know the flag.
-        Err(Errno::INVAL | Errno::NOSYS) => {
-            refuse_existing(to)?;
-            fs::rename(from, to).map_err(DlrmError::io(to, "renaming to it"))
-        }
-        Err(error) => Err(DlrmError::io(to, "renaming to it")(error.into())),
-    }
-}
-
-pub(super) fn sync(directory: &Path) -> Result<()> {
-    File::open(directory).and_then(|file| file.sync_all()).map_err(DlrmError::io(directory, "syncing it"))
-}
-
-/// Tells how far it is.
+/// Adds up the progress.
 struct Reporter<'p> {
     done: u64,
     total: u64,
@@ -195,16 +149,16 @@ impl Reporter<'_> {
     }
 }
 
-fn fill(
+/// Writes all files of the directory into a folder that exists.
+pub(super) fn fill(
     config: &ModelConfig,
     weights: &dyn Weights,
     folder: &Path,
-    layout: &Layout<'_>,
-    mut kept: Option<&mut Workspace>,
+    layout: &Layout,
+    memory: &mut dyn Memory,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Written> {
     let tables = all_table_tensors(config);
-    RowChoice::check(layout.rows, &tables)?;
     let dense = dense_tensors(config);
     let dense_bytes = dense.iter().map(TensorSpec::bytes).sum::<u64>();
     let total = tables.iter().chain(&dense).map(TensorSpec::bytes).sum();
@@ -220,7 +174,7 @@ fn fill(
         })?;
         values.push(all);
     }
-    // Small files are written anew by an import that goes on.
+    // A resumed import writes the small files again.
     for name in [DENSE_FILE, INDEX_FILE, CONFIG_FILE] {
         match fs::remove_file(folder.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -238,7 +192,7 @@ fn fill(
     for (number, group) in groups.iter().enumerate() {
         let name = format!("tables-{:05}-of-{:05}.safetensors", number + 1, groups.len());
         let shard = ShardFile { number, group, tables: &tables, formats: &layout.formats };
-        shard.write(&folder.join(&name), weights, kept.as_deref_mut(), &mut reporter, &mut written)?;
+        shard.write(&folder.join(&name), weights, memory, &mut reporter, &mut written)?;
         weight_map.extend(group.iter().map(|&table| (tables[table].name.as_str(), name.clone())));
         written.files.push((name, group.iter().map(|&table| stored(&tables[table], layout.formats[table])).sum()));
     }
@@ -267,7 +221,7 @@ impl ShardFile<'_> {
         &self,
         path: &Path,
         weights: &dyn Weights,
-        mut kept: Option<&mut Workspace>,
+        memory: &mut dyn Memory,
         reporter: &mut Reporter<'_>,
         written: &mut Written,
     ) -> Result<()> {
@@ -277,13 +231,8 @@ impl ShardFile<'_> {
         };
         let specs: Vec<TableSpec> = self.group.iter().map(spec).collect();
         let first = &specs[0].name;
-        let (mut writer, mut state) = match kept.as_deref_mut() {
-            None => (Some(Box::new(ShardWriter::create(path, &specs)?)), ShardState::default()),
-            Some(kept) => match kept.begin(self.number, path, &specs, &mut |_| reporter.more(first, 0))? {
-                Begun::Finished(state) => (None, state),
-                Begun::Open(writer, state) => (Some(writer), state),
-            },
-        };
+        let begun = memory.begin(self.number, path, &specs, &mut |_| reporter.more(first, 0))?;
+        let Begun { mut writer, mut state } = begun;
         for (place, &table) in self.group.iter().enumerate() {
             let (tensor, format) = (&self.tables[table], self.formats[table]);
             let (dim, row_bytes) = (tensor.shape[1], format.row_bytes(tensor.shape[1]) as u64);
@@ -303,12 +252,9 @@ impl ShardFile<'_> {
                 let mut put = |rows: &[u8], tally: Option<Tally>| {
                     writer.write_rows(place, rows)?;
                     reporter.more(&tensor.name, rows.len() as u64 / row_bytes * 4 * dim as u64);
-                    if let Some(kept) = kept.as_deref_mut()
-                        && kept.wrote(rows.len() as u64)
-                    {
+                    if memory.is_due(rows.len() as u64) {
                         state.tallies[place] = tally;
-                        state.mark = writer.mark()?;
-                        kept.save(self.number, state.clone())?;
+                        memory.save(self.number, writer, &mut state)?;
                     }
                     Ok(())
                 };
@@ -324,22 +270,18 @@ impl ShardFile<'_> {
             written.losses.extend(state.tallies[place].and_then(|tally| tally.loss(&tensor.name, format, dim)));
         }
         let Some(mut writer) = writer else { return Ok(()) };
-        if let Some(kept) = kept {
-            state.mark = writer.mark()?;
-            kept.save(self.number, state)?;
-        }
+        memory.save(self.number, &mut writer, &mut state)?;
         Ok(writer.finish()?)
     }
 }
 
-/// The bytes of a table as it is kept.
+/// The bytes of a table in its row format.
 fn stored(table: &TensorSpec, format: RowFormat) -> u64 {
     (table.shape[0] * format.row_bytes(table.shape[1])) as u64
 }
 
-/// The tables of each shard file, so that the files are of about one size; at most as many files as tables.
-fn spread(tables: &[TensorSpec], layout: &Layout<'_>) -> Result<Vec<Vec<usize>>> {
-    // Files are to be even in bytes.
+/// The tables of each shard file, so that all files have about the same size; at most one file a table.
+fn spread(tables: &[TensorSpec], layout: &Layout) -> Result<Vec<Vec<usize>>> {
     let cost = |(tensor, format): (&TensorSpec, &RowFormat)| {
         let bytes = stored(tensor, *format);
         TableCost::new(&tensor.name, bytes, tensor.shape[1], 1).lookups(bytes as f64)
@@ -347,7 +289,7 @@ fn spread(tables: &[TensorSpec], layout: &Layout<'_>) -> Result<Vec<Vec<usize>>>
     let costs: Vec<TableCost> = tables.iter().zip(&layout.formats).map(cost).collect();
     let plan = Plan::table_wise(&costs, layout.shards.min(tables.len()))?;
     let mut groups: Vec<_> = (0..plan.ranks()).map(|file| plan.tables_of(file)).collect();
-    // Safetensors has no gaps between tensors: rows that are whole cache lines come first, so that they begin on one.
+    // Safetensors has no gaps between tensors. Rows of whole cache lines come first, so that they start on a cache line.
     for group in &mut groups {
         group.sort_by_key(|&table| {
             let row_bytes = layout.formats[table].row_bytes(tables[table].shape[1]);
@@ -356,19 +298,4 @@ fn spread(tables: &[TensorSpec], layout: &Layout<'_>) -> Result<Vec<Vec<usize>>>
     }
     groups.retain(|group| !group.is_empty());
     Ok(groups)
-}
-
-pub(super) fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value)?;
-    text.push('\n');
-    write_synced(path, &[text.as_bytes()])
-}
-
-/// Writes a new file and syncs it to the disk.
-pub(super) fn write_synced(path: &Path, parts: &[&[u8]]) -> Result<()> {
-    let mut file = File::create_new(path).map_err(DlrmError::io(path, "creating it"))?;
-    for part in parts {
-        file.write_all(part).map_err(DlrmError::io(path, "writing it"))?;
-    }
-    file.sync_all().map_err(DlrmError::io(path, "syncing it"))
 }

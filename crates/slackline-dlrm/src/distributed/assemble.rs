@@ -4,9 +4,9 @@ use slackline_embedding::Plan;
 
 use super::layout::Counts;
 use crate::Wire;
-use crate::pooled::read_pooled;
+use crate::wire::read_pooled;
 
-/// A round as it came, and what this rank pooled by itself.
+/// The messages of a round, and what this rank pooled itself.
 pub(super) struct Received<'a> {
     pub(super) plan: &'a Plan,
     pub(super) rank: usize,
@@ -74,7 +74,7 @@ impl Assembly {
             }
             let dim = plan.tables()[table].dim;
             if plan.rank_of(table).is_some() && plan.hot_rows(table).is_empty() {
-                blocks[table] = parts.next().expect("looked at just now").1;
+                blocks[table] = parts.next().expect("peeked").1;
                 continue;
             }
             room.resize(samples * dim, 0.0);

@@ -1,28 +1,28 @@
-//! What lies where in a message: both ends work it out by themselves, from the plan and the batch.
+//! What lies where in a message. Both ends work it out from the plan and the batch.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use slackline_embedding::{Bags, HotRows, Plan};
 
-use crate::{ModelConfig, Wire};
+use crate::Wire;
 
-/// The samples of a batch of `samples` that `rank` of `ranks` makes the predictions of: `rank * samples / ranks` up to
-/// the next rank's first. Runs differ in length by at most 1, and may be empty.
+/// The samples that rank `rank` of `ranks` predicts, of a batch of `samples`: from `rank * samples / ranks` up to the next
+/// rank's first. Runs differ in length by at most 1, and may be empty.
 pub fn samples_of(samples: usize, rank: usize, ranks: usize) -> Range<usize> {
     let bound = |rank: usize| (rank as u128 * samples as u128 / ranks as u128) as usize;
     bound(rank)..bound(rank + 1)
 }
 
-/// The bytes of the largest message between two ranks of this plan for batches of up to `samples` samples: what a lane's
-/// slots should have room for, in single precision.
-pub fn largest_message(_: &ModelConfig, plan: &Plan, samples: usize) -> usize {
+/// The bytes of the largest message between two ranks of this plan, in single precision, for batches of up to `samples`
+/// samples. A lane's slots should have room for it.
+pub fn largest_message(plan: &Plan, samples: usize) -> usize {
     let values = |rank| plan.parts_of(rank).iter().map(|part| part.columns.len()).sum::<usize>();
     let values = (0..plan.ranks()).map(values).max().unwrap_or(0);
     values * samples.div_ceil(plan.ranks()) * Wire::F32.bytes()
 }
 
-/// The samples of a batch, and of each table with hot rows those that need others as well.
+/// The samples of a batch, and for each table with hot rows the samples that need other rows as well.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     samples: usize,
@@ -34,12 +34,12 @@ struct Cold {
     table: usize,
     /// One a sample of the batch.
     is_cold: Vec<bool>,
-    /// How many of the samples before each rank's first, and of all.
+    /// The number of such samples before each rank's first, and in all.
     before: Vec<usize>,
 }
 
 impl Counts {
-    /// Looks through the lookups of all tables with hot rows.
+    /// Counts the samples that need other rows than hot ones.
     pub(super) fn count(&mut self, samples: usize, ranks: usize, hot: &[(usize, Arc<HotRows>)], bags: &[Bags<'_>]) {
         self.samples = samples;
         self.cold.resize_with(hot.len(), Cold::default);
@@ -58,12 +58,12 @@ impl Counts {
         }
     }
 
-    /// Of a table with hot rows: which samples of the batch need others.
+    /// For a table with hot rows: whether each sample of the batch needs other rows.
     pub(super) fn cold(&self, table: usize) -> Option<&[bool]> {
         self.cold.iter().find(|cold| cold.table == table).map(|cold| cold.is_cold.as_slice())
     }
 
-    /// The samples whose vectors go to `peer`, among those that are pooled for a part of this table.
+    /// The samples whose vectors go to `peer`, among those that are pooled for this table.
     pub(super) fn samples(&self, table: usize, peer: usize, ranks: usize) -> Range<usize> {
         match self.cold.iter().find(|cold| cold.table == table) {
             Some(cold) => cold.before[peer]..cold.before[peer + 1],
@@ -71,7 +71,7 @@ impl Counts {
         }
     }
 
-    /// The bytes that `rank` need not send to others.
+    /// The bytes that `rank` does not send because its peers have the hot rows.
     pub(super) fn saved(&self, plan: &Plan, rank: usize, wire: Wire) -> u64 {
         let parts = plan.parts_of(rank).iter().filter(|part| self.cold(part.table).is_some());
         let saved = parts.map(|part| {
@@ -86,7 +86,7 @@ impl Counts {
     }
 }
 
-/// The bytes of the message of this batch from one rank to another.
+/// The bytes of this batch's message from one rank to another.
 pub(super) fn message_bytes(plan: &Plan, from: usize, to: usize, counts: &Counts, wire: Wire) -> usize {
     let values = plan.parts_of(from).iter();
     let values = values.map(|part| counts.samples(part.table, to, plan.ranks()).len() * part.columns.len());

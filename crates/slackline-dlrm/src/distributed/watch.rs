@@ -1,41 +1,41 @@
-//! A watch for work that may share its core.
+//! Timing of work that may share its core with other ranks.
 
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Measures the processor time of this thread, or time by the clock.
+/// Measures CPU time of this thread, or wall time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Watch {
-    /// Since then, by the clock: for work that other threads do.
-    Clock(Instant),
-    /// Since this thread had used so much of a processor.
-    Processor(Duration),
+    /// Wall time since then, for work that other threads do.
+    Wall(Instant),
+    /// CPU time since this thread had used so much.
+    Cpu(Duration),
 }
 
 impl Watch {
-    /// Starts one.
+    /// Starts measuring.
     ///
-    /// Cost: a system call for the processor's time, some hundred nanoseconds.
-    pub(super) fn start(by_the_clock: bool) -> Self {
-        if by_the_clock { Watch::Clock(Instant::now()) } else { Watch::Processor(processor_time()) }
+    /// Cost: for CPU time a system call, a few hundred nanoseconds.
+    pub(super) fn start(wall: bool) -> Self {
+        if wall { Watch::Wall(Instant::now()) } else { Watch::Cpu(cpu_time()) }
     }
 
-    /// One of the same kind that starts now.
+    /// Starts again, with the same kind of time.
     pub(super) fn restarted(self) -> Self {
-        Self::start(matches!(self, Watch::Clock(_)))
+        Self::start(matches!(self, Watch::Wall(_)))
     }
 
-    /// The time since it was started.
+    /// The time since the start.
     pub(super) fn elapsed(&self) -> Duration {
         match self {
-            Watch::Clock(begin) => begin.elapsed(),
-            Watch::Processor(begin) => processor_time().saturating_sub(*begin),
+            Watch::Wall(begin) => begin.elapsed(),
+            Watch::Cpu(begin) => cpu_time().saturating_sub(*begin),
         }
     }
 }
 
-fn processor_time() -> Duration {
+fn cpu_time() -> Duration {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }

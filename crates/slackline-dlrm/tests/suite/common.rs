@@ -1,4 +1,8 @@
 //! What the integration tests share: random models and batches, and the model in double precision as an oracle.
+#![cfg_attr(
+    not(all(feature = "distributed", feature = "import")),
+    allow(dead_code, reason = "the tests of each feature use a part of it")
+)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

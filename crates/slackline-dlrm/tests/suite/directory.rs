@@ -5,11 +5,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use slackline_dlrm::{
-    Arguments, DirectoryDefect, DlrmError, FORMAT_VERSION, ImportOptions, ModelConfig, ModelDirectory, RowChoice,
-    import, write_synthetic,
-};
-use slackline_embedding::{Load, RowFormat, ShardError, Verify};
+#[cfg(feature = "import")]
+use slackline_dlrm::{Arguments, FORMAT_VERSION, ImportOptions, RowChoice, import};
+use slackline_dlrm::{DirectoryDefect, DlrmError, ModelConfig, ModelDirectory, write_synthetic};
+#[cfg(feature = "import")]
+use slackline_embedding::RowFormat;
+use slackline_embedding::{Load, ShardError, Verify};
 
 use crate::common::golden;
 
@@ -40,6 +41,7 @@ fn change_json(path: &Path, change: impl FnOnce(&mut Value)) {
     fs::write(path, value.to_string()).unwrap();
 }
 
+#[cfg(feature = "import")]
 #[test]
 fn an_import_writes_the_files_of_the_field_and_reports_what_it_did() {
     let folder = tempfile::tempdir().unwrap();
@@ -81,6 +83,7 @@ fn an_import_writes_the_files_of_the_field_and_reports_what_it_did() {
     assert_eq!(index["metadata"]["total_size"], report.written.table_bytes() + 4 * report.dense_values as u64);
 }
 
+#[cfg(feature = "import")]
 #[test]
 fn what_was_imported_is_what_the_checkpoint_holds() {
     let folder = tempfile::tempdir().unwrap();
@@ -107,6 +110,16 @@ fn more_shards_than_tables_give_a_file_a_table_and_none_is_an_error() {
     let none = write_synthetic(&config, 1, &folder.path().join("none"), 0, &mut |_| ());
     assert!(matches!(none, Err(DlrmError::NoShards)));
     assert_eq!(names(folder.path()), ["many"]);
+}
+
+#[test]
+fn models_with_compressed_tables_are_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["qr_mult.json", "qr_concat.json", "md.json", "hashed.json"] {
+        let out = folder.path().join(name);
+        write_synthetic(&config(name), 1, &out, 2, &mut |_| ()).unwrap();
+        ModelDirectory::open(&out).unwrap().verify(&mut |_| ()).unwrap();
+    }
 }
 
 #[test]
@@ -155,6 +168,7 @@ fn nothing_has_the_name_before_all_is_written() {
     assert!(out.exists());
 }
 
+#[cfg(feature = "import")]
 #[test]
 fn disagreements_of_checkpoint_and_configuration_name_tensor_and_shapes() {
     let folder = tempfile::tempdir().unwrap();
@@ -188,6 +202,7 @@ fn disagreements_of_checkpoint_and_configuration_name_tensor_and_shapes() {
     assert!(text.contains("arguments.json") && text.contains("arch_mlp_bot"), "{text}");
 }
 
+#[cfg(feature = "import")]
 #[test]
 fn a_missing_tensor_is_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -388,6 +403,7 @@ fn an_import_that_is_killed_leaves_no_directory() {
     ModelDirectory::open(&out).unwrap().verify(&mut |_| ()).unwrap();
 }
 
+#[cfg(feature = "import")]
 #[test]
 fn rows_are_kept_in_the_formats_that_are_chosen_and_what_they_lose_is_said() {
     let folder = tempfile::tempdir().unwrap();

@@ -8,8 +8,8 @@ use slackline_collective::{
     CollectiveError, Delivery, Endpoint, Exchange, Group, GroupOptions, GroupShape, Lane, LaneOptions,
 };
 use slackline_data::Batch;
-use slackline_dlrm::{DistributedModel, DlrmError, ImportOptions, ModelDirectory, Wire, largest_message, samples_of};
-use slackline_embedding::{Cuts, Forced, Load, Plan, PlanOptions, TableCost, Verify};
+use slackline_dlrm::{DistributedModel, DlrmError, Wire, largest_message, samples_of};
+use slackline_embedding::{Forced, Plan, PlanOptions, TableCost};
 use slackline_transport::threads;
 
 use crate::common::{Small, bits, small_models};
@@ -157,7 +157,7 @@ proptest! {
         }
         let plan = Plan::make(&costs(&small), ranks, &options).unwrap();
         let batches = batches(&small, &sizes, seed);
-        let largest = largest_message(&small.config, &plan, sizes.iter().copied().max().unwrap_or(0));
+        let largest = largest_message(&plan, sizes.iter().copied().max().unwrap_or(0));
         let slot = if roomy { largest.max(1) } else { 41 };
         let over = |lane, slot| predict_over(wire, &small, &plan, lane, slot, &batches);
         let found = over(LaneOptions::lag(lag), slot);
@@ -193,7 +193,7 @@ proptest! {
         }
         let plan = Plan::make(&costs(&small), 2, &options).unwrap();
         let batches = batches(&small, &sizes, seed);
-        let slot = largest_message(&small.config, &plan, 20).max(1);
+        let slot = largest_message(&plan, 20).max(1);
         let of_rank = |warm: bool| on_threads(LaneOptions::lag(1), slot, 2, |rank, group| {
             let mut model = member(&small, &plan, rank);
             if threads > 1 {
@@ -223,7 +223,7 @@ proptest! {
         let plan = Plan::table_wise(&costs(&small), ranks).unwrap();
         let batches = batches(&small, &sizes, seed);
         // Without room, messages go in fragments; then the receiver reads copies.
-        let largest = largest_message(&small.config, &plan, sizes.iter().copied().max().unwrap_or(0));
+        let largest = largest_message(&plan, sizes.iter().copied().max().unwrap_or(0));
         let slot = if roomy { largest.max(1) } else { 40 };
         let found = predict(&small, &plan, LaneOptions { lag, delivery }, slot, &batches);
         prop_assert_eq!(found, expected(&small, &batches));
@@ -243,7 +243,7 @@ fn every_combination_of_ranks_lag_and_delivery_on_one_model() {
     let expected = expected(&small, &batches);
     for ranks in [1, 2, 3, 4, 8] {
         let plan = Plan::table_wise(&costs(&small), ranks).unwrap();
-        let slot = largest_message(&small.config, &plan, 30);
+        let slot = largest_message(&plan, 30);
         for lag in [0, 1, 2, 4, 8] {
             for delivery in [Delivery::Elastic, Delivery::Fixed] {
                 let found = predict(&small, &plan, LaneOptions { lag, delivery }, slot, &batches);
@@ -290,7 +290,7 @@ fn threads_of_a_rank_give_the_same_bits_in_slots_of_any_address() {
         let lookups: usize = batches[0].tables.iter().map(|table| table.indices.len()).sum();
         assert!(lookups > 2 * 8192, "{lookups} lookups are too few to be handed out");
         let alone = predict_over(wire, &small, &plan, LaneOptions::lag(1), 4096, &batches);
-        for slot in [largest_message(&small.config, &plan, 4000), 4095] {
+        for slot in [largest_message(&plan, 4000), 4095] {
             let together = on_threads(LaneOptions::lag(1), slot, 2, |rank, group| {
                 let mut model = member(&small, &plan, rank).with_wire(wire).with_threads(threads(rank));
                 run(&mut model, &mut group.lane(LANE), &batches).unwrap()
@@ -319,7 +319,7 @@ fn messages_of_the_largest_batch_fit_their_slots() {
     let small = five();
     for ranks in [1, 2, 3, 4, 8] {
         let plan = Plan::table_wise(&costs(&small), ranks).unwrap();
-        let largest = largest_message(&small.config, &plan, 29);
+        let largest = largest_message(&plan, 29);
         let batches = batches(&small, &[29, 29, 28], 1);
         let lane = LaneOptions::lag(1);
         let fragmented = on_threads(lane, largest, ranks, |rank, group| {
@@ -334,8 +334,12 @@ fn messages_of_the_largest_batch_fit_their_slots() {
     }
 }
 
+#[cfg(feature = "import")]
 #[test]
 fn compressed_tables_in_parts_give_the_bits_of_whole_ones() {
+    use slackline_dlrm::{ImportOptions, ModelDirectory};
+    use slackline_embedding::{Cuts, Load, Verify};
+
     for name in ["qr_mult", "qr_add", "qr_concat", "md", "hashed", "dot"] {
         let folder = tempfile::tempdir().unwrap();
         let [checkpoint, config, io] =
