@@ -16,7 +16,7 @@ pub(crate) fn check_table(config: &ModelConfig, number: usize, table: &dyn Embed
     Err(DlrmError::TableShape { number, name, rows, dim, expected_rows, expected_dim })
 }
 
-/// Checks that a table is the part of one that the plan has there.
+/// Checks that a table is the part that the plan describes.
 pub(crate) fn check_part(config: &ModelConfig, part: &Part, table: &dyn EmbeddingTable) -> Result<()> {
     let number = part.table;
     let whole = part.rows == (0..config.rows()[number] as u64) && part.columns == (0..config.dim());
@@ -28,7 +28,7 @@ pub(crate) fn check_part(config: &ModelConfig, part: &Part, table: &dyn Embeddin
     Err(DlrmError::TableShape { number, name, rows, dim, expected_rows, expected_dim: part.columns.len() })
 }
 
-/// Checks the batch's numbers of dense values and tables. The lookups are checked by [`bags`].
+/// Checks the numbers of dense values and tables in a batch. Lookups are checked by [`bags`].
 pub(crate) fn check_batch(config: &ModelConfig, batch: &Batch) -> Result<()> {
     let expected = batch.samples.saturating_mul(config.dense_features());
     if batch.dense.len() != expected {
@@ -40,7 +40,7 @@ pub(crate) fn check_batch(config: &ModelConfig, batch: &Batch) -> Result<()> {
     Ok(())
 }
 
-/// The checked lookups of the given tables (number and name); the batch has passed [`check_batch`].
+/// Checks the lookups of some tables, given by number and name. The batch has passed [`check_batch`].
 pub(crate) fn bags<'b, 't>(
     config: &ModelConfig,
     batch: &'b Batch,
@@ -60,7 +60,7 @@ pub(crate) fn bags<'b, 't>(
         .collect()
 }
 
-/// Samples of a batch are numbered from 0; people count from the beginning of their input.
+/// Numbers the sample of an error from the start of the input instead of the batch.
 pub(crate) fn counted_from(first_sample: u64, mut error: BagError) -> BagError {
     match &mut error {
         BagError::NegativeIndex { sample, .. }

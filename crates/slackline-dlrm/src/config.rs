@@ -1,4 +1,4 @@
-//! The shape of a model, by the argument names of the reference DLRM.
+//! The shape of a model. Its arguments have the names of the reference DLRM.
 
 mod parse;
 mod tables;
@@ -21,7 +21,7 @@ pub enum InteractionOp {
 }
 
 impl InteractionOp {
-    /// The name that the reference gives it: `dot` or `cat`.
+    /// The reference's name: `dot` or `cat`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Dot => "dot",
@@ -30,9 +30,9 @@ impl InteractionOp {
     }
 }
 
-/// The reference's command-line arguments that shape a model, unchecked. [`ModelConfig::new`] checks them.
+/// The command-line arguments of the reference that shape a model, unchecked. [`ModelConfig::new`] checks them.
 ///
-/// Field names are the reference's without the leading `arch_`.
+/// Fields are named as in the reference, without the leading `arch_`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Arguments {
     /// Width of every embedding row.
@@ -41,23 +41,23 @@ pub struct Arguments {
     pub embedding_size: Vec<usize>,
     /// Widths of the bottom MLP, from the dense features to its output.
     pub mlp_bot: Vec<usize>,
-    /// Widths of the top MLP, with or without the computed first one.
+    /// Widths of the top MLP, with or without the first one, which can be computed.
     pub mlp_top: Vec<usize>,
     /// How the vectors of a sample are combined.
     pub interaction_op: InteractionOp,
-    /// With [`InteractionOp::Dot`]: whether a vector is also multiplied with itself.
+    /// With [`InteractionOp::Dot`]: whether each vector is also multiplied with itself.
     pub interaction_itself: bool,
-    /// Layer of the bottom MLP that ends in a sigmoid instead of a ReLU; -1 is none. `None` means the default, none.
+    /// The layer of the bottom MLP that ends in a sigmoid instead of a ReLU; -1 for no layer. `None` is the default: no layer.
     pub sigmoid_bot: Option<i64>,
-    /// The same of the top MLP. `None` means the default, its last layer.
+    /// The same for the top MLP. `None` is the default: its last layer.
     pub sigmoid_top: Option<i64>,
-    /// Predictions are clamped to `[t, 1 - t]` when `0 < t < 1`; any other value leaves them alone.
+    /// Predictions are clamped to `[t, 1 - t]` if `0 < t < 1`, and not clamped otherwise.
     pub loss_threshold: f64,
     /// Which tables are compressed, and how.
     pub compression: Compression,
 }
 
-/// The shape of one DLRM, checked: all its numbers agree with each other.
+/// The shape of a DLRM, checked: all its numbers are consistent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     dim: usize,
@@ -68,13 +68,13 @@ pub struct ModelConfig {
     kinds: Vec<TableKind>,
     bottom: Vec<usize>,
     top: Vec<usize>,
-    /// The widths of the top MLP as they were given.
+    /// The given widths of the top MLP.
     given_top: Vec<usize>,
     op: InteractionOp,
     itself: bool,
     sigmoid_bottom: Option<usize>,
     sigmoid_top: Option<usize>,
-    /// What was asked for `sigmoid_top`, since its default follows the number of layers.
+    /// The given `sigmoid_top`: its default depends on the number of layers.
     asked_sigmoid_top: Option<i64>,
     loss_threshold: f64,
 }
@@ -84,16 +84,15 @@ impl ModelConfig {
     ///
     /// # The first width of the top MLP
     ///
-    /// On the reference's command line `arch_mlp_top` omits the first width, since it follows from the interaction; in
-    /// the reference's own variables, and in most files, it is there. So a list whose first width *is* the computed one
-    /// is taken as it stands, and otherwise the computed one is prepended. Only a model whose first hidden layer is
-    /// exactly as wide as the interaction, given without the computed width, is misread by that rule; and a wrong first
-    /// width becomes one layer too many. Both are found when a checkpoint is at hand: see
-    /// [`settle_top`](Self::settle_top).
+    /// The first width of the top MLP follows from the interaction. The reference's command line omits it from
+    /// `arch_mlp_top`; its own variables, and most files, include it. A list that starts with the computed width is
+    /// therefore used unchanged, and otherwise the computed width is prepended. This rule fails in two cases: a first hidden
+    /// layer exactly as wide as the interaction, in a list without the computed width, and a wrong first width, which becomes
+    /// one layer too many. A checkpoint settles both: see [`settle_top`](Self::settle_top).
     ///
     /// # Errors
     ///
-    /// [`DlrmError::Argument`] for the first argument that is empty, zero, too large, or at odds with another.
+    /// [`DlrmError::Argument`] for the first argument that is empty, zero, too large, or contradicts another.
     pub fn new(arguments: Arguments) -> Result<Self> {
         let Arguments { sparse_feature_size, embedding_size: rows, mlp_bot: bottom, mlp_top: given_top, .. } =
             arguments;
@@ -129,8 +128,9 @@ impl ModelConfig {
         let kinds = compression.kinds(&rows, sparse_feature_size, dim)?;
         let op = arguments.interaction_op;
         let itself = arguments.interaction_itself;
-        let width = interaction_width(op, itself, dim, rows.len())
-            .ok_or_else(|| wrong("arch_embedding_size", format!("{} tables are too many to interact", rows.len())))?;
+        let width = interaction_width(op, itself, dim, rows.len()).ok_or_else(|| {
+            wrong("arch_embedding_size", format!("{} tables are too many for the interaction", rows.len()))
+        })?;
         let top = if given_top.first() == Some(&width) { given_top.clone() } else { prepended(width, &given_top) };
         check_top(&top, &given_top, width)?;
         check_layers("arch_mlp_bot", &bottom)?;
@@ -168,12 +168,12 @@ impl ModelConfig {
         self.rows.len()
     }
 
-    /// Rows of each table: those that can be looked up, of which a compressed one holds fewer.
+    /// Rows of each table that can be looked up. A compressed table stores fewer.
     pub fn rows(&self) -> &[usize] {
         &self.rows
     }
 
-    /// How a table is held.
+    /// How a table is stored.
     ///
     /// # Panics
     ///
@@ -182,7 +182,7 @@ impl ModelConfig {
         self.kinds[table]
     }
 
-    /// The columns of a table's stored rows: those of each of the two, for quotients and remainders.
+    /// The columns of a table's stored rows; of a quotient-remainder table, the columns of each of its two tables.
     pub(crate) fn stored_columns(&self, table: usize) -> usize {
         match self.kinds[table] {
             TableKind::MixedDimension { columns } => columns,
@@ -236,22 +236,21 @@ impl ModelConfig {
         self.sigmoid_top
     }
 
-    /// The lowest and highest prediction, when predictions are clamped.
+    /// The lowest and the highest prediction, if predictions are clamped.
     pub fn clamp(&self) -> Option<(f32, f32)> {
         let t = self.loss_threshold;
         (0.0 < t && t < 1.0).then_some((t as f32, (1.0 - t) as f32))
     }
 
-    /// Weights and biases of both MLPs, in values.
+    /// The number of weights and biases in both MLPs.
     pub fn dense_values(&self) -> usize {
         [&self.bottom, &self.top].into_iter().flat_map(|widths| widths.windows(2)).map(|w| (w[0] + 1) * w[1]).sum()
     }
 
-    /// Rereads `arch_mlp_top` by the shapes `[outputs, inputs]` that a checkpoint has for the top MLP's layers, in order.
+    /// Interprets `arch_mlp_top` by the shapes `[outputs, inputs]` that the layers of the top MLP have in a checkpoint.
     ///
-    /// Where the shapes agree with the list as taken, nothing changes; where they agree with the list *and* a computed
-    /// width before it, that becomes the top MLP. Where they agree with neither, nothing changes either, and comparing
-    /// the tensors one by one tells which is wrong.
+    /// If the shapes match the given list only with the computed width before it, that list becomes the top MLP. Otherwise
+    /// nothing changes; if they match neither list, comparing the tensors one by one shows which is wrong.
     ///
     /// # Errors
     ///
@@ -271,11 +270,11 @@ impl ModelConfig {
 }
 
 impl ModelConfig {
-    /// Takes the columns of mixed-dimension tables from a checkpoint: `columns` of a table's narrow rows, by its number.
+    /// Takes the columns of mixed-dimension tables from a checkpoint: `columns` gives those of a table, by its number.
     ///
     /// # Errors
     ///
-    /// [`DlrmError::Argument`] if some are more than [`dim`](Self::dim).
+    /// [`DlrmError::Argument`] for more columns than [`dim`](Self::dim).
     pub fn settle_columns(&mut self, columns: impl Fn(usize) -> Option<usize>) -> Result<()> {
         let Some(md) = &mut self.compression.mixed_dimensions else { return Ok(()) };
         let known = |(table, kind): (usize, &TableKind)| match kind {
@@ -288,7 +287,7 @@ impl ModelConfig {
     }
 }
 
-/// Width of the interaction's output for `tables` tables of rows `dim` wide; `None` if it has no number.
+/// Width of the interaction's output for `tables` tables of `dim` columns; `None` on overflow.
 fn interaction_width(op: InteractionOp, itself: bool, dim: usize, tables: usize) -> Option<usize> {
     let vectors = tables.checked_add(1)?;
     match op {
@@ -316,7 +315,7 @@ fn check_top(top: &[usize], given: &[usize], width: usize) -> Result<()> {
     Ok(())
 }
 
-/// Refuses widths whose layers could not be held, so that later products of widths can't overflow.
+/// Refuses widths whose layers would not fit in memory, so that later products of widths can't overflow.
 fn check_layers(argument: &'static str, widths: &[usize]) -> Result<()> {
     const MOST: usize = 1 << 40;
     let mut total = 0usize;

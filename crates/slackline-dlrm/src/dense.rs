@@ -1,4 +1,4 @@
-//! Dense layers: linear maps with bias and activation, one after another.
+//! Dense layers: linear maps with bias and activation.
 //!
 //! A sample's result has the same bits whatever the number of samples in the call and its place among them: the matrix
 //! product sums over the inputs in one order for every output (see [`product`]), and everything after it works on single
@@ -61,7 +61,7 @@ impl Linear {
     }
 
     /// `out[s] = activation(weight * input[s] + bias)` for each sample: `input` is `[samples, inputs]`, `out`
-    /// `[samples, outputs]`; what `out` held before does not matter.
+    /// `[samples, outputs]`. Previous values of `out` are overwritten.
     ///
     /// # Panics
     ///
@@ -77,13 +77,13 @@ impl Linear {
     }
 }
 
-/// Layers one after another.
+/// A multi-layer perceptron.
 #[derive(Clone, Debug)]
 pub struct Mlp {
     layers: Vec<Linear>,
 }
 
-/// Room for the outputs of hidden layers, reused from call to call: two buffers of the widest one.
+/// Buffers for the outputs of hidden layers, reused from call to call: two, each as large as the largest output.
 #[derive(Clone, Debug, Default)]
 pub struct MlpScratch {
     even: Vec<f32>,
@@ -120,7 +120,7 @@ impl Mlp {
     }
 
     /// Runs `samples` samples through all layers: `input` is `[samples, inputs]`, `out` `[samples, outputs]`. The scratch
-    /// may be reused at once, for any other MLP too. Cost: `2 * samples` floating-point operations a weight.
+    /// may be reused at once, also for another MLP. Cost: `2 * samples` floating-point operations a weight.
     ///
     /// # Panics
     ///

@@ -2,8 +2,8 @@
 
 use crate::{Activation, DlrmError, Interaction, InteractionScratch, Linear, Mlp, MlpScratch, ModelConfig, Result};
 
-/// Samples that go through the layers together: enough to use the weights well, few enough that what lies between two
-/// layers stays in the cache.
+/// Samples that go through the layers together: enough to amortise reading the weights, few enough for the activations to
+/// stay in the cache.
 const CHUNK: usize = 256;
 
 /// The weights of one layer, as PyTorch stores them.
@@ -24,10 +24,10 @@ pub struct DenseWeights {
     pub top: Vec<LayerWeights>,
 }
 
-/// Everything of a model but its tables: bottom MLP, interaction, top MLP, clamp.
+/// Everything of a model except its tables: bottom MLP, interaction, top MLP, clamp.
 ///
-/// It computes the predictions of some samples from their dense features and pooled vectors; which samples, and where the
-/// vectors come from, it does not know. A sample's prediction has the same bits whatever samples are computed with it.
+/// Computes the predictions of any samples from their dense features and pooled vectors. A sample's prediction has the same
+/// bits whatever samples are computed with it.
 #[derive(Clone, Debug)]
 pub struct DenseModel {
     config: ModelConfig,
@@ -36,7 +36,7 @@ pub struct DenseModel {
     top: Mlp,
 }
 
-/// Room for what lies between the layers, reused from call to call.
+/// Buffers for the values between the layers, reused from call to call.
 #[derive(Clone, Debug, Default)]
 pub struct DenseScratch {
     mlp: MlpScratch,
@@ -45,11 +45,11 @@ pub struct DenseScratch {
 }
 
 impl DenseModel {
-    /// Puts the weights into the layers that the configuration describes.
+    /// A dense part with the layers that the configuration describes.
     ///
     /// # Errors
     ///
-    /// [`DlrmError::Layers`] or [`DlrmError::LayerShape`] if they don't fit.
+    /// [`DlrmError::Layers`] or [`DlrmError::LayerShape`] if the weights don't fit them.
     pub fn new(config: ModelConfig, weights: DenseWeights) -> Result<Self> {
         let bottom = mlp("arch_mlp_bot", config.bottom(), config.sigmoid_bottom(), weights.bottom)?;
         let top = mlp("arch_mlp_top", config.top(), config.sigmoid_top(), weights.top)?;
@@ -71,8 +71,8 @@ impl DenseModel {
         &self.interaction
     }
 
-    /// The bottom MLP's output for `samples` samples: `dense` is `[samples, dense_features]`, and `out` is replaced by
-    /// `[samples, dim]`.
+    /// Computes the bottom MLP's output for `samples` samples: `dense` is `[samples, dense_features]`, and `out` is replaced
+    /// by `[samples, dim]`.
     ///
     /// # Panics
     ///
@@ -86,8 +86,10 @@ impl DenseModel {
         }
     }
 
-    /// The predictions of `samples` samples: `bottom` is what [`bottom`](Self::bottom) gave for them, `tables[t]` their
-    /// pooled vectors `[samples, dim]` of table `t`, and `out` is replaced by one value a sample.
+    /// Computes the predictions of `samples` samples: `bottom` is the output of [`bottom`](Self::bottom) for them,
+    /// `tables[t]` their pooled vectors `[samples, dim]` of table `t`, and `out` is replaced by one value a sample.
+    ///
+    /// Allocates two words a table.
     ///
     /// # Panics
     ///
@@ -115,7 +117,7 @@ impl DenseModel {
         }
         if let Some((low, high)) = self.config.clamp() {
             for p in out {
-                // As torch.clamp: NaN stays NaN, and the upper bound wins where the bounds cross.
+                // Like torch.clamp: NaN stays NaN, and the upper bound wins if the bounds cross.
                 let raised = if *p < low { low } else { *p };
                 *p = if raised > high { high } else { raised };
             }

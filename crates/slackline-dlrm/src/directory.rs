@@ -1,7 +1,7 @@
-//! Model directories: the form in which models are kept, and everything that is read from one.
+//! Model directories: how models are stored, and what is read from them.
 //!
 //! ```text
-//! config.json                           the reference's arguments, model_type, format_version, slackline_version
+//! config.json                           arguments of the reference DLRM, model_type, format_version, slackline_version
 //! model.safetensors.index.json          weight_map: which tensor is in which file
 //! dense.safetensors                     weights and biases of both MLPs
 //! tables-00001-of-00004.safetensors …   the tables, as shards of slackline-embedding
@@ -58,28 +58,27 @@ pub use synthetic::write_synthetic;
 use tensors::{TensorSpec, all_table_tensors, assemble, dense_tensors};
 pub use write::{Progress, Written};
 
-/// A model directory whose configuration, index and headers have been read and checked against each other.
+/// A model directory whose configuration, index and headers have been read and are consistent.
 #[derive(Debug)]
 pub struct ModelDirectory {
     path: PathBuf,
     config: ModelConfig,
     written_by: String,
-    /// The tensors of all tables, in order, each with its shard.
+    /// The tensors of all tables, in order, with their shards.
     tables: Vec<(TensorSpec, Shard)>,
-    /// The dense tensors in order, each with the number of its file.
+    /// The dense tensors, in order, with the numbers of their files.
     dense: Vec<(TensorSpec, usize)>,
     dense_files: Vec<DenseFile>,
-    /// Every file of the index with its bytes.
+    /// The size of every file in the index.
     files: BTreeMap<String, u64>,
 }
 
 impl ModelDirectory {
     /// Opens a directory: reads `config.json`, the index and the headers of its files, and checks that every tensor of the
-    /// model is there in its shape. No weight is read, so this takes milliseconds whatever the size of the model.
+    /// model is there in its shape. Reads no weights, so it takes milliseconds whatever the size of the model.
     ///
-    /// Files are untrusted: names in the index have to be plain file names, and no file may lead out of the directory by a
-    /// link. That holds for what is there when it is opened; who can write into the directory while it is opened can give
-    /// it any weights anyhow.
+    /// Files are untrusted: names in the index must be plain file names, and no link may lead out of the directory. This is
+    /// checked when the directory is opened; whoever can write into it at that time can put any weights there anyway.
     ///
     /// # Errors
     ///
@@ -141,7 +140,7 @@ impl ModelDirectory {
         Ok(Self { path: path.to_owned(), config, written_by, tables, dense, dense_files, files })
     }
 
-    /// The path that it was opened by.
+    /// The path given to [`open`](Self::open).
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -151,22 +150,22 @@ impl ModelDirectory {
         &self.config
     }
 
-    /// Reads both MLPs and checks their checksums.
+    /// Reads both MLPs and verifies their checksums.
     ///
     /// # Errors
     ///
-    /// [`DlrmError::Corrupt`] for an altered tensor, [`DlrmError::Io`].
+    /// [`DlrmError::Corrupt`] for a tensor that does not match its checksum; [`DlrmError::Io`].
     pub fn load_dense(&self) -> Result<DenseModel> {
         let values = self.dense.iter().map(|(tensor, file)| self.dense_files[*file].read(tensor));
         let values = values.collect::<Result<Vec<_>>>()?;
         DenseModel::new(self.config.clone(), assemble(&self.config, values))
     }
 
-    /// Reads everything and compares it with its checksums, telling how far it has come.
+    /// Reads everything and verifies all checksums. Reports its progress.
     ///
     /// # Errors
     ///
-    /// [`DlrmError::Shard`] or [`DlrmError::Corrupt`] for the first tensor that was altered; [`DlrmError::Io`].
+    /// [`DlrmError::Shard`] or [`DlrmError::Corrupt`] for the first tensor that does not match its checksum; [`DlrmError::Io`].
     pub fn verify(&self, progress: &mut dyn FnMut(Progress<'_>)) -> Result<()> {
         let dense_bytes: u64 = self.dense.iter().map(|(tensor, _)| tensor.bytes()).sum();
         let total = dense_bytes + self.shard_tables().map(|table| table.bytes).sum::<u64>();
@@ -187,7 +186,7 @@ impl ModelDirectory {
         Ok(())
     }
 
-    /// What is in the directory, for people.
+    /// An overview of the directory.
     pub fn summary(&self) -> Summary {
         let tables: Vec<ShardTable> = self.shard_tables().cloned().collect();
         Summary {
@@ -200,8 +199,8 @@ impl ModelDirectory {
         }
     }
 
-    /// How much of each table of [`Summary::tables`] is in memory: of this process, or of any other, since all read one page
-    /// cache. None where the system does not tell.
+    /// How much of each table in [`Summary::tables`] is in the page cache, which all processes share. `None` where the system
+    /// does not report it.
     pub fn residency(&self) -> Vec<Option<Residency>> {
         let of = |(tensor, shard): &(TensorSpec, Shard)| shard.table(&tensor.name).ok()?.residency();
         self.tables.iter().map(of).collect()
@@ -240,7 +239,7 @@ fn read_config(root: &Root<'_>, path: &Path) -> Result<(ModelConfig, String)> {
     Ok((parsed.config, written_by))
 }
 
-/// The files of all tensors, by tensor.
+/// The file of each tensor.
 fn read_index(root: &Root<'_>, path: &Path) -> Result<BTreeMap<String, String>> {
     let map = root.read_json(INDEX_FILE)?.remove("weight_map").unwrap_or(Value::Null);
     serde_json::from_value(map).map_err(|error| {

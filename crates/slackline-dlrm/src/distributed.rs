@@ -163,9 +163,9 @@ impl DistributedModel {
         };
         count("the plan", config.tables(), plan.tables().len())?;
         count("this rank", plan.parts_of(rank).len(), tables.parts.len())?;
-        count("replicated", plan.replicated().len(), tables.replicated.len())?;
+        count("replicated tables", plan.replicated().len(), tables.replicated.len())?;
         let hot: Vec<usize> = (0..config.tables()).filter(|table| !plan.hot_rows(*table).is_empty()).collect();
-        count("hot rows", hot.len(), tables.hot.len())?;
+        count("tables with hot rows", hot.len(), tables.hot.len())?;
         for (part, table) in plan.parts_of(rank).iter().zip(&tables.parts) {
             check_part(config, part, table.as_ref())?;
         }

@@ -17,11 +17,11 @@ pub use directory::DirectoryDefect;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DlrmError {
-    /// A configuration that is not a JSON object.
+    /// The configuration is not a JSON object.
     #[error("model configuration: {0}")]
     Json(#[from] serde_json::Error),
 
-    /// An argument of the configuration is missing, malformed, or disagrees with another one.
+    /// An argument of the configuration is missing, malformed, or contradicts another one.
     #[error("{argument}: {problem}")]
     Argument {
         /// The argument by the reference's name, such as `arch_mlp_top`.
@@ -39,7 +39,7 @@ pub enum DlrmError {
         source: Box<DlrmError>,
     },
 
-    /// The weights given for a layer do not have the layer's shape.
+    /// The weights of a layer do not have the layer's shape.
     #[error("a layer of {inputs} inputs and {outputs} outputs needs {expected} {what}, not {found}")]
     LayerShape {
         /// Width of the layer's input.
@@ -48,14 +48,14 @@ pub enum DlrmError {
         outputs: usize,
         /// `weights` or `biases`.
         what: &'static str,
-        /// How many the shape asks for.
+        /// The number that the shape requires.
         expected: usize,
-        /// How many were given.
+        /// The number given.
         found: usize,
     },
 
     /// An MLP was given another number of layers than the configuration has.
-    #[error("{argument} has {expected} layers, weights are given for {found}")]
+    #[error("{argument} has {expected} layers, but there are weights for {found}")]
     Layers {
         /// `arch_mlp_bot` or `arch_mlp_top`.
         argument: &'static str,
@@ -84,8 +84,8 @@ pub enum DlrmError {
         expected_dim: usize,
     },
 
-    /// Another number of tables than needed.
-    #[error("{what}: {found} tables instead of {expected}")]
+    /// The wrong number of tables.
+    #[error("{what}: expected {expected} tables, found {found}")]
     Tables {
         /// Which tables.
         what: &'static str,
@@ -96,7 +96,7 @@ pub enum DlrmError {
     },
 
     /// A rank that the plan does not have.
-    #[error("rank {rank} of a plan for {ranks} ranks")]
+    #[error("there is no rank {rank}: the plan has {ranks} ranks")]
     NoSuchRank {
         /// The rank.
         rank: usize,
@@ -112,8 +112,9 @@ pub enum DlrmError {
         /// Why not.
         defect: String,
     },
+
     /// A table number that the model does not have.
-    #[error("table {table} of a model with {tables} tables")]
+    #[error("there is no table {table}: the model has {tables} tables")]
     NoSuchTable {
         /// The number asked for.
         table: usize,
@@ -122,7 +123,7 @@ pub enum DlrmError {
     },
 
     /// A checkpoint or a model directory lacks a tensor of the model.
-    #[error("{}: no tensor {tensor}, which {argument} asks for", file.display())]
+    #[error("{}: tensor {tensor} is missing; {argument} requires it", file.display())]
     TensorMissing {
         /// Where it was looked for.
         file: PathBuf,
@@ -133,7 +134,7 @@ pub enum DlrmError {
     },
 
     /// A checkpoint has more layers or tables than the configuration.
-    #[error("{}: tensor {tensor} is beyond what {argument} describes", file.display())]
+    #[error("{}: tensor {tensor} is not part of the model that {argument} describes", file.display())]
     TensorSurplus {
         /// The checkpoint.
         file: PathBuf,
@@ -144,7 +145,7 @@ pub enum DlrmError {
     },
 
     /// A tensor does not have the shape that the configuration gives it.
-    #[error("{}: tensor {tensor} has shape {found:?}; {argument} asks for {expected:?}", file.display())]
+    #[error("{}: tensor {tensor} has shape {found:?}; {argument} requires {expected:?}", file.display())]
     TensorShape {
         /// The file that holds it.
         file: PathBuf,
@@ -158,19 +159,19 @@ pub enum DlrmError {
         argument: &'static str,
     },
 
-    /// The operating system refused.
-    #[error("{}: {action}: {source}", file.display())]
+    /// The operating system reported an error.
+    #[error("{}: cannot {action}: {source}", file.display())]
     Io {
         /// The file or directory.
         file: PathBuf,
-        /// What was being done.
+        /// What could not be done, such as `open`.
         action: &'static str,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
 
-    /// The directory to be written is there already.
-    #[error("{}: exists already and is not overwritten", path.display())]
+    /// There is something at the path of the directory to be written.
+    #[error("{}: already exists and is not overwritten", path.display())]
     Exists {
         /// The directory.
         path: PathBuf,
@@ -185,7 +186,7 @@ pub enum DlrmError {
         defect: DirectoryDefect,
     },
 
-    /// The directory gave way to another one while it was being opened.
+    /// The directory was replaced by another one while it was being opened.
     #[error("{}: was replaced while it was being opened; try again", path.display())]
     Replaced {
         /// The directory.
@@ -201,7 +202,7 @@ pub enum DlrmError {
         source: UnfitModel,
     },
 
-    /// A checkpoint holds a model, or a tensor, of a kind that is not computed here.
+    /// A checkpoint holds a model, or a tensor, of a kind that is not supported.
     #[error("{}: tensor {tensor}: {what} is not supported", file.display())]
     UnsupportedModel {
         /// The checkpoint.
@@ -212,7 +213,7 @@ pub enum DlrmError {
         what: String,
     },
 
-    /// Two tensors of a checkpoint are the same one of the model.
+    /// Two tensors of a checkpoint map to the same tensor of the model.
     #[error("{}: {first} and {second} are the same tensor of the model", file.display())]
     TwoNames {
         /// The checkpoint.
@@ -223,10 +224,10 @@ pub enum DlrmError {
         second: String,
     },
 
-    /// A table is bytes, and nobody has said in which format.
+    /// A table of bytes, whose row format was not named.
     #[error(
-        "{}: tensor {tensor} is bytes, {row_bytes} a row for {dim} columns: say in which format its rows are \
-         (--from-rows); by their size: {fits}",
+        "{}: tensor {tensor} has rows of {row_bytes} bytes for {dim} columns: name their format (--from-rows); \
+         formats of that size: {fits}",
         file.display()
     )]
     RowsUnnamed {
@@ -238,11 +239,11 @@ pub enum DlrmError {
         row_bytes: usize,
         /// Columns by the configuration.
         dim: usize,
-        /// The formats that rows of that many bytes may have.
+        /// The formats whose rows have that many bytes.
         fits: String,
     },
 
-    /// A table's rows do not have the size of the format that they are said to be in.
+    /// A table's rows do not have the size of the format named for them.
     #[error("{}: tensor {tensor} has {found} bytes a row; {dim} columns of {format} take {expected}", file.display())]
     RowBytes {
         /// The checkpoint.
@@ -260,7 +261,7 @@ pub enum DlrmError {
     },
 
     /// A row format was named for a table whose elements are numbers.
-    #[error("{}: tensor {tensor} is {found}, not bytes: its rows need no format (--from-rows)", file.display())]
+    #[error("{}: tensor {tensor} is {found}, not bytes: --from-rows does not apply to it", file.display())]
     NotRows {
         /// The checkpoint.
         file: PathBuf,
@@ -270,15 +271,15 @@ pub enum DlrmError {
         found: String,
     },
 
-    /// Another import to the same place is at work.
-    #[error("{}: locked by another import that is writing there", path.display())]
+    /// Another import is writing to the same place.
+    #[error("{}: locked by another import, which is writing there", path.display())]
     Locked {
         /// The folder of unfinished work.
         path: PathBuf,
     },
 
-    /// What lies beside the directory to be written was left by another import than this one.
-    #[error("{}: left by an import that was not the same: {differs}; begin anew with --restart, or remove it", path.display())]
+    /// The unfinished work beside the directory to be written belongs to a different import.
+    #[error("{}: left by a different import ({differs}); start over with --restart, or remove it", path.display())]
     OtherImport {
         /// The folder of unfinished work.
         path: PathBuf,
@@ -286,8 +287,8 @@ pub enum DlrmError {
         differs: String,
     },
 
-    /// What an import left was altered since.
-    #[error("{}: what an import left there cannot be gone on with: {why}; begin anew with --restart", path.display())]
+    /// Unfinished work was altered.
+    #[error("{}: the unfinished import cannot be resumed: {why}; start over with --restart", path.display())]
     Leftover {
         /// The folder of unfinished work.
         path: PathBuf,
@@ -295,18 +296,18 @@ pub enum DlrmError {
         why: String,
     },
 
-    /// A model cannot be written as 0 files.
+    /// Zero shard files were asked for.
     #[error("tables cannot be spread over 0 shard files")]
     NoShards,
 
-    /// A choice of a row format that fits no table.
-    #[error("row format {choice}: no table has such a name; tables are named emb_l.0.weight and on")]
+    /// A row format was chosen for tables that don't exist.
+    #[error("row format {choice}: no table has such a name; tables are named emb_l.0.weight, emb_l.1.weight and so on")]
     IdleChoice {
-        /// As it was given.
+        /// The choice as given.
         choice: String,
     },
 
-    /// A row has a value that the format chosen for it cannot hold.
+    /// A row has a value that its row format cannot represent.
     #[error(transparent)]
     UnfitRow(#[from] UnfitRow),
 
@@ -324,25 +325,28 @@ pub enum DlrmError {
     Plan(#[from] PlanError),
 
     /// A batch does not have the model's shape.
-    #[error("samples {} to {}: {what}: {found} instead of {expected}", first_sample, first_sample + *samples as u64)]
+    #[error(
+        "samples {first_sample} to {}: expected {expected} {what}, found {found}",
+        first_sample.saturating_add(*samples as u64)
+    )]
     BatchShape {
         /// The batch's first sample.
         first_sample: u64,
-        /// Its number of samples.
+        /// Its samples.
         samples: usize,
-        /// What has the wrong number.
+        /// What there is the wrong number of.
         what: String,
-        /// The number needed.
+        /// The right number.
         expected: usize,
         /// The number found.
         found: usize,
     },
 
-    /// Lookups that do not fit their table. Samples are numbered from the beginning of the input, not of the batch.
+    /// Lookups that do not fit their table. Samples are numbered from the start of the input, not of the batch.
     #[error(transparent)]
     Bags(#[from] BagError),
 
-    /// Lookups that a table cannot pool.
+    /// A table could not pool its lookups.
     #[error(transparent)]
     Pool(#[from] PoolError),
 
@@ -351,21 +355,21 @@ pub enum DlrmError {
     #[error(transparent)]
     Collective(#[from] CollectiveError),
 
-    /// A round was completed that this rank has not submitted, or out of order.
-    #[error("rank {rank} was handed round {round}, but {}", match expected {
-        Some(expected) => format!("its oldest submitted round is {expected}"),
-        None => "all that it submitted is answered".to_owned(),
+    /// A round is not the oldest one that this rank has pooled and not answered.
+    #[error("rank {rank} was given round {round}, but {}", match expected {
+        Some(expected) => format!("its oldest unanswered round is {expected}"),
+        None => "it has answered all its rounds".to_owned(),
     })]
     UnexpectedRound {
         /// This rank.
         rank: usize,
-        /// The round that was handed out.
+        /// The round given.
         round: u64,
-        /// The oldest round that this rank has submitted and not answered.
+        /// The oldest round that this rank has not answered.
         expected: Option<u64>,
     },
 
-    /// A message does not have the size that the plan gives it.
+    /// A message does not have the size that follows from the plan.
     #[error("round {round}: rank {from} sent rank {rank} {found} bytes of pooled vectors instead of {expected}")]
     MessageSize {
         /// The round.
@@ -376,7 +380,7 @@ pub enum DlrmError {
         from: usize,
         /// Bytes by the plan.
         expected: usize,
-        /// Bytes that came.
+        /// Bytes received.
         found: usize,
     },
 }
@@ -385,15 +389,15 @@ pub enum DlrmError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnfitModel {
-    /// Another number of dense features.
-    #[error("a model of {found} dense features cannot replace one of {expected}")]
+    /// The number of dense features differs.
+    #[error("a model with {found} dense features cannot replace one with {expected}")]
     DenseFeatures {
-        /// Those of the model being served.
+        /// Dense features of the model being served.
         expected: usize,
-        /// Those of the new one.
+        /// Dense features of the new model.
         found: usize,
     },
-    /// Its tables.
+    /// A table does not fit.
     #[error(transparent)]
     Tables(#[from] UnfitTables),
 }
@@ -402,7 +406,7 @@ pub enum UnfitModel {
 pub type Result<T, E = DlrmError> = std::result::Result<T, E>;
 
 impl DlrmError {
-    /// Turns the system's answer into an error that names the file.
+    /// Turns an error of the system into one that names the file; `action` follows "cannot".
     pub(crate) fn io(file: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| DlrmError::Io { file: file.to_owned(), action, source }
     }

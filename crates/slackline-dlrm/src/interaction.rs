@@ -2,7 +2,7 @@
 
 use crate::{InteractionOp, ModelConfig};
 
-/// Lanes of the dot products that are computed side by side.
+/// The number of dot products that are computed side by side.
 const LANES: usize = 8;
 
 /// Combines the bottom output and the pooled vectors of each sample.
@@ -12,8 +12,7 @@ const LANES: usize = 8;
 /// the order (1,0), (2,0), (2,1), (3,0), …; with `itself`, `i >= j`: (0,0), (1,0), (1,1), …. With [`InteractionOp::Cat`]
 /// it is all vectors side by side.
 ///
-/// Every product is summed from the first value to the last, one after another, so that a sample's result has the same
-/// bits whatever the batch around it.
+/// Every product is summed from the first value to the last, so a sample's result has the same bits in any batch.
 #[derive(Clone, Debug)]
 pub struct Interaction {
     op: InteractionOp,
@@ -23,7 +22,7 @@ pub struct Interaction {
     width: usize,
 }
 
-/// Room for one sample's vectors, reused from call to call.
+/// A buffer for one sample's vectors, reused from call to call.
 #[derive(Clone, Debug, Default)]
 pub struct InteractionScratch {
     /// `[dim][vectors, padded to LANES]`.
@@ -86,8 +85,8 @@ impl Interaction {
         }
     }
 
-    /// One row of the triangle at a time: [`LANES`] products in as many accumulators, over a transposed copy of the
-    /// sample. That needs no sum across a vector register, and each product is summed in plain order.
+    /// Computes one row of the triangle at a time: [`LANES`] products in as many accumulators, from a transposed copy of the
+    /// sample. No sum crosses a vector register, and each product is summed in order.
     fn dot(&self, bottom: &[f32], tables: &[&[f32]], scratch: &mut InteractionScratch, out: &mut [f32]) {
         let vectors = self.tables + 1;
         let padded = vectors.next_multiple_of(LANES);
@@ -118,7 +117,7 @@ impl Interaction {
     }
 }
 
-/// The dot products of `left` with eight neighbouring columns of a `[dim][padded]` matrix that starts at the first one.
+/// The dot products of `left` with eight adjacent columns of a `[dim][padded]` matrix; `columns` starts at the first one.
 #[inline]
 fn eight_products(left: &[f32], columns: &[f32], padded: usize) -> [f32; LANES] {
     let mut sums = [0f32; LANES];

@@ -1,24 +1,32 @@
-//! Deep learning recommendation models (DLRM): their shape, their files, and their forward pass.
+//! Deep learning recommendation models (DLRM): their configuration, their files, and their forward pass.
 //!
-//! * [`ModelConfig`] is the shape of a model, by the argument names of the reference DLRM, checked.
-//! * [`import`] turns a checkpoint into a [`ModelDirectory`]; [`write_synthetic`] makes one with random weights.
-//! * [`DenseModel`] is everything but the tables: bottom MLP ([`Mlp`]), [`Interaction`], top MLP.
+//! * [`ModelConfig`] is the shape of a model, checked. Its arguments have the names of the reference DLRM.
+//! * [`ModelDirectory`] is a stored model. [`write_synthetic`] writes one with random weights, [`import`] makes one from a
+//!   checkpoint.
 //! * [`LocalModel`] is a whole model in one process.
-//! * [`ServedModel`] is one that newer generations replace while requests go on.
+//! * [`ServedModel`] is one that can be replaced by a newer model while requests go on.
 //! * [`DistributedModel`] is one rank's part of a model whose tables are spread over many ranks.
+//! * [`DenseModel`] is everything except the tables: bottom MLP ([`Mlp`]), [`Interaction`], top MLP.
 //!
-//! A sample's prediction has the same bits whatever batch it is in, and whether one process computes it or many: every
-//! sum is made in one order, and the distributed pass is made of the parts of the local one.
+//! A sample's prediction has the same bits in every batch and on any number of ranks: sums are made in a fixed order, and the
+//! distributed pass consists of the parts of the local one. (Tables that a plan cuts by rows are the exception: their sums are
+//! made in the plan's order.)
 //!
-//! This crate does not know which transport carries the exchange or in which format a table's rows are stored, and it
-//! starts no threads: it pools on those that it is given.
+//! This crate does not know which transport carries the messages or in which format rows are stored. It starts no threads; it
+//! pools on those that it is given.
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! * `import`: [`import`] and [`convert`], which read checkpoints and choose row formats by table name.
+//! * `distributed`: [`DistributedModel::submit`] and [`complete`](DistributedModel::complete), over the bounded-lag rounds of
+//!   `slackline-collective`. Without it, [`DistributedModel`] works on plain slices that something else carries.
 //!
 //! # Examples
 //!
 //! ```
-//! use slackline_data::{Batch, TableInput};
-//! use slackline_dlrm::{LocalModel, ModelConfig, ModelDirectory, write_synthetic};
-//! use slackline_embedding::{Load, Verify};
+//! use slackline_dlrm::{Batch, Load, LocalModel, ModelConfig, ModelDirectory, TableInput, Verify, write_synthetic};
 //!
 //! let config = ModelConfig::from_json(
 //!     r#"{"arch_sparse_feature_size": 4, "arch_embedding_size": "10-20", "arch_mlp_bot": "3-8-4", "arch_mlp_top": "8-1"}"#,
@@ -81,10 +89,12 @@ pub use serving::ServedModel;
 pub use simd::product;
 pub use wire::Wire;
 
-// Types of other crates that stand in public signatures here, so that a program names this crate alone.
+// Types of other crates in public signatures, so that a program needs this crate alone.
 pub use rayon;
 #[cfg(feature = "import")]
 pub use slackline_checkpoint::{CheckpointError, Format};
+#[cfg(feature = "distributed")]
+pub use slackline_collective::transport::threads;
 #[cfg(feature = "distributed")]
 pub use slackline_collective::{
     CollectiveError, Complete, Endpoint, Exchange, Group, GroupOptions, GroupShape, Lane, LaneOptions,

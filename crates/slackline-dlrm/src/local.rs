@@ -16,7 +16,7 @@ pub struct LocalModel {
     scratch: LocalScratch,
 }
 
-/// Room for what lies between the parts of a [`LocalModel`], reused from call to call; one for each thread.
+/// Buffers for the values between the parts of a [`LocalModel`], reused from call to call. Each thread needs its own.
 #[derive(Clone, Debug, Default)]
 pub struct LocalScratch {
     pooled: Vec<f32>,
@@ -46,13 +46,12 @@ impl LocalModel {
         self.dense.config()
     }
 
-    /// Looks up some rows of every table, spread evenly over all of it, runs the dense part once, and throws both away, so
-    /// that the first batch is as fast as those after it. Whoever says that a model is ready does so after this. Returns
-    /// the number of lookups.
+    /// Looks up rows of every table, spread evenly, and runs the dense part once, so that the first batch is as fast as those
+    /// after it. The results are thrown away. Call this before reporting that a model is ready. Returns the number of
+    /// lookups.
     ///
-    /// Cost: 2048 lookups a table, each of which reads from the disk where a mapped table is not in memory yet; that brings
-    /// the places in between closer, but not all of them into memory: [`Load::Prefaulted`](slackline_embedding::Load)
-    /// does. And one dense pass over 128 samples.
+    /// Cost: 2048 lookups a table, and one dense pass over 128 samples. For a mapped table that is not in memory the lookups
+    /// read from the disk, and most of the table stays there: use [`Load::Prefaulted`](crate::Load) to read all of it.
     ///
     /// # Errors
     ///
@@ -65,15 +64,17 @@ impl LocalModel {
 
     /// Predicts all samples of a batch; `out` is replaced by one value a sample, in order.
     ///
-    /// Bags are pooled by their sum, weighted where the batch has weights; an empty bag is a vector of zeros. Cost: each
-    /// looked-up row is read once, and every weight of the MLPs used once a sample; nothing is allocated once batches have
-    /// reached their largest size but a few words a table.
+    /// Bags are pooled by their sum, weighted if the batch has weights; an empty bag gives zeros.
+    ///
+    /// Cost: each row that is looked up is read once, and every weight of the MLPs is used once a sample. Buffers are kept
+    /// between calls; beside them a call allocates about 100 bytes a table. Compressed tables allocate
+    /// buffers of their own in every call.
     ///
     /// # Errors
     ///
-    /// [`DlrmError::BatchShape`] for a batch of another shape than the model's; [`DlrmError::Bags`] for an index outside of
-    /// its table, or malformed offsets or weights: it names table, sample (counted from the beginning of the input) and
-    /// value.
+    /// [`DlrmError::BatchShape`] if the batch does not have the model's shape; [`DlrmError::Bags`] for an index outside its
+    /// table, or malformed offsets or weights, with table, sample (numbered from the start of the input) and value;
+    /// [`DlrmError::Pool`] if a table cannot be looked up.
     pub fn predict(&mut self, batch: &Batch, out: &mut Vec<f32>) -> Result<()> {
         let mut scratch = std::mem::take(&mut self.scratch);
         let done = self.predict_with(batch, &mut scratch, out);
@@ -81,7 +82,7 @@ impl LocalModel {
         done
     }
 
-    /// [`predict`](Self::predict) for threads that share the model, each with room of its own.
+    /// [`predict`](Self::predict) for threads that share the model, each with its own buffers.
     ///
     /// # Errors
     ///
@@ -107,8 +108,8 @@ impl LocalModel {
     }
 }
 
-/// A batch that fitted the one model fits the other: as many dense features, and tables that can replace the others. The
-/// widths of hidden layers and the interaction may change.
+/// Every batch that fits the current model fits its successor: it has as many dense features, and its tables can replace the
+/// current ones. Hidden layers and the interaction may change.
 impl Successor for LocalModel {
     type Unfit = UnfitModel;
 

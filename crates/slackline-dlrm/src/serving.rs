@@ -1,4 +1,4 @@
-//! A model that is replaced by newer ones while it is being asked.
+//! A model that can be replaced while requests go on.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -8,23 +8,21 @@ use slackline_embedding::{Generation, Generations, Load, Retired, Verify};
 
 use crate::{DlrmError, LocalModel, ModelDirectory, Result};
 
-/// A model in one process, of which a newer generation can be loaded while requests go on.
+/// A model in one process that can be replaced by a newer generation while requests go on.
 ///
-/// A generation is a whole model directory, dense weights and tables: a request that takes it with
-/// [`current`](Self::current) gets no value of another one. See [`Generations`] for the mechanism, and for who pays.
+/// A generation is a whole model directory, dense weights and tables. A request takes one with [`current`](Self::current)
+/// and never sees values of another. See [`Generations`] for the mechanism and its cost.
 ///
-/// The new directory may lie at another path, have been renamed over the old one's, or be what a symbolic link now leads to.
-/// The old one may be deleted from disk at any time: files that are mapped stay readable. What must not happen is that files
-/// of a directory are changed in place ([`Shard`](slackline_embedding::Shard) says why).
+/// The new directory may be at another path, at the path of the old one, or behind a symbolic link that was switched. The
+/// old one may be deleted from disk at any time: mapped files stay readable. Files of a directory must not be changed in
+/// place; see [`Shard`](slackline_embedding::Shard).
 ///
 /// # Examples
 ///
 /// ```
 /// use std::time::Duration;
 ///
-/// use slackline_data::{Batch, TableInput};
-/// use slackline_dlrm::{LocalScratch, ModelConfig, ServedModel, write_synthetic};
-/// use slackline_embedding::{Load, Verify};
+/// use slackline_dlrm::{Batch, Load, LocalScratch, ModelConfig, ServedModel, TableInput, Verify, write_synthetic};
 ///
 /// let config = ModelConfig::from_json(
 ///     r#"{"arch_sparse_feature_size": 4, "arch_embedding_size": "10", "arch_mlp_bot": "3-8-4", "arch_mlp_top": "8-1"}"#,
@@ -34,7 +32,7 @@ use crate::{DlrmError, LocalModel, ModelDirectory, Result};
 /// write_synthetic(&config, 1, &today, 1, &mut |_| ())?;
 /// let served = ServedModel::open(&today, Load::Mapped, Verify::Checksums)?;
 ///
-/// // A request, which is under way while the model is replaced.
+/// // A request that is under way while the model is replaced.
 /// let row = TableInput { indices: vec![7], offsets: vec![0, 1], ..TableInput::default() };
 /// let batch = Batch { samples: 1, dense: vec![0.1, 0.2, 0.3], tables: vec![row], ..Batch::default() };
 /// let (mut scratch, mut before, mut again, mut after) = (LocalScratch::default(), vec![], vec![], vec![]);
@@ -62,7 +60,7 @@ pub struct ServedModel {
 }
 
 impl ServedModel {
-    /// Opens the first generation, number 0. This one and all that follow are loaded and verified in the same way.
+    /// Opens the first generation, number 0. Later generations are loaded and verified in the same way.
     ///
     /// # Errors
     ///
@@ -73,25 +71,25 @@ impl ServedModel {
         Ok(Self { generations: Generations::new(first), load, verify })
     }
 
-    /// The current generation, for one request, which shares it with others by
-    /// [`LocalModel::predict_with`]. Costs a few atomic operations and never waits.
+    /// The current generation, for one request. Requests share it through [`LocalModel::predict_with`]. Costs a few atomic
+    /// operations and never waits.
     pub fn current(&self) -> Generation<LocalModel> {
         self.generations.current()
     }
 
     /// Opens a directory beside the current generation, [warms it up](LocalModel::warm_up), and switches to it.
     ///
-    /// Requests that begin afterwards see it. [`Retired::wait`] waits for those under way, and hands out the old generation
-    /// to be dropped here and not by a request.
+    /// Requests that start afterwards see it. [`Retired::wait`] waits for those under way and returns the old generation, so
+    /// that it is dropped here and not by a request.
     ///
-    /// Cost: reading what was asked for when the first was opened; memory for both generations until the old one is
-    /// dropped (with [`Load::Copied`] all of it, else only the pages that are looked up). With [`Load::Mapped`] the first
-    /// lookups wait for the disk; [`Load::Prefaulted`] pays for that before the switch.
+    /// Cost: loading and verifying as in [`open`](Self::open), and memory for both generations until the old one is dropped
+    /// (all of it with [`Load::Copied`], otherwise the pages that are looked up). With [`Load::Mapped`] the first lookups
+    /// wait for the disk; [`Load::Prefaulted`] reads everything before the switch.
     ///
     /// # Errors
     ///
     /// Those of [`open`](Self::open), with the file that is missing, short or altered; [`DlrmError::UnfitModel`] for a model
-    /// that today's requests do not fit. The current generation then stays as it is.
+    /// that current requests do not fit. The current generation then stays in place.
     pub fn reload(&self, path: impl AsRef<Path>) -> Result<Retired<LocalModel>> {
         let path = path.as_ref();
         let next = load_model(path, self.load, self.verify)?;
@@ -100,12 +98,12 @@ impl ServedModel {
 }
 
 fn load_model(path: &Path, load: Load, verify: Verify) -> Result<LocalModel> {
-    let io = || DlrmError::io(path, "opening it");
-    // Files are opened one after another: a link that is switched meanwhile must not lead to two directories, …
+    let io = || DlrmError::io(path, "open");
+    // Files are opened one after another. A link that is switched meanwhile must not lead to two directories, …
     let folder = fs::canonicalize(path).map_err(io())?;
     let before = fs::metadata(&folder).map_err(io())?;
     let directory = ModelDirectory::open(&folder)?;
-    // … and a directory that is renamed away must not leave its place to another. From here on all files are open.
+    // … and neither must a directory that is replaced. All files are open now.
     if identity(&before) != identity(&fs::metadata(&folder).map_err(io())?) {
         return Err(DlrmError::Replaced { path: path.to_owned() });
     }
@@ -115,7 +113,7 @@ fn load_model(path: &Path, load: Load, verify: Verify) -> Result<LocalModel> {
     Ok(model)
 }
 
-/// Which directory it is, and when its entries or its name last changed: a directory that came back is noticed as well.
+/// Identifies a directory and the time of its last change, so that one that was replaced and put back is noticed as well.
 fn identity(folder: &Metadata) -> [i64; 4] {
     [folder.dev() as i64, folder.ino() as i64, folder.ctime(), folder.ctime_nsec()]
 }

@@ -1,18 +1,18 @@
-//! Lookups and a dense pass that are thrown away, so that the first batch is as fast as the others.
+//! Lookups and a dense pass whose results are thrown away, so that the first batch is as fast as the others.
 
 use slackline_data::TableInput;
 use slackline_embedding::{Bags, EmbeddingTable, Output, PoolJob, Pooling, pool_all};
 
 use crate::{DenseModel, DenseScratch, Result};
 
-/// Samples of a batch that is thrown away.
+/// Samples of a batch.
 const SAMPLES: usize = 128;
 /// Rows of each of its bags.
 const BAG: usize = 8;
-/// Batches, whose rows lie between each other's.
+/// The number of batches; their rows interleave.
 const BATCHES: usize = 2;
 
-/// Looks up rows spread evenly over each table, on the threads that will do so later. Returns the number of lookups.
+/// Looks up rows spread evenly over each table, on the given threads. Returns the number of lookups.
 pub(crate) fn tables(tables: &[&dyn EmbeddingTable], threads: Option<&rayon::ThreadPool>) -> Result<usize> {
     let mut lookups = 0;
     let mut outs: Vec<Vec<f32>> = tables.iter().map(|table| vec![0.0; SAMPLES * table.dim()]).collect();
@@ -41,7 +41,7 @@ pub(crate) fn dense(model: &DenseModel, scratch: &mut DenseScratch) {
     model.predict(&bottom, &vec![&block[..]; config.tables()], SAMPLES, scratch, &mut predictions);
 }
 
-/// One batch's lookups of a table: from its first row to its last, in even steps.
+/// One batch's lookups of a table, in even steps from its first row to its last.
 fn spread(rows: u64, batch: usize) -> TableInput {
     let bag = if rows == 0 { 0 } else { BAG };
     let of_all = (SAMPLES * bag * BATCHES) as u128;

@@ -1,4 +1,4 @@
-//! The precision of pooled vectors in messages, and their way into rooms and out of messages.
+//! Pooled vectors in messages: their precision, writing and reading.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,23 +10,23 @@ use slackline_embedding::{Bags, EmbeddingTable, Output, Pooling};
 
 use crate::Result;
 
-/// The precision of pooled vectors on their way between ranks.
+/// The precision of pooled vectors in messages between ranks.
 ///
-/// Sums are computed in single precision and rounded once, to the nearest, when they are sent; a rank's own vectors are
-/// rounded as well, so that predictions are the same for any number of ranks.
+/// Sums are computed in single precision and rounded once, to the nearest value. A rank's own vectors are rounded as well,
+/// so that predictions are the same for any number of ranks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wire {
-    /// `f32`: exact.
+    /// `f32`: 4 bytes, exact.
     #[default]
     F32,
-    /// `f16`: half the bytes, 11 significant bits, up to 65504.
+    /// `f16`: 2 bytes, 11 significant bits, up to 65504.
     F16,
-    /// `bf16`: half the bytes, 8 significant bits, the range of `f32`.
+    /// `bf16`: 2 bytes, 8 significant bits, the range of `f32`.
     Bf16,
 }
 
 impl Wire {
-    /// All of them, by their names.
+    /// All precisions.
     pub const ALL: [Wire; 3] = [Wire::F32, Wire::F16, Wire::Bf16];
 
     /// Bytes of a value.
@@ -57,7 +57,7 @@ impl FromStr for Wire {
     }
 }
 
-/// Pooled vectors as they came in a message; they are copied, to `spare`, only where they are no `f32` on a multiple of 4.
+/// The pooled vectors of a message, in place if they are `f32` and aligned, otherwise copied to `spare`.
 pub(crate) fn read_pooled<'a>(bytes: &'a [u8], wire: Wire, spare: &'a mut Vec<f32>) -> &'a [f32] {
     if wire == Wire::F32
         && let Ok(values) = bytemuck::try_cast_slice(bytes)
@@ -73,7 +73,7 @@ pub(crate) fn read_pooled<'a>(bytes: &'a [u8], wire: Wire, spare: &'a mut Vec<f3
     spare
 }
 
-/// Values of 2 bytes to single precision, all at once where they lie on a multiple of 2.
+/// Converts values of 2 bytes to single precision, all at once if they are aligned.
 fn widen<T: AnyBitPattern + Into<f32>>(
     bytes: &[u8],
     wide: &mut Vec<f32>,
@@ -89,7 +89,7 @@ fn widen<T: AnyBitPattern + Into<f32>>(
     }
 }
 
-/// A room of a message as values, if it lies on a multiple of a value's size.
+/// A room of a message as values, if it is aligned for them.
 pub(crate) fn output_in(bytes: &mut [u8], wire: Wire) -> Option<Output<'_>> {
     Some(match wire {
         Wire::F32 => Output::F32(bytemuck::try_cast_slice_mut(bytes).ok()?),
@@ -98,7 +98,7 @@ pub(crate) fn output_in(bytes: &mut [u8], wire: Wire) -> Option<Output<'_>> {
     })
 }
 
-/// Pools into `out`, which is replaced by one vector a sample, rounded as if they were sent.
+/// Pools into `out`, which is replaced by one vector a sample, rounded to the precision of messages.
 pub(crate) fn pool_rounded(table: &dyn EmbeddingTable, bags: &Bags<'_>, wire: Wire, out: &mut Vec<f32>) -> Result<()> {
     let values = bags.len() * table.dim();
     out.resize(values, 0.0);
@@ -118,8 +118,7 @@ pub(crate) fn pool_rounded(table: &dyn EmbeddingTable, bags: &Bags<'_>, wire: Wi
     Ok(())
 }
 
-/// Lets `write` fill a room of a message with as many values as it has bytes for, in place wherever the room lies on a
-/// multiple of a value's size.
+/// Lets `write` fill a room of a message with values, in place if the room is aligned for them.
 pub(crate) fn write_pooled(bytes: &mut [u8], wire: Wire, write: impl FnOnce(Output<'_>) -> Result<()>) -> Result<()> {
     match wire {
         Wire::F32 => in_place(bytes, |values| write(Output::F32(values))),

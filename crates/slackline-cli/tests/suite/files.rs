@@ -22,7 +22,7 @@ fn equal_seeds_give_equal_files_and_nothing_is_overwritten() {
     assert!(shard("model") == shard("again"));
     assert!(shard("model") != shard("other"));
     let line = place.fail(&words("init --config config.json --output other"));
-    assert!(line.contains("other") && line.contains("exists already"), "{line}");
+    assert!(line.contains("other") && line.contains("already exists"), "{line}");
     place.succeed(&words("generate --config config.json --rows 50 --seed 5 --output again.csv"));
     assert_eq!(place.read("rows.csv"), place.read("again.csv"));
 }

@@ -5,17 +5,16 @@ use serde_json::{Map, Value, json};
 use super::{Arguments, Compression, InteractionOp, MixedDimensions, ModelConfig, QuotientRemainder, wrong};
 use crate::Result;
 
-/// A configuration and what else its file said.
+/// A configuration, and the keys that were not used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParsedConfig {
     /// The checked configuration.
     pub config: ModelConfig,
-    /// Keys that mean nothing here, in alphabetical order: training options and the like.
+    /// Keys that have no effect here, such as training options, in alphabetical order.
     pub unused: Vec<String>,
 }
 
-/// Options of the reference that change the model into one that this crate does not compute, and the values with which
-/// they change nothing.
+/// Options of the reference that this crate does not support, and the values that switch them off.
 const FOREIGN: [(&str, &[&str]); 3] = [
     ("weighted_pooling", &["null", "\"None\"", "\"\"", "false"]),
     ("quantize_mlp_with_bit", &["32", "null"]),
@@ -37,16 +36,16 @@ impl ModelConfig {
     /// | `loss_threshold` | `t` of the clamp to `[t, 1 - t]` | no clamp |
     ///
     /// | `qr_flag` | whether tables of more than `qr_threshold` rows (200) are quotient-remainder tables, by `qr_operation` (`"mult"`, `"add"`, `"concat"`; `"mult"`) and `qr_collisions` (4) | `false` |
-    /// | `md_flag` | whether tables of more than `md_threshold` rows (200) have fewer columns: `md_dims`, a list by table, or as follows from `md_temperature` (0.3) and `md_round_dims` (`false`); a checkpoint's count | `false` |
-    /// | `max_ind_range` | tables of more rows hold only so many, looked up modulo that number; -1 for none | none |
+    /// | `md_flag` | whether tables of more than `md_threshold` rows (200) have fewer columns: those of the list `md_dims`, or else computed from `md_temperature` (0.3) and `md_round_dims` (`false`); those of a checkpoint have priority | `false` |
+    /// | `max_ind_range` | larger tables store only that many rows, and row numbers are taken modulo it; -1 for no limit | none |
     ///
-    /// Other keys are listed as unused, except those of the reference's options that would change the predictions
-    /// (`weighted_pooling`, `arch_project_size`, `quantize_mlp_with_bit`): these are refused when they are switched on.
+    /// Other keys are listed as unused. Options of the reference that would change the predictions and are not supported
+    /// (`weighted_pooling`, `arch_project_size`, `quantize_mlp_with_bit`) are refused if they are switched on.
     ///
     /// # Errors
     ///
     /// [`DlrmError::Json`](crate::DlrmError::Json) if it is not JSON, [`DlrmError::Argument`](crate::DlrmError::Argument)
-    /// for an argument that is missing, malformed, unsupported or at odds with another.
+    /// for an argument that is missing, malformed, unsupported or contradicts another.
     ///
     /// # Examples
     ///
@@ -68,7 +67,7 @@ impl ModelConfig {
             if let Some(value) = object.remove(argument) {
                 let text = value.to_string();
                 if !harmless.contains(&text.as_str()) {
-                    return Err(wrong(argument, format!("{text} changes the model into one that is not supported")));
+                    return Err(wrong(argument, format!("{text} is not supported")));
                 }
             }
         }
@@ -108,8 +107,7 @@ impl ModelConfig {
         Ok(ParsedConfig { config: Self::new(arguments)?, unused })
     }
 
-    /// The configuration as a JSON object by the reference's argument names, complete: reading it back gives the same
-    /// model, whatever defaults were used.
+    /// The configuration as a JSON object with all arguments of the reference, so that reading it back gives the same model.
     pub fn to_json(&self) -> Value {
         let layer = |sigmoid: Option<usize>| sigmoid.map_or(-1, |layer| layer as i64);
         let mut json = json!({
@@ -144,7 +142,7 @@ impl ModelConfig {
     }
 }
 
-/// The arguments that compress tables. Those of a flag that is off mean nothing, as in the reference.
+/// The arguments that compress tables. Those of a flag that is off are ignored, as in the reference.
 fn compression(object: &mut Map<String, Value>) -> Result<Compression> {
     let qr_flag = flag(object, "qr_flag")?;
     let md_flag = flag(object, "md_flag")?;
@@ -158,7 +156,7 @@ fn compression(object: &mut Map<String, Value>) -> Result<Compression> {
             Some(Value::String(name)) => {
                 name.parse().map_err(|why| wrong("qr_operation", format!("{name:?} is {why}")))?
             }
-            Some(other) => return Err(wrong("qr_operation", format!("{other} is no name"))),
+            Some(other) => return Err(wrong("qr_operation", format!("{other} is not a string"))),
         };
         let collisions = collisions.map_or(Ok(defaults.0.collisions), |value| count("qr_collisions", &value))?;
         let threshold = qr_threshold.map_or(Ok(defaults.0.threshold), |value| count("qr_threshold", &value))?;
@@ -214,7 +212,7 @@ fn count(argument: &'static str, value: &Value) -> Result<usize> {
         .ok_or_else(|| wrong(argument, format!("{value} is not a whole number of at least 0")))
 }
 
-/// A list of numbers, or the reference's string of numbers with dashes between.
+/// A list of numbers, or a string of numbers separated by dashes, as in the reference.
 fn list(argument: &'static str, value: Value) -> Result<Vec<usize>> {
     match value {
         Value::Array(items) => items.iter().map(|item| count(argument, item)).collect(),

@@ -1,25 +1,25 @@
-//! Which tables are compressed, and how, by the reference's arguments.
+//! Which tables are compressed, and how.
 
 use slackline_embedding::compressed::Combine;
 
 use super::wrong;
 use crate::Result;
 
-/// The reference's arguments that compress tables, unchecked. The default compresses none.
+/// The arguments of the reference that compress tables, unchecked. The default compresses none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Compression {
     /// `qr_flag`, with its arguments.
     pub quotient_remainder: Option<QuotientRemainder>,
     /// `md_flag`, with its arguments.
     pub mixed_dimensions: Option<MixedDimensions>,
-    /// `max_ind_range`: tables of more rows hold only so many, and rows are looked up modulo that number.
+    /// `max_ind_range`: larger tables store only that many rows, and row numbers are taken modulo it.
     pub max_ind_range: Option<usize>,
 }
 
 /// `qr_flag`: tables of more than `qr_threshold` rows are quotient-remainder tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuotientRemainder {
-    /// `qr_operation`: how the two vectors become one.
+    /// `qr_operation`: how the two vectors are combined.
     pub operation: Combine,
     /// `qr_collisions`: the rows of the remainder table.
     pub collisions: usize,
@@ -34,16 +34,17 @@ impl Default for QuotientRemainder {
     }
 }
 
-/// `md_flag`: tables of more than `md_threshold` rows have fewer columns the more rows they have, and a projection.
+/// `md_flag`: tables of more than `md_threshold` rows have fewer columns, the fewer the more rows they have, and a
+/// projection to the full width.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MixedDimensions {
     /// `md_threshold`.
     pub threshold: usize,
-    /// `md_temperature`: how much fewer.
+    /// `md_temperature`: how fast the columns decrease.
     pub temperature: f64,
-    /// `md_round_dims`: whether columns are powers of 2.
+    /// `md_round_dims`: whether columns are rounded to powers of 2.
     pub round: bool,
-    /// The columns of each table, where they are known: a checkpoint knows them. Else they follow from the others.
+    /// The columns of each table, as found in a checkpoint. `None` computes them from the other arguments.
     pub dims: Option<Vec<usize>>,
 }
 
@@ -54,34 +55,33 @@ impl Default for MixedDimensions {
     }
 }
 
-/// How a table is held.
+/// How a table is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TableKind {
-    /// As it is.
+    /// Uncompressed.
     Plain,
-    /// With fewer rows, looked up modulo their number.
+    /// With fewer rows; row numbers are taken modulo their number.
     Hashed {
-        /// The rows that it has.
+        /// The stored rows.
         held: usize,
     },
     /// As two tables, of quotients and remainders.
     QuotientRemainder {
         /// Rows of the remainder table.
         collisions: usize,
-        /// How the vectors become one.
+        /// How the two vectors are combined.
         operation: Combine,
     },
-    /// With fewer columns (or as many, and then without a projection).
+    /// With fewer columns and a projection; or with all columns and no projection.
     MixedDimension {
-        /// The columns that it has.
+        /// The stored columns.
         columns: usize,
     },
 }
 
 impl Compression {
-    /// What becomes of tables of so many rows; pooled vectors have `dim` columns, rows as the configuration gives them
-    /// `given`.
+    /// How tables of these rows are stored. Pooled vectors have `dim` columns; `given` is the width in the configuration.
     pub(super) fn kinds(&self, rows: &[usize], given: usize, dim: usize) -> Result<Vec<TableKind>> {
         if let Some(qr) = &self.quotient_remainder
             && qr.collisions == 0
@@ -102,7 +102,10 @@ impl Compression {
             }
             Some(md) => {
                 if !(md.temperature >= 0.0 && md.temperature.is_finite()) {
-                    return Err(wrong("md_temperature", format!("{} is not a number of at least 0", md.temperature)));
+                    return Err(wrong(
+                        "md_temperature",
+                        format!("must be a finite number of at least 0, not {}", md.temperature),
+                    ));
                 }
                 solve(rows, md, dim)
             }
@@ -120,10 +123,10 @@ impl Compression {
         let kinds: Vec<TableKind> = rows.iter().enumerate().map(kind).collect();
         let concatenates =
             |kind: &TableKind| matches!(kind, TableKind::QuotientRemainder { operation: Combine::Concatenate, .. });
-        // Two vectors side by side are twice as wide as a table's rows, so all tables have to be of that kind.
+        // Concatenated vectors are twice as wide, so either all tables are of that kind or none.
         if let Some(table) = kinds.iter().position(|kind| concatenates(kind) != (given != dim)) {
             let problem = format!(
-                "concat makes vectors of {} columns, but table {table} of {} rows has {given} (qr_threshold)",
+                "with concat, vectors have {} columns, but table {table} of {} rows has {given} (see qr_threshold)",
                 2 * given,
                 rows[table]
             );
@@ -133,8 +136,8 @@ impl Compression {
     }
 }
 
-/// Columns by the reference's alpha power rule: `dim * (smallest / rows)^temperature`, at least 1; `dim` for the smallest
-/// table.
+/// Columns by the alpha power rule of the reference: `dim * (smallest / rows)^temperature`, at least 1, where `smallest` is
+/// the number of rows of the smallest table.
 fn solve(rows: &[usize], md: &MixedDimensions, dim: usize) -> Vec<usize> {
     let smallest = rows.iter().copied().min().unwrap_or(1) as f64;
     let columns = |&rows: &usize| {

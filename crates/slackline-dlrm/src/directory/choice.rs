@@ -1,4 +1,4 @@
-//! In which format the rows of each table are kept.
+//! The row format of each table, as chosen by name.
 
 use std::fmt;
 use std::str::FromStr;
@@ -101,7 +101,7 @@ pub(super) fn formats(
     all_table_tensors(config).into_iter().map(format).collect()
 }
 
-/// Whether a tensor of a table is a matrix and not rows: it stays in single precision.
+/// Whether a tensor of a table is a projection matrix. These stay in single precision.
 pub(super) fn is_projection(tensor: &str) -> bool {
     tensor.ends_with(".proj.weight")
 }

@@ -1,4 +1,4 @@
-//! From a model directory to another one, with rows in other formats or spread over other files.
+//! Copying a model directory, with rows in other formats or in other files.
 
 use std::path::Path;
 
@@ -10,13 +10,13 @@ use super::tensors::{TensorSpec, Weights, all_table_tensors};
 use super::write::{Layout, Progress, Written, write};
 use crate::Result;
 
-/// Bytes handed on at a time.
+/// Bytes passed on at a time.
 const PIECE: usize = 1 << 20;
 
-/// Writes the model at `from` once more, at `out`, its tables in `shards` files and their rows as `rows` says; tables that
-/// no choice fits keep their format. Rows that keep theirs are copied as they are.
+/// Writes a copy of the model at `from` to `out`, with its tables in `shards` files and their rows in the formats of `rows`.
+/// Tables that match no choice keep their format, and their rows are copied unchanged.
 ///
-/// Atomic and bounded in memory as [`import`](crate::import). Every tensor is compared with its checksum as it is read.
+/// Atomic, and bounded in memory, like [`import`](crate::import). The checksum of every tensor is verified.
 ///
 /// # Errors
 ///
@@ -75,7 +75,7 @@ impl Weights for ModelDirectory {
         shard.verify(&tensor.name)?;
         let row_bytes = format.row_bytes(table.dim());
         let at_once = (PIECE / row_bytes).max(1) * row_bytes;
-        // What was handed on is thrown away with the whole directory if it was not the file's.
+        // If the file fails meanwhile, the whole new directory is thrown away.
         table.row_bytes()[first as usize * row_bytes..].chunks(at_once).try_for_each(sink)?;
         table.check()?;
         Ok(true)

@@ -67,7 +67,7 @@ impl DenseFile {
         if found < 8 {
             return Err(syntax(format!("{found} bytes are too few for a safetensors file")));
         }
-        file.read_exact_at(&mut prefix, 0).map_err(io("reading it"))?;
+        file.read_exact_at(&mut prefix, 0).map_err(io("read"))?;
         let length = u64::from_le_bytes(prefix);
         if length > MAX_HEADER {
             return Err(corrupt(DirectoryDefect::TooLarge { found: length, most: MAX_HEADER }));
@@ -76,7 +76,7 @@ impl DenseFile {
             return Err(syntax(format!("a header of {length} bytes, but only {} bytes follow", found - 8)));
         }
         let mut text = vec![0; length as usize];
-        file.read_exact_at(&mut text, 8).map_err(io("reading its header"))?;
+        file.read_exact_at(&mut text, 8).map_err(io("read its header"))?;
         let header = Header::parse(&text).map_err(syntax)?;
         let data = 8 + length;
         let expected = data.saturating_add(header.data_bytes());
@@ -114,11 +114,11 @@ impl DenseFile {
         let [begin, _] = self.header.tensor(&tensor.name).expect("checked").bytes;
         let mut values = vec![0f32; tensor.shape.iter().product()];
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
-        self.file.read_exact_at(bytes, self.data + begin).map_err(DlrmError::io(&self.path, "reading weights"))?;
+        self.file.read_exact_at(bytes, self.data + begin).map_err(DlrmError::io(&self.path, "read its weights"))?;
         let found = xxh3_64(bytes);
         let expected = self.header.metadata(&format!("xxh3:{}", tensor.name));
         if expected.is_none_or(|expected| *expected != format!("{found:016x}")) {
-            let expected = expected.cloned().unwrap_or_else(|| "given in the header".to_owned());
+            let expected = expected.cloned().unwrap_or_else(|| "none".to_owned());
             let defect = DirectoryDefect::Checksum { tensor: tensor.name.clone(), expected, found };
             return Err(DlrmError::corrupt(&self.path, defect));
         }

@@ -12,7 +12,7 @@ use crate::{DlrmError, Result};
 /// The parent directory and the name of a directory to be made.
 pub(super) fn place(out: &Path) -> Result<(&Path, String)> {
     let Some(name) = out.file_name() else {
-        return Err(DlrmError::io(out, "creating it")(io::Error::other("the path does not end in a name")));
+        return Err(DlrmError::io(out, "create")(io::Error::other("the path does not end in a name")));
     };
     let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok((parent, name.to_string_lossy().into_owned()))
@@ -24,7 +24,7 @@ pub(super) fn refuse_existing(out: &Path) -> Result<()> {
     match fs::symlink_metadata(out) {
         Ok(_) => Err(DlrmError::Exists { path: out.to_owned() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(DlrmError::io(out, "looking whether it exists")(error)),
+        Err(error) => Err(DlrmError::io(out, "check whether it exists")(error)),
     }
 }
 
@@ -36,15 +36,15 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
         // File systems that don't know the flag.
         Err(Errno::INVAL | Errno::NOSYS) => {
             refuse_existing(to)?;
-            fs::rename(from, to).map_err(DlrmError::io(to, "renaming to it"))
+            fs::rename(from, to).map_err(DlrmError::io(to, "rename to it"))
         }
-        Err(error) => Err(DlrmError::io(to, "renaming to it")(error.into())),
+        Err(error) => Err(DlrmError::io(to, "rename to it")(error.into())),
     }
 }
 
 /// Syncs the entries of a directory to the disk.
 pub(super) fn sync(directory: &Path) -> Result<()> {
-    File::open(directory).and_then(|file| file.sync_all()).map_err(DlrmError::io(directory, "syncing it"))
+    File::open(directory).and_then(|file| file.sync_all()).map_err(DlrmError::io(directory, "sync"))
 }
 
 /// Writes a new JSON file and syncs it to the disk.
@@ -56,9 +56,9 @@ pub(super) fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
 
 /// Writes a new file and syncs it to the disk.
 pub(super) fn write_synced(path: &Path, parts: &[&[u8]]) -> Result<()> {
-    let mut file = File::create_new(path).map_err(DlrmError::io(path, "creating it"))?;
+    let mut file = File::create_new(path).map_err(DlrmError::io(path, "create"))?;
     for part in parts {
-        file.write_all(part).map_err(DlrmError::io(path, "writing it"))?;
+        file.write_all(part).map_err(DlrmError::io(path, "write"))?;
     }
-    file.sync_all().map_err(DlrmError::io(path, "syncing it"))
+    file.sync_all().map_err(DlrmError::io(path, "sync"))
 }

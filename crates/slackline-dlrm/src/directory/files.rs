@@ -1,5 +1,5 @@
-//! The one way in which files of a model directory are found and opened. All of them are untrusted: a name may be a link to
-//! somewhere else, a pipe that nobody writes to, or larger than there is memory.
+//! Finding and opening files of a model directory. They are untrusted: a name may be a link to somewhere else, a pipe that
+//! nobody writes to, or larger than memory.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -11,10 +11,10 @@ use serde_json::{Map, Value};
 
 use crate::{DirectoryDefect, DlrmError, Result};
 
-/// The largest JSON file that is read. An index takes about 80 bytes a tensor.
+/// The largest JSON file that is read. An index has about 80 bytes a tensor.
 pub(super) const MAX_JSON: u64 = 64 << 20;
 
-/// A directory, by the path that it was opened by and the one without links.
+/// A directory: the path given, and the same path without links.
 #[derive(Debug)]
 pub(super) struct Root<'a> {
     path: &'a Path,
@@ -24,9 +24,9 @@ pub(super) struct Root<'a> {
 /// A regular file of the directory.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// As people know it.
+    /// The path for error messages.
     pub(super) path: PathBuf,
-    /// Without links.
+    /// The path without links.
     real: PathBuf,
     /// Its bytes.
     pub(super) length: u64,
@@ -34,11 +34,11 @@ pub(super) struct Found {
 
 impl<'a> Root<'a> {
     pub(super) fn open(path: &'a Path) -> Result<Self> {
-        let real = fs::canonicalize(path).map_err(DlrmError::io(path, "opening it"))?;
+        let real = fs::canonicalize(path).map_err(DlrmError::io(path, "open"))?;
         Ok(Root { path, real })
     }
 
-    /// A file by its plain name: a regular one, which does not lead out of the directory.
+    /// Finds a regular file of the directory by its plain name.
     pub(super) fn find(&self, name: &str) -> Result<Found> {
         let path = self.path.join(name);
         let real = match fs::canonicalize(&path) {
@@ -46,19 +46,19 @@ impl<'a> Root<'a> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(DlrmError::corrupt(&path, DirectoryDefect::Missing));
             }
-            Err(error) => return Err(DlrmError::io(&path, "opening it")(error)),
+            Err(error) => return Err(DlrmError::io(&path, "open")(error)),
         };
         if !real.starts_with(&self.real) {
             return Err(DlrmError::corrupt(&path, DirectoryDefect::Escapes { target: real }));
         }
-        let metadata = fs::metadata(&real).map_err(DlrmError::io(&path, "opening it"))?;
+        let metadata = fs::metadata(&real).map_err(DlrmError::io(&path, "open"))?;
         if !metadata.is_file() {
             return Err(DlrmError::corrupt(&path, DirectoryDefect::NotAFile));
         }
         Ok(Found { path, real, length: metadata.len() })
     }
 
-    /// An object of JSON by its plain name.
+    /// Reads a JSON object from the file of that name.
     pub(super) fn read_json(&self, name: &str) -> Result<Map<String, Value>> {
         let found = self.find(name)?;
         let path = &found.path;
@@ -68,8 +68,8 @@ impl<'a> Root<'a> {
             return too_large(length);
         }
         let mut text = Vec::new();
-        // It may have grown since.
-        let read = file.take(MAX_JSON + 1).read_to_end(&mut text).map_err(DlrmError::io(path, "reading it"))? as u64;
+        // The file may have grown since.
+        let read = file.take(MAX_JSON + 1).read_to_end(&mut text).map_err(DlrmError::io(path, "read"))? as u64;
         if read > MAX_JSON {
             return too_large(read);
         }
@@ -79,13 +79,13 @@ impl<'a> Root<'a> {
 }
 
 impl Found {
-    /// The open file and its length. What was put into its place since it was found is refused as well: a link is not
-    /// followed, and a pipe not waited for.
+    /// Opens the file and returns its length. If it was replaced since it was found, a link is not followed, and a pipe is
+    /// refused instead of waited for.
     pub(super) fn open(&self) -> Result<(File, u64)> {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(&self.real);
-        let file = file.map_err(DlrmError::io(&self.path, "opening it"))?;
-        let metadata = file.metadata().map_err(DlrmError::io(&self.path, "opening it"))?;
+        let file = file.map_err(DlrmError::io(&self.path, "open"))?;
+        let metadata = file.metadata().map_err(DlrmError::io(&self.path, "open"))?;
         if !metadata.is_file() {
             return Err(DlrmError::corrupt(&self.path, DirectoryDefect::NotAFile));
         }
@@ -93,7 +93,7 @@ impl Found {
     }
 }
 
-/// Checks that a name of the index is a plain one.
+/// Checks that a name in the index is a plain file name.
 pub(super) fn check_name(index: &Path, tensor: &str, name: &str) -> Result<()> {
     // On the text: `Path` would quietly accept "./file" and "file/".
     if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\\', '\0']) {

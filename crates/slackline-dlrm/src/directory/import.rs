@@ -1,4 +1,4 @@
-//! From a checkpoint that somebody else wrote to a model directory.
+//! Importing checkpoints of other programs into model directories.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,25 +17,25 @@ use super::tensors::{TensorSpec, Weights, all_table_tensors, dense_tensors};
 use super::write::{Layout, Progress, Written};
 use crate::{DlrmError, InteractionOp, ModelConfig, Result};
 
-/// How a checkpoint is imported.
+/// Options of an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImportOptions {
-    /// Over how many shard files the tables are spread, at least 1; at most one file a table is written.
+    /// The number of shard files, at least 1. At most one file a table is written.
     pub shards: usize,
-    /// How rows are kept, by table; the last choice that fits counts. Where none does, rows that are quantised in the
-    /// checkpoint stay as they are, and others become `f32`.
+    /// The row formats of tables; the last choice that matches a table counts. Tables that match none keep the format of
+    /// quantised rows, and otherwise become `f32`.
     pub rows: Vec<RowChoice>,
-    /// In which format the rows of `uint8` tensors are, by table, in the same way. It is never guessed.
+    /// The row formats of `uint8` tensors in the checkpoint, by table in the same way. They are never guessed.
     pub from_rows: Vec<RowChoice>,
-    /// Whether what an earlier import left unfinished is thrown away instead of gone on with.
+    /// Whether unfinished work of an earlier import is thrown away instead of resumed.
     pub restart: bool,
-    /// Bytes of rows after which the disk is synced and progress written down: what a killed import may have to do again.
+    /// Bytes of rows between two syncs of the disk: the most that a killed import has to do again.
     pub keep_every: u64,
 }
 
 impl ImportOptions {
-    /// Tables in `shards` files, as `f32`; progress kept every 256 MiB.
+    /// Tables in `shards` files, as `f32`; a sync every 256 MiB.
     pub fn new(shards: usize) -> Self {
         Self { shards, rows: Vec::new(), from_rows: Vec::new(), restart: false, keep_every: 256 << 20 }
     }
@@ -48,37 +48,37 @@ impl Default for ImportOptions {
     }
 }
 
-/// What an import did.
+/// The result of an import.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ImportReport {
     /// The format of the checkpoint.
     pub format: Format,
-    /// Whose names its tensors have.
+    /// The naming scheme of its tensors.
     pub naming: Naming,
-    /// How many files the checkpoint has.
+    /// The number of files of the checkpoint.
     pub source_files: usize,
     /// Their bytes.
     pub source_bytes: u64,
-    /// The model, with its top MLP as the checkpoint settles it.
+    /// The model, with its top MLP as found in the checkpoint.
     pub config: ModelConfig,
-    /// Keys of the configuration that mean nothing here.
+    /// Keys of the configuration that have no effect here.
     pub unused_keys: Vec<String>,
-    /// Tensors that were imported.
+    /// The number of tensors imported.
     pub tensors: usize,
-    /// The tensors of tables among them.
+    /// The table tensors among them.
     pub tables: Vec<ImportedTable>,
-    /// Tensors of the checkpoint that are no part of the model.
+    /// Tensors of the checkpoint that are not part of the model.
     pub unused_tensors: Vec<String>,
-    /// What else the checkpoint holds: training fields and the like.
+    /// Other contents of the checkpoint, such as training state.
     pub skipped: Vec<String>,
-    /// Shard files, and what rows lost that are not kept as `f32`.
+    /// Shard files, and the rounding errors of rows that are not kept as `f32`.
     pub written: Written,
-    /// Weights and biases of both MLPs, in values.
+    /// The number of weights and biases in both MLPs.
     pub dense_values: usize,
 }
 
-/// A tensor of a table as it was found and is kept.
+/// A table tensor, in the checkpoint and in the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImportedTable {
@@ -90,32 +90,32 @@ pub struct ImportedTable {
     pub rows: u64,
     /// Its columns.
     pub dim: usize,
-    /// How its rows were found: an element type, or the row format that was named for them.
+    /// The element type in the checkpoint, or the row format that was named for it.
     pub found: String,
-    /// How they are kept.
+    /// The row format in the model.
     pub kept: RowFormat,
-    /// The bytes that they are kept in.
+    /// Bytes in the model.
     pub bytes: u64,
 }
 
-/// Imports a checkpoint in any format that [`Checkpoint`] reads into a model directory at `out`.
+/// Imports a checkpoint, in any format that [`Checkpoint`] reads, into a model directory at `out`.
 ///
-/// `config` is a JSON file of the reference's arguments (see [`ModelConfig::from_json`]). Tensors have the reference's
-/// names: `emb_l.N.weight` (`emb_l.N.weight_q` and `weight_r`, or `emb_l.N.embs.weight` and `proj.weight`, of compressed
-/// tables), and `bot_l.N` and `top_l.N` with `N` even, each with `.weight` and `.bias`; or those of TorchRec's DLRM
-/// ([`Naming`]), whose first top layer is brought into our order of the interaction. Every shape is checked before anything
-/// is written. Tables are spread whole and evenly over the shard files. A table of `uint8` holds rows in a format that the
+/// `config` is a JSON file with arguments of the reference (see [`ModelConfig::from_json`]). Tensors have the names of the
+/// reference: `emb_l.N.weight` (of compressed tables `emb_l.N.weight_q` and `weight_r`, or `emb_l.N.embs.weight` and
+/// `proj.weight`), and `bot_l.N` and `top_l.N` with even `N`, each with `.weight` and `.bias`. Or they have the names of
+/// TorchRec's DLRM ([`Naming`]); the inputs of its first top layer are then reordered. Every shape is checked before anything
+/// is written. Whole tables are spread evenly over the shard files. The rows of a `uint8` table are in the format that the
 /// options name.
 ///
-/// # What is left when it does not end well
+/// # Interrupted imports
 ///
-/// The directory grows in `.NAME.partial` beside `out`, is synced to the disk, and renamed when whole: there is never half a
-/// model at `out`. An import that is killed, or that a full or failing disk ends, leaves that folder with a journal, and the
-/// same import goes on from there, after it has compared what is there with its checksums. One that ends for what it was
-/// given leaves nothing. Of two imports to one place at a time, the second is refused.
+/// The directory is written in `.NAME.partial` beside `out`, synced to the disk, and renamed when it is whole: there is never
+/// half a model at `out`. If an import is killed, or the disk is full or fails, that folder stays, with a journal. The same
+/// import then resumes there, after verifying the checksums of what is there. An import that fails for another reason leaves
+/// nothing. While one import writes to a place, a second one is refused.
 ///
-/// Memory: the weights of the MLPs and some 20 MiB (80 where a row in parts is larger than 8 MiB), whatever the size of the
-/// tables.
+/// Memory: the weights of the MLPs and about 20 MiB (80 MiB if a row of a table in parts is larger than 8 MiB), whatever the
+/// size of the tables.
 ///
 /// # Errors
 ///
@@ -133,7 +133,7 @@ pub fn import(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<ImportReport> {
     let in_file = |source| DlrmError::ConfigFile { file: config.to_owned(), source: Box::new(source) };
-    let text = fs::read_to_string(config).map_err(DlrmError::io(config, "reading it"))?;
+    let text = fs::read_to_string(config).map_err(DlrmError::io(config, "read"))?;
     let mut parsed = ModelConfig::from_json(&text).map_err(in_file)?;
     let opened = Checkpoint::open(checkpoint)?;
     let names = Names::of(opened.tensors(), checkpoint)?;
@@ -179,21 +179,21 @@ pub fn import(
     })
 }
 
-/// A checkpoint whose tensors have been found to be those of a model.
+/// A checkpoint with all tensors of a model.
 struct Source<'c> {
     checkpoint: &'c Checkpoint,
     names: &'c Names,
-    /// The tables of bytes, by our name.
+    /// The tables of bytes, by our names.
     packed: BTreeMap<String, Packed>,
-    /// The inputs of the first top layer, where they come in another order.
+    /// The order of the inputs of the first top layer, if it differs from ours.
     order: Option<Vec<usize>>,
-    /// Tensors of the model.
+    /// The number of tensors of the model.
     tensors: usize,
-    /// Tensors that are no part of it, by the checkpoint's names.
+    /// Tensors that are not part of the model, by the checkpoint's names.
     unused: Vec<String>,
 }
 
-/// Our name of the layer that takes the interaction.
+/// Our name of the layer after the interaction.
 const FIRST_TOP: &str = "top_l.0.weight";
 
 impl<'c> Source<'c> {
@@ -239,7 +239,7 @@ impl<'c> Source<'c> {
         let order = match names.naming {
             Naming::Reference => None,
             Naming::TorchRec if config.interaction_op() != InteractionOp::Dot || config.interaction_itself() => {
-                let problem = "TorchRec's DLRM takes every product of two vectors once: \"dot\", without itself";
+                let problem = "TorchRec's DLRM needs \"dot\" without arch_interaction_itself";
                 return Err(DlrmError::Argument { argument: "arch_interaction_op", problem: problem.to_owned() });
             }
             Naming::TorchRec => Some(interaction_order(config.dim(), config.tables())),
@@ -292,7 +292,7 @@ impl Weights for Source<'_> {
 }
 
 impl Source<'_> {
-    /// Whole rows of a table of bytes, without what they are padded with.
+    /// Passes on whole rows of a table of bytes, without padding.
     fn rows(
         &self,
         theirs: &str,
@@ -316,14 +316,14 @@ impl Source<'_> {
     }
 }
 
-/// What makes two imports the same: the next one may only go on with what this one left if all of this is equal.
+/// What makes two imports the same: one may resume the other only if all of this is equal.
 fn binding(
     opened: &Checkpoint,
     checkpoint: &Path,
     config: &ModelConfig,
     options: &ImportOptions,
 ) -> Result<Map<String, Value>> {
-    let path = fs::canonicalize(checkpoint).map_err(DlrmError::io(checkpoint, "opening it"))?;
+    let path = fs::canonicalize(checkpoint).map_err(DlrmError::io(checkpoint, "open"))?;
     let file = |file: slackline_checkpoint::SourceFile| {
         let modified = file.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
         let described = format!("{} bytes of {}.{:09}", file.bytes, modified.as_secs(), modified.subsec_nanos());
@@ -346,7 +346,7 @@ fn binding(
     Ok(binding)
 }
 
-/// Shapes of the weights of an MLP's layers, as far as they are there.
+/// The shapes of the weights of an MLP's layers, up to the first that is missing.
 fn layers<'i>(info: &dyn Fn(&str) -> Option<&'i TensorInfo>, prefix: &str) -> Vec<[usize; 2]> {
     let shape = |layer: usize| info(&format!("{prefix}.{}.weight", 2 * layer))?.shape[..].try_into().ok();
     (0..).map_while(shape).collect()
@@ -362,7 +362,7 @@ fn check_shape(file: &Path, theirs: String, tensor: TensorSpec, found: &TensorIn
             argument: tensor.argument,
         });
     }
-    // Otherwise found only when the tensor's turn comes.
+    // Checked here so that it fails before anything is written.
     if !found.dtype.is_float() {
         let what = format!("a tensor of {}", found.dtype);
         return Err(DlrmError::UnsupportedModel { file: file.to_owned(), tensor: theirs, what });
@@ -370,7 +370,7 @@ fn check_shape(file: &Path, theirs: String, tensor: TensorSpec, found: &TensorIn
     Ok(())
 }
 
-/// The argument that says how many tensors of such a name there are, for names of tables and layers.
+/// The argument that determines the number of tensors of such a name, for names of tables and layers.
 fn argument_of(name: &str) -> Option<&'static str> {
     let (prefix, _) = name.split_once('.')?;
     match prefix {

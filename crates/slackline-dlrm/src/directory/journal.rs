@@ -1,18 +1,18 @@
-//! What an import leaves when it is killed or the disk fails, so that the same import goes on from there.
+//! What an import leaves behind if it is killed or the disk fails, so that the same import can be resumed.
 //!
 //! ```text
-//! .NAME.partial/            locked while an import works on it
-//!     binding.json          what is imported, from what, and how
-//!     journal.json          how far each shard file had come, with checksums
+//! .NAME.partial/            locked while an import works in it
+//!     binding.json          what is imported, from where, and how
+//!     journal.json          how far each shard file is, with checksums
 //!     model/                the directory that becomes NAME
 //! ```
 //!
-//! What is on the disk after a power failure is what was synced, so the order of syncs is what counts. The journal never
-//! says more than there is: a shard's rows are synced before the journal that speaks of them is written, and that one is
-//! synced under another name before it replaces the old one. What a shard has beyond its mark is cut off, and what it has
-//! before is compared with its checksum before it is trusted. At the end every file of `model/` and then the folder itself
-//! are synced before it is renamed, and its new parent after; only then is the journal removed. (If the end comes between
-//! the two, there is a whole model, and a folder without `model/`, which the next import clears away.)
+//! After a power failure the disk has what was synced, so the order of syncs matters. The journal never runs ahead of the
+//! data: the rows of a shard are synced before the journal that counts them is written, and the new journal is synced under
+//! another name before it replaces the old one. On resuming, a shard is cut off at its mark, and the checksum of the rest is
+//! verified. At the end, every file of `model/` and the folder itself are synced before it is renamed, and its new parent
+//! afterwards. Only then is the journal removed. (A crash between the two leaves a whole model, and a folder without
+//! `model/`, which the next import removes.)
 
 use std::fs::{self, File};
 use std::io;
@@ -40,7 +40,7 @@ pub(super) struct Workspace {
     path: PathBuf,
     _lock: File,
     state: State,
-    /// Bytes of rows after which the journal is written anew.
+    /// Bytes of rows after which the journal is written again.
     every: u64,
     since: u64,
 }
@@ -52,7 +52,7 @@ struct State {
 }
 
 impl Workspace {
-    /// Takes the folder beside `out`, with what another import left there if it was one of the same.
+    /// Opens the folder beside `out`, with the unfinished work of an earlier attempt if it was the same import.
     pub(super) fn open(out: &Path, binding: &Map<String, Value>, every: u64, restart: bool) -> Result<Self> {
         let (parent, name) = place(out)?;
         let path = parent.join(format!(".{name}.partial"));
@@ -70,7 +70,7 @@ impl Workspace {
         }
         workspace.clear()?;
         let model = workspace.model();
-        fs::create_dir(&model).map_err(DlrmError::io(&model, "creating it"))?;
+        fs::create_dir(&model).map_err(DlrmError::io(&model, "create"))?;
         write_json(&workspace.path.join(BINDING), &Value::Object(binding.clone()))?;
         sync(&workspace.path)?;
         sync(parent)?;
@@ -82,30 +82,30 @@ impl Workspace {
         self.path.join(MODEL)
     }
 
-    /// Compares a shard that has its name already with what the journal says of it.
+    /// Compares a finished shard with the journal.
     fn check_finished(&self, path: &Path, state: &ShardState) -> Result<()> {
         let shard = Shard::open(path, Verify::Checksums).map_err(|error| self.leftover(error.into()))?;
         if shard.tables().iter().map(|table| table.xxh3).eq(state.mark.full.iter().copied()) {
             return Ok(());
         }
         let file = path.to_owned();
-        let why = "the checksums in its header are not those in the journal".to_owned();
+        let why = "the checksums in its header differ from those in the journal".to_owned();
         Err(DlrmError::Leftover { path: self.path.clone(), why: format!("{}: {why}", file.display()) })
     }
 
     /// Removes the folder with everything in it.
     pub(super) fn discard(self) -> Result<()> {
         self.clear()?;
-        fs::remove_dir(&self.path).map_err(DlrmError::io(&self.path, "removing it"))
+        fs::remove_dir(&self.path).map_err(DlrmError::io(&self.path, "remove"))
     }
 
     fn read_journal(&self) -> Result<State> {
         let path = self.path.join(JOURNAL);
         let text = match fs::metadata(&path) {
             Ok(metadata) if metadata.len() > MAX_JSON => return Err(self.bad_journal("is too large")),
-            Ok(_) => fs::read_to_string(&path).map_err(DlrmError::io(&path, "reading it"))?,
+            Ok(_) => fs::read_to_string(&path).map_err(DlrmError::io(&path, "read"))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
-            Err(error) => return Err(DlrmError::io(&path, "opening it")(error)),
+            Err(error) => return Err(DlrmError::io(&path, "open")(error)),
         };
         let mut lines = text.lines();
         let (body, sum) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
@@ -119,7 +119,7 @@ impl Workspace {
         DlrmError::Leftover { path: self.path.clone(), why: format!("{JOURNAL} {why}") }
     }
 
-    /// An error of what was left; those of the system stay what they are.
+    /// Turns an error about unfinished work into [`DlrmError::Leftover`], except errors of the system.
     fn leftover(&self, error: DlrmError) -> DlrmError {
         match error {
             DlrmError::Io { .. } => error,
@@ -129,11 +129,11 @@ impl Workspace {
     }
 
     fn clear(&self) -> Result<()> {
-        // The binding goes last: without it, or without the model, nothing is taken for the work of an import.
+        // The binding goes last: a folder without binding or model is not resumed.
         let model = self.model();
         match fs::remove_dir_all(&model) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(DlrmError::io(&model, "removing it")(error));
+                return Err(DlrmError::io(&model, "remove")(error));
             }
             _ => {}
         }
@@ -181,47 +181,47 @@ impl Memory for Workspace {
         remove(&fresh)?;
         write_synced(&fresh, &[text.as_bytes()])?;
         let journal = self.path.join(JOURNAL);
-        fs::rename(&fresh, &journal).map_err(DlrmError::io(&journal, "renaming to it"))?;
+        fs::rename(&fresh, &journal).map_err(DlrmError::io(&journal, "rename to it"))?;
         sync(&self.path)
     }
 }
 
 fn remove(file: &Path) -> Result<()> {
     match fs::remove_file(file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DlrmError::io(file, "removing it")(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DlrmError::io(file, "remove")(error)),
         _ => Ok(()),
     }
 }
 
-/// Makes the folder if need be, and locks it.
+/// Creates the folder if needed, and locks it.
 fn lock(path: &Path) -> Result<File> {
     loop {
         match fs::create_dir(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(DlrmError::io(path, "creating it")(error));
+                return Err(DlrmError::io(path, "create")(error));
             }
             _ => {}
         }
-        let opened = File::open(path).map_err(DlrmError::io(path, "opening it"))?;
+        let opened = File::open(path).map_err(DlrmError::io(path, "open"))?;
         match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(DlrmError::Locked { path: path.to_owned() }),
-            Err(error) => return Err(DlrmError::io(path, "locking it")(error.into())),
+            Err(error) => return Err(DlrmError::io(path, "lock")(error.into())),
         }
-        // Another import may have removed it, and a third one made a new one, between opening and locking.
-        let held = opened.metadata().map_err(DlrmError::io(path, "opening it"))?;
+        // Between opening and locking, another import may have removed it, and a third one may have created it again.
+        let held = opened.metadata().map_err(DlrmError::io(path, "open"))?;
         match fs::symlink_metadata(path) {
             Ok(now) if (now.dev(), now.ino()) == (held.dev(), held.ino()) => return Ok(opened),
             Ok(now) if !now.is_dir() => {
                 let error = io::Error::new(io::ErrorKind::NotADirectory, "not a directory");
-                return Err(DlrmError::io(path, "opening it")(error));
+                return Err(DlrmError::io(path, "open")(error));
             }
             _ => {}
         }
     }
 }
 
-/// What the first difference of two bindings is, in words.
+/// Describes the first difference between two bindings.
 fn difference(left: &Map<String, Value>, now: &Map<String, Value>) -> Option<String> {
     let keys = now.keys().chain(left.keys().filter(|key| !now.contains_key(*key)));
     let none = Value::Null;

@@ -1,7 +1,6 @@
-//! Whose names the tensors of a checkpoint have, and what they are by ours.
+//! Mapping the tensor names of a checkpoint to those of the reference DLRM, which are also ours.
 //!
-//! Ours are the reference DLRM's. TorchRec's DLRM has other ones, and a wrapper puts its own name in between, wherever it
-//! wraps: [`WRAPPERS`] and [`RULES`] are all that is known of that.
+//! TorchRec's DLRM has other names, and wrappers of modules insert theirs: see [`RULES`] and [`WRAPPERS`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +10,7 @@ use slackline_checkpoint::TensorInfo;
 
 use crate::{DlrmError, Result};
 
-/// Whose names they are.
+/// The naming scheme of a checkpoint's tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Naming {
@@ -30,32 +29,32 @@ impl fmt::Display for Naming {
     }
 }
 
-/// Parts of names that wrappers of modules add: `DataParallel` and its kin, `DistributedModelParallel`, FSDP, `compile`.
+/// Parts of names that wrappers of modules insert: `DataParallel` and similar, `DistributedModelParallel`, FSDP, `compile`.
 const WRAPPERS: [&str; 4] = ["module", "_dmp_wrapped_module", "_fsdp_wrapped_module", "_orig_mod"];
 
 /// The parts of TorchRec's DLRM. `DLRMTrain` holds it as its `model`.
 const PARTS: [&str; 4] = ["sparse_arch.", "dense_arch.", "inter_arch.", "over_arch."];
 
-/// TorchRec's names, with a number where `{}` stands, and ours for them, with the number multiplied.
+/// TorchRec's names with a number at `{}`, our names for them, and the factor from their number to ours.
 const RULES: [(&str, &str, usize); 3] = [
     ("sparse_arch.embedding_bag_collection.embedding_bags.t_cat_{}.", "emb_l", 1),
     ("dense_arch.model._mlp.{}._linear.", "bot_l", 2),
     ("over_arch.model.0._mlp.{}._linear.", "top_l", 2),
 ];
 
-/// The last layer of TorchRec's top MLP, which has no activation. It gives logits.
+/// The last layer of TorchRec's top MLP. It has no activation and outputs logits.
 const LAST: &str = "over_arch.model.1.";
 
-/// The tensors of a checkpoint by our names.
+/// The tensors of a checkpoint, by our names.
 #[derive(Debug)]
 pub(super) struct Names {
     pub(super) naming: Naming,
-    /// Their names by ours.
+    /// The checkpoint's names, by ours.
     theirs: BTreeMap<String, String>,
 }
 
 impl Names {
-    /// Tells whose names they are. `file` is for errors.
+    /// Detects the naming scheme. `file` is for errors.
     pub(super) fn of(found: &BTreeMap<String, TensorInfo>, file: &Path) -> Result<Self> {
         let plain: BTreeMap<&str, String> = found.keys().map(|name| (name.as_str(), unwrapped(name))).collect();
         let torchrec = |name: &String| PARTS.iter().any(|part| name.starts_with(part));
@@ -87,17 +86,17 @@ impl Names {
         Ok(Names { naming: Naming::TorchRec, theirs })
     }
 
-    /// Their name of a tensor that they have.
+    /// The checkpoint's name of a tensor, by ours.
     pub(super) fn theirs(&self, ours: &str) -> Option<&str> {
         self.theirs.get(ours).map(String::as_str)
     }
 
-    /// Every tensor's name by ours and by theirs.
+    /// Our name and the checkpoint's name of every tensor.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.theirs.iter().map(|(ours, theirs)| (ours.as_str(), theirs.as_str()))
     }
 
-    /// How they would name a tensor that they lack.
+    /// The name that a missing tensor would have in the checkpoint.
     pub(super) fn expected(&self, ours: &str) -> String {
         if self.naming == Naming::Reference {
             return ours.to_owned();
@@ -115,7 +114,7 @@ impl Names {
     }
 }
 
-/// Our name for one of TorchRec's, by the rules.
+/// Our name for one of TorchRec's.
 fn ours(name: &str) -> Option<String> {
     RULES.iter().find_map(|(theirs, ours, factor)| {
         let (before, after) = theirs.split_once("{}")?;
@@ -134,12 +133,11 @@ fn unwrapped(name: &str) -> String {
     }
 }
 
-/// For each input of our first top layer, TorchRec's.
+/// For each input of our first top layer, the number of that input in TorchRec.
 ///
-/// Both put the bottom output (`dim` values) first, and then every pair's product once. We go through the lower triangle of
-/// the products by rows, (1,0), (2,0), (2,1), (3,0), …, TorchRec through the upper one, (0,1), (0,2), …, (1,2), …. A product
-/// is the same both ways round, to the bit, so the same weights in another order are the same model; only the order in which
-/// the layer sums is another.
+/// Both start with the bottom output (`dim` values), followed by one product for each pair of vectors. We take the lower
+/// triangle by rows, (1,0), (2,0), (2,1), (3,0), …; TorchRec takes the upper one, (0,1), (0,2), …, (1,2), …. A product has
+/// the same bits either way, so reordered weights give the same model, except for the order of the layer's sums.
 pub(super) fn interaction_order(dim: usize, tables: usize) -> Vec<usize> {
     let vectors = tables + 1;
     let upper = |low: usize, high: usize| low * (2 * vectors - low - 1) / 2 + (high - low - 1);

@@ -1,4 +1,4 @@
-//! Tables of a checkpoint that are bytes: rows that PyTorch or FBGEMM has quantised.
+//! Tables of bytes in a checkpoint: rows that PyTorch or FBGEMM has quantised.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::choice::RowChoice;
 use super::tensors::TensorSpec;
 use crate::{DlrmError, Result};
 
-/// How the rows of such a table lie there.
+/// The rows of such a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Packed {
     pub(super) format: RowFormat,
@@ -18,7 +18,7 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    /// The values of rows without padding.
+    /// Decodes rows without padding.
     pub(super) fn decode(&self, rows: &[u8], dim: usize, values: &mut Vec<f32>) {
         let rows = Rows::new(self.format, dim, rows);
         values.resize(rows.len() as usize * dim, 0.0);
@@ -28,13 +28,13 @@ impl Packed {
     }
 }
 
-/// What FBGEMM pads rows to in tables for a GPU.
+/// FBGEMM pads rows to a multiple of this in tables for a GPU.
 const ALIGNMENT: usize = 16;
 
 /// The row formats that tables of bytes may have.
 const FORMATS: [RowFormat; 4] = [RowFormat::Int8, RowFormat::Int4, RowFormat::Int8Fbgemm, RowFormat::Int4Fbgemm];
 
-/// How a table's rows are packed, by what was said of it; `None` if its elements are numbers.
+/// How a table's rows are packed, by the formats named for it; `None` if its elements are numbers.
 pub(super) fn packed(
     file: &Path,
     theirs: &str,
@@ -46,7 +46,7 @@ pub(super) fn packed(
     let choice = RowChoice::of(choices, &table.name);
     let (rows, dim) = (table.shape[0], table.shape[1]);
     if found.dtype != DType::U8 {
-        // A choice for all tables may be meant for the others.
+        // A choice for all tables applies to those of bytes.
         let meant = choices.iter().any(|choice| !choice.is_for_all() && choice.fits(&table.name));
         return if meant { Err(DlrmError::NotRows { file, tensor, found: found.dtype.to_string() }) } else { Ok(None) };
     }
@@ -76,7 +76,7 @@ fn fits(format: RowFormat, dim: usize, row_bytes: usize) -> bool {
     row_bytes == plain || padded && row_bytes == plain.next_multiple_of(ALIGNMENT)
 }
 
-/// Bytes of rows that come in pieces of any length, handed on as whole rows.
+/// Regroups pieces of any length into whole rows.
 pub(super) struct WholeRows {
     row_bytes: usize,
     part: Vec<u8>,

@@ -1,31 +1,30 @@
-//! Bringing values into the rows of a table, and what is lost by that.
+//! Encoding values as rows of a table, and the rounding errors of that.
 
 use serde::{Deserialize, Serialize};
 use slackline_embedding::{RowFormat, Rows, UnfitRow};
 
 use crate::Result;
 
-/// What a table lost when its rows were brought into a format.
+/// The rounding errors of a table whose rows were converted to another format.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RowLoss {
     /// The table's tensor.
     pub table: String,
-    /// How its rows are kept.
+    /// The new format.
     pub format: RowFormat,
-    /// The largest difference of a value to what it was.
+    /// The largest absolute error of a value.
     pub largest: f64,
-    /// The square root of the mean square of all differences.
+    /// The root mean square of all errors.
     pub rms: f64,
 }
 
-/// What a table has lost so far.
+/// The rounding errors of a table so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Tally {
-    /// Rows that have been brought into their format.
+    /// Rows encoded.
     pub(super) rows: u64,
-    /// The bits of two numbers, since JSON need not give them back as they were: the largest difference and the sum of the
-    /// squares of all.
+    /// The bits of two `f64`, since JSON may not preserve their values: the largest error and the sum of all squares.
     largest: u64,
     squares: u64,
 }
@@ -34,7 +33,7 @@ impl Tally {
     fn add(&mut self, row: &[f32], back: &[f32]) {
         let (mut largest, mut squares) = (f64::from_bits(self.largest), f64::from_bits(self.squares));
         for (value, back) in row.iter().zip(back) {
-            // Infinities and NaNs come back as they were.
+            // Infinities and NaNs are preserved.
             let error = if value.is_finite() { (f64::from(*value) - f64::from(*back)).abs() } else { 0.0 };
             largest = largest.max(error);
             squares += error * error;
@@ -43,7 +42,7 @@ impl Tally {
         (self.largest, self.squares) = (largest.to_bits(), squares.to_bits());
     }
 
-    /// What was lost in all; `None` if nothing can be.
+    /// The errors of the whole table; `None` if the format is exact.
     pub(super) fn loss(&self, table: &str, format: RowFormat, dim: usize) -> Option<RowLoss> {
         let values = (self.rows * dim as u64).max(1);
         (format != RowFormat::F32).then(|| RowLoss {
@@ -55,11 +54,11 @@ impl Tally {
     }
 }
 
-/// Values on their way into the rows of a table. Rows come out whole.
+/// Encodes values as whole rows.
 pub(super) struct RowEncoder<'a> {
     table: &'a str,
     format: RowFormat,
-    /// A row that is not whole yet.
+    /// The values of an incomplete row.
     part: Vec<f32>,
     dim: usize,
     bytes: Vec<u8>,
@@ -73,8 +72,7 @@ impl<'a> RowEncoder<'a> {
         RowEncoder { table, format, part, dim, bytes: Vec::new(), back, tally }
     }
 
-    /// Takes the next values, which need not end with a row, and returns the rows that they complete, with what is lost up to
-    /// there. Good until the next call.
+    /// Takes the next values, which may end within a row. Returns the rows that they complete, and the errors so far.
     pub(super) fn push(&mut self, mut values: &[f32]) -> Result<(&[u8], Tally)> {
         self.bytes.clear();
         if !self.part.is_empty() {

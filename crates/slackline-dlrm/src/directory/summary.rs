@@ -1,4 +1,4 @@
-//! A model directory at a glance.
+//! An overview of a model directory.
 
 use std::fmt;
 
@@ -6,21 +6,21 @@ use slackline_embedding::ShardTable;
 
 use crate::ModelConfig;
 
-/// A model directory at a glance; its `Display` is some lines for people.
+/// An overview of a model directory. `Display` writes it as a few lines of text.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Summary {
     /// The model.
     pub config: ModelConfig,
-    /// The version of the program that wrote it.
+    /// The version of the program that wrote the directory.
     pub written_by: String,
-    /// Each table as its shard describes it; a compressed one may be two.
+    /// The tables in the shards; a compressed table may be two of them.
     pub tables: Vec<ShardTable>,
-    /// Bytes of all tables.
+    /// The bytes of all tables.
     pub table_bytes: u64,
-    /// Weights and biases of both MLPs, in values.
+    /// The number of weights and biases in both MLPs.
     pub dense_values: usize,
-    /// Every file of the index with its bytes, by name.
+    /// Every file in the index with its bytes, sorted by name.
     pub files: Vec<(String, u64)>,
 }
 

@@ -8,15 +8,18 @@ use super::tensors::{TensorSpec, Weights, all_table_tensors, assemble, dense_ten
 use super::write::{Layout, Progress, write};
 use crate::{DenseModel, DenseWeights, ModelConfig, Result};
 
-/// Writes a model directory with random weights: equal configurations and seeds give equal files on every machine.
+/// Writes a model directory with random weights, its tables in `shards` files. Equal configurations and seeds give equal
+/// files on every machine.
 ///
-/// Values are spread evenly, with the variance that the reference gives them when it starts training: `1 / (3 rows)` in
-/// tables, `2 / (inputs + outputs)` in weights, `1 / outputs` in biases. Memory and atomicity are those of
-/// [`import`](crate::import).
+/// Values are uniformly distributed, with the variance of the reference before training: `1 / (3 rows)` in tables,
+/// `2 / (inputs + outputs)` in weights, `1 / outputs` in biases. The directory is written under a temporary name and renamed
+/// when it is whole. Memory: the weights of the MLPs and a few MiB.
 ///
 /// # Errors
 ///
-/// Those of [`import`](crate::import) that concern the directory.
+/// [`DlrmError::Exists`](crate::DlrmError::Exists) if there is anything at `out`;
+/// [`DlrmError::NoShards`](crate::DlrmError::NoShards); [`DlrmError::Shard`](crate::DlrmError::Shard) or
+/// [`DlrmError::Io`](crate::DlrmError::Io) if the disk is full or fails.
 pub fn write_synthetic(
     config: &ModelConfig,
     seed: u64,
@@ -49,12 +52,12 @@ impl DenseModel {
     }
 }
 
-/// Values that depend on the seed, the tensor's name and their place in it alone.
+/// Values that depend only on the seed, the name of the tensor and their place in it.
 struct Random {
     seed: u64,
 }
 
-/// Values handed out at a time.
+/// Values passed on at a time.
 const PIECE: usize = 1 << 16;
 
 impl Weights for Random {
@@ -71,7 +74,7 @@ impl Weights for Random {
         let mut piece = Vec::with_capacity(PIECE.min(count as usize));
         let row = shape[1..].iter().product::<usize>() as u64;
         for number in first * row..count {
-            // 24 random bits are what a single-precision number holds exactly.
+            // A single-precision number holds 24 random bits exactly.
             let unit = (split_mix(seed.wrapping_add(number)) >> 40) as f32 / (1 << 23) as f32 - 1.0;
             piece.push(unit * bound);
             if piece.len() == PIECE || number + 1 == count {

@@ -1,4 +1,4 @@
-//! From the tensors of a model directory to tables that can be looked up.
+//! Loading tables from a model directory.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,8 +11,7 @@ use super::tensors::table_tensors;
 use crate::{DlrmError, RankTables, Result, TableKind};
 
 impl ModelDirectory {
-    /// What the planner has to know of each table, with one lookup a sample; whoever knows better changes
-    /// `lookups_per_sample`.
+    /// What the planner must know of each table. `lookups_per_sample` is 1; set it if you know better.
     pub fn tables(&self) -> Vec<TableCost> {
         let cost = |table: usize| {
             let parts: Vec<&ShardTable> =
@@ -33,14 +32,15 @@ impl ModelDirectory {
         (0..self.config.tables()).map(cost).collect()
     }
 
-    /// Some of the tables, by number, in the order asked for, ready in the way asked for.
+    /// Loads tables by number, in the given order.
     ///
-    /// With [`Verify::Checksums`] each of them is read once and compared with its checksum; with [`Verify::HeaderOnly`]
-    /// and [`Load::Mapped`] nothing is read, and rows come from the disk when they are first looked up.
+    /// With [`Verify::Checksums`] each table is read once and its checksum verified. With [`Verify::HeaderOnly`] and
+    /// [`Load::Mapped`] nothing is read, and rows come from the disk when they are first looked up.
     ///
     /// # Errors
     ///
-    /// [`DlrmError::NoSuchTable`]; [`DlrmError::Shard`] for an altered table, a disk that fails, or too little memory.
+    /// [`DlrmError::NoSuchTable`]; [`DlrmError::Shard`] for a table that does not match its checksum, a disk
+    /// error, or too little memory.
     pub fn load_tables(&self, tables: &[usize], how: Load, verify: Verify) -> Result<Vec<Arc<dyn EmbeddingTable>>> {
         let load = |&table: &usize| {
             let part = self.whole(table);
@@ -49,17 +49,17 @@ impl ModelDirectory {
         tables.iter().map(load).collect()
     }
 
-    /// The same for parts of tables.
+    /// Loads parts of tables, in the given order; see [`load_tables`](Self::load_tables).
     ///
     /// # Errors
     ///
-    /// Those of [`load_tables`](Self::load_tables), also if a table has no such part.
+    /// Those of [`load_tables`](Self::load_tables); [`DlrmError::NoPart`] if a table has no such part.
     pub fn load_parts(&self, parts: &[Part], how: Load, verify: Verify) -> Result<Vec<Arc<dyn EmbeddingTable>>> {
         parts.iter().map(|part| self.load_part(part, how, verify, &mut |_| ())).collect()
     }
 
-    /// All that one rank holds by a plan: its parts, ready in the way asked for; the replicated tables, likewise; and copies
-    /// of hot rows. `progress` is told of bytes that were read or brought into memory since it was told last.
+    /// Loads all that a rank holds by a plan: its parts, the replicated tables, and copies of hot rows. `progress` is given
+    /// the bytes that were read or faulted in since its last call.
     ///
     /// # Errors
     ///
@@ -76,7 +76,10 @@ impl ModelDirectory {
         let copy = |table: usize| {
             let name = &table_tensors(&self.config, table)[0].name;
             if self.config.kind(table) != TableKind::Plain {
-                return Err(DlrmError::NoPart { table, defect: "a compressed table has no hot rows".to_owned() });
+                return Err(DlrmError::NoPart {
+                    table,
+                    defect: "hot rows of a compressed table are not supported".to_owned(),
+                });
             }
             let mapped = self.shard_of(name).table(name)?;
             let rows = HotRows::new(name, plan.hot_rows(table), mapped.stored());
@@ -91,7 +94,7 @@ impl ModelDirectory {
         })
     }
 
-    /// All of a table, which need not exist.
+    /// The whole of a table. The table need not exist.
     fn whole(&self, table: usize) -> Part {
         let rows = self.config.rows().get(table).copied().unwrap_or(0) as u64;
         Part { table, rank: 0, rows: 0..rows, columns: 0..self.config.dim(), lookups_per_sample: 0.0 }
@@ -147,7 +150,7 @@ impl ModelDirectory {
                         let table = QuotientRemainderTable::new(quotient, remainder, all.end, operation);
                         Arc::new(table.map_err(|error| odd(&error))?)
                     }
-                    (None, None) => return Err(part("no columns at all".to_owned())),
+                    (None, None) => return Err(part("the part has no columns".to_owned())),
                 }
             }
             TableKind::MixedDimension { columns: narrow } if narrow == dim => load(0, rows, columns)?,

@@ -1,10 +1,10 @@
-//! The tensors of a model by the reference's names, and what can supply their values.
+//! The tensors of a model, by the names of the reference, and where their values come from.
 
 use slackline_embedding::RowFormat;
 
 use crate::{DenseWeights, LayerWeights, ModelConfig, Result, TableKind};
 
-/// One tensor that the configuration asks for.
+/// A tensor that the configuration requires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TensorSpec {
     pub(crate) name: String,
@@ -15,11 +15,11 @@ pub(crate) struct TensorSpec {
 
 /// Where the values of a model's tensors come from.
 pub(crate) trait Weights {
-    /// Hands the tensor's values to `sink` in row-major order, from its row `first` on, in pieces.
+    /// Passes the values of a tensor to `sink` in row-major order, in pieces, starting with row `first`.
     fn stream(&self, tensor: &TensorSpec, first: u64, sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()>;
 
-    /// Hands a table's rows to `sink` as they are, from row `first` on, in pieces of whole rows, if they are in this format
-    /// already; else `false`.
+    /// If the rows of a table are already in this format, passes them to `sink` unchanged, in pieces of whole rows, starting
+    /// with row `first`, and returns `true`.
     fn stream_rows(
         &self,
         _tensor: &TensorSpec,
@@ -38,7 +38,7 @@ impl TensorSpec {
     }
 }
 
-/// The tensors of one table: its rows, or the parts of a compressed one.
+/// The tensors of one table. A compressed table may have two.
 pub(crate) fn table_tensors(config: &ModelConfig, table: usize) -> Vec<TensorSpec> {
     let (rows, columns) = (config.rows()[table], config.stored_columns(table));
     let tensor = |name: &str, shape: [usize; 2], argument| TensorSpec {
@@ -68,7 +68,7 @@ pub(crate) fn all_table_tensors(config: &ModelConfig) -> Vec<TensorSpec> {
     (0..config.tables()).flat_map(|table| table_tensors(config, table)).collect()
 }
 
-/// Weight and bias of every layer, bottom before top. Between two layers stands an activation, so their numbers are even.
+/// Weight and bias of every layer, bottom before top. Layers have even numbers; activations have the odd ones.
 pub(crate) fn dense_tensors(config: &ModelConfig) -> Vec<TensorSpec> {
     let mlps = [("bot_l", "arch_mlp_bot", config.bottom()), ("top_l", "arch_mlp_top", config.top())];
     let layers = mlps.into_iter().flat_map(|(prefix, argument, widths)| {
@@ -82,7 +82,7 @@ pub(crate) fn dense_tensors(config: &ModelConfig) -> Vec<TensorSpec> {
         .collect()
 }
 
-/// The weights of both MLPs from the values of [`dense_tensors`], in that order.
+/// The weights of both MLPs from the values of [`dense_tensors`], in the same order.
 pub(crate) fn assemble(config: &ModelConfig, tensors: impl IntoIterator<Item = Vec<f32>>) -> DenseWeights {
     let mut tensors = tensors.into_iter();
     let mut layers = |widths: &[usize]| {

@@ -1,4 +1,4 @@
-//! Writing a model directory: beside its place, then renamed when whole.
+//! Writing a model directory under a temporary name, and renaming it when it is whole.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -17,14 +17,14 @@ use super::rows::{RowEncoder, RowLoss, Tally};
 use super::tensors::{TensorSpec, Weights, all_table_tensors, dense_tensors};
 use crate::{DlrmError, ModelConfig, Result};
 
-/// How far a long piece of work on a model's tensors has come.
+/// The progress of long work on a model's tensors.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress<'a> {
-    /// The tensor at work.
+    /// The tensor being worked on.
     pub tensor: &'a str,
-    /// Bytes done, of all tensors.
+    /// Bytes done so far, in all tensors.
     pub done: u64,
-    /// Bytes in all.
+    /// Bytes of all tensors.
     pub total: u64,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Layout {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct ShardState {
     pub(super) mark: ShardMark,
-    /// What each table that was begun has lost so far; `None` for rows that are copied.
+    /// The rounding errors so far of each table that was begun; `None` for rows that are copied.
     pub(super) tallies: Vec<Option<Tally>>,
 }
 
@@ -125,7 +125,7 @@ pub(super) fn write(
         // The mode of any new directory, before the umask; by default `tempfile` grants access to the owner alone.
         .permissions(Permissions::from_mode(0o777))
         .tempdir_in(parent)
-        .map_err(DlrmError::io(parent, "creating a directory in it"))?;
+        .map_err(DlrmError::io(parent, "create a directory in it"))?;
     let written = fill(config, weights, part.path(), layout, &mut Forgetful, progress)?;
     sync(part.path())?;
     rename(part.path(), out)?;
@@ -178,7 +178,7 @@ pub(super) fn fill(
     for name in [DENSE_FILE, INDEX_FILE, CONFIG_FILE] {
         match fs::remove_file(folder.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(DlrmError::io(&folder.join(name), "removing it")(error));
+                return Err(DlrmError::io(&folder.join(name), "remove")(error));
             }
             _ => {}
         }

@@ -6,28 +6,28 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DirectoryDefect {
-    /// It is larger than such a file can be.
-    #[error("{found} bytes, more than the {most} that such a file can have")]
+    /// It is too large.
+    #[error("{found} bytes, which is more than the limit of {most}")]
     TooLarge {
         /// Its length.
         found: u64,
-        /// The largest length that is read.
+        /// The limit.
         most: u64,
     },
     /// It cannot be parsed.
     #[error("cannot be parsed: {why}")]
     Syntax {
-        /// The parser's words.
+        /// The parser's message.
         why: String,
     },
-    /// The directory was written in another version of the format, or says nothing of its version.
+    /// The directory has another version of the format, or does not name its version.
     #[error("format_version {found}; this program reads version {}", crate::FORMAT_VERSION)]
     Version {
         /// The version found.
         found: String,
     },
-    /// The index names a file that is not plainly a file of the directory.
-    #[error("tensor {tensor} is said to be in {name:?}, which is not a plain file name")]
+    /// The index names a path and not a plain file of the directory.
+    #[error("the file of tensor {tensor} is {name:?}, which is not a plain file name")]
     FileName {
         /// The tensor.
         tensor: String,
@@ -38,7 +38,7 @@ pub enum DirectoryDefect {
     #[error("the model directory has no such file")]
     Missing,
     /// A file is a symbolic link to somewhere else.
-    #[error("leads out of the model directory, to {}", target.display())]
+    #[error("is a link that leads out of the model directory, to {}", target.display())]
     Escapes {
         /// Where it leads.
         target: PathBuf,
@@ -55,15 +55,15 @@ pub enum DirectoryDefect {
         found: String,
     },
     /// A shard holds only a part of a table.
-    #[error("table {table} begins with row {first_row}; only whole tables are read")]
+    #[error("table {table} starts at row {first_row}; only whole tables are supported")]
     PartialTable {
         /// The table.
         table: String,
         /// The first row.
         first_row: u64,
     },
-    /// A tensor's bytes were altered.
-    #[error("tensor {tensor} was altered: its checksum is {found:016x}, it should be {expected}")]
+    /// A tensor's bytes do not match their checksum.
+    #[error("tensor {tensor} is corrupt: its checksum is {found:016x}, the header says {expected}")]
     Checksum {
         /// The tensor.
         tensor: String,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use slackline_data::{Batch, Input, InputShape, TableInput};
+use slackline_data::{Batch, Input, TableInput};
 use slackline_dlrm::{
     Arguments, DenseModel, DenseWeights, InteractionOp, LayerWeights, LocalModel, ModelConfig, ModelDirectory,
     RankTables,
@@ -209,8 +209,7 @@ pub(crate) fn load_all(directory: &ModelDirectory) -> LocalModel {
 }
 
 pub(crate) fn input(path: &Path, config: &ModelConfig) -> Input {
-    let table_rows = config.rows().iter().map(|&rows| rows as u64).collect();
-    Input::open(path, None, &InputShape { dense_features: config.dense_features(), table_rows }).unwrap()
+    Input::open(path, None, &config.input_shape()).unwrap()
 }
 
 /// Every sample of the input, in one batch.

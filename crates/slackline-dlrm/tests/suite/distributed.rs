@@ -458,11 +458,11 @@ fn parts_that_do_not_belong_together_are_refused() {
         let tables: Vec<_> = tables.iter().map(|&table| small.table(table)).collect();
         DistributedModel::new(small.dense(), tables, plan.clone(), rank).unwrap_err().to_string()
     };
-    assert_eq!(refuse(&[1, 3], &plan, 2), "rank 2 of a plan for 2 ranks");
-    assert_eq!(refuse(&[1], &plan, 1), "this rank: 1 tables instead of 2");
+    assert_eq!(refuse(&[1, 3], &plan, 2), "there is no rank 2: the plan has 2 ranks");
+    assert_eq!(refuse(&[1], &plan, 1), "this rank: expected 2 tables, found 1");
     assert!(refuse(&[3, 1], &plan, 1).starts_with("table 1 (t3) has 11 rows"));
     let short = Plan::table_wise(&costs(&small)[..4], 2).unwrap();
-    assert_eq!(refuse(&[], &short, 0), "the plan: 4 tables instead of 5");
+    assert_eq!(refuse(&[], &short, 0), "the plan: expected 5 tables, found 4");
     let tables = vec![small.table(1), small.table(3)];
     assert_eq!(Arc::strong_count(&tables[0]), 1);
     assert!(DistributedModel::new(small.dense(), tables, plan, 1).is_ok());

@@ -78,11 +78,11 @@ fn batches_of_another_shape_are_refused_with_both_numbers() {
         small.local().predict(&batch, &mut Vec::new()).unwrap_err().to_string()
     };
     let text = refuse(|batch| batch.dense.truncate(19));
-    assert_eq!(text, "samples 20 to 24: dense values: 19 instead of 20");
+    assert_eq!(text, "samples 20 to 24: expected 20 dense values, found 19");
     let text = refuse(|batch| batch.tables.truncate(4));
-    assert_eq!(text, "samples 20 to 24: tables: 4 instead of 5");
+    assert_eq!(text, "samples 20 to 24: expected 5 tables, found 4");
     let text = refuse(|batch| batch.tables[2].offsets.truncate(4));
-    assert_eq!(text, "samples 20 to 24: offsets of table 2 (t2): 4 instead of 5");
+    assert_eq!(text, "samples 20 to 24: expected 5 offsets of table 2 (t2), found 4");
     let text = refuse(|batch| batch.tables[2].offsets[1] = 100);
     assert!(text.contains("table t2") && text.contains("100"), "{text}");
     let text = refuse(|batch| batch.tables[1].weights = vec![1.0]);
@@ -94,7 +94,7 @@ fn tables_and_weights_of_another_model_are_refused() {
     let small = dot();
     let tables = |count: usize| (0..count).map(|t| small.table(t)).collect::<Vec<_>>();
     let text = LocalModel::new(small.dense(), tables(4)).unwrap_err().to_string();
-    assert_eq!(text, "the model: 4 tables instead of 5");
+    assert_eq!(text, "the model: expected 5 tables, found 4");
     let mut wrong: Vec<Arc<dyn EmbeddingTable>> = tables(5);
     wrong[1] = Arc::new(HeapTable::new("t1", 4, vec![0.0; 4 * 9]));
     let text = LocalModel::new(small.dense(), wrong).unwrap_err().to_string();
@@ -102,7 +102,7 @@ fn tables_and_weights_of_another_model_are_refused() {
     let mut weights = small.weights.clone();
     weights.top.pop();
     let text = slackline_dlrm::DenseModel::new(small.config.clone(), weights).unwrap_err().to_string();
-    assert_eq!(text, "arch_mlp_top has 2 layers, weights are given for 1");
+    assert_eq!(text, "arch_mlp_top has 2 layers, but there are weights for 1");
     let none = slackline_dlrm::DenseModel::new(small.config, DenseWeights::default());
     assert!(matches!(none, Err(DlrmError::Layers { argument: "arch_mlp_bot", expected: 2, found: 0 })));
 }
