@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::json;
-use slackline_data::{Access, Batch, Synthetic, SyntheticSpec, TableSpec};
+use slackline_data::{Access, Batch, Synthetic, SyntheticSpec, SyntheticTable};
 use slackline_embedding::{
     Bags, EmbeddingTable, HeapTable, Output, PoolJob, Pooling, RowFormat, Rows, kernels, pool_all,
 };
@@ -233,8 +233,8 @@ impl Setting<'_> {
 
     fn draw(&self, batches: usize) -> Result<Vec<Batch>, BenchError> {
         let access = self.options.zipf.map_or(Access::Uniform, Access::Zipf);
-        let pooling = slackline_data::Pooling::Fixed(self.rows as u32);
-        let table = TableSpec { rows: self.options.rows, pooling, access };
+        let pooling = slackline_data::PoolingFactor::Fixed(self.rows as u32);
+        let table = SyntheticTable { rows: self.options.rows, pooling, access };
         let spec = SyntheticSpec {
             samples_per_batch: self.batch,
             dense_features: 1,

@@ -369,8 +369,8 @@ fn expected(rows: u64, seed: u64) -> Result<u64, BenchError> {
 }
 
 fn draw(rows: u64, seed: u64) -> Result<Vec<Batch>, BenchError> {
-    let pooling = slackline_data::Pooling::Fixed(BAG as u32);
-    let table = slackline_data::TableSpec { rows, pooling, access: Access::Uniform };
+    let pooling = slackline_data::PoolingFactor::Fixed(BAG as u32);
+    let table = slackline_data::SyntheticTable { rows, pooling, access: Access::Uniform };
     let spec = SyntheticSpec { samples_per_batch: BATCH, dense_features: 1, tables: vec![table], seed };
     let source = Synthetic::new(&spec).map_err(settings)?;
     let batch = |number| {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use slackline_collective::{Complete, Exchange};
-use slackline_data::{Access, Batch, Pooling, Synthetic, SyntheticSpec, TableSpec};
+use slackline_data::{Access, Batch, PoolingFactor, Synthetic, SyntheticSpec, SyntheticTable};
 use slackline_dlrm::{
     Arguments, DistributedModel, LocalModel, ModelConfig, ModelDirectory, largest_message, samples_of, write_synthetic,
 };
@@ -85,8 +85,11 @@ impl ModelTask {
     }
 
     fn batches(&self, config: &ModelConfig) -> Result<Vec<Batch>, BenchError> {
-        let table =
-            |&rows: &usize| TableSpec { rows: rows as u64, pooling: Pooling::Fixed(1), access: Access::Zipf(1.05) };
+        let table = |&rows: &usize| SyntheticTable {
+            rows: rows as u64,
+            pooling: PoolingFactor::Fixed(1),
+            access: Access::Zipf(1.05),
+        };
         let spec = SyntheticSpec {
             samples_per_batch: self.batch,
             dense_features: config.dense_features(),

@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::time::Instant;
 
 use serde::Serialize;
-use slackline_data::{Access, Batch, Synthetic, SyntheticSpec, TableSpec};
+use slackline_data::{Access, Batch, Synthetic, SyntheticSpec, SyntheticTable};
 use slackline_embedding::{
     BagBuffer, Bags, CostModel, EmbeddingTable, HeapTable, Part, Plan, PlanError, PlanOptions, Pooling, Profile,
     Profiler, RowFormat, Rows, Split, TableCost,
@@ -258,9 +258,9 @@ fn tables(options: &PlanningOptions) -> Result<Vec<HeapTable>, BenchError> {
 }
 
 fn draw(options: &PlanningOptions) -> Result<Vec<Batch>, BenchError> {
-    let table = |(rows, hots): (u64, u32)| TableSpec {
+    let table = |(rows, hots): (u64, u32)| SyntheticTable {
         rows,
-        pooling: slackline_data::Pooling::Fixed(hots),
+        pooling: slackline_data::PoolingFactor::Fixed(hots),
         access: Access::Zipf(options.zipf),
     };
     let spec = SyntheticSpec {

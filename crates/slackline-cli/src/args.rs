@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use slackline_collective::Delivery;
-use slackline_data::Format;
+use slackline_data::InputFormat;
 use slackline_dlrm::{RowChoice, Wire};
 use slackline_embedding::{Load, RowFormat};
 use slackline_transport::delay::DelayProfile;
@@ -203,7 +203,7 @@ pub(crate) struct InferArgs {
     pub(crate) input: PathBuf,
     /// Input format: criteo-tsv, criteo-csv or npz [default: detected from the file's content]
     #[arg(long, value_name = "FORMAT")]
-    pub(crate) format: Option<Format>,
+    pub(crate) format: Option<InputFormat>,
     /// Samples per batch, divided among the ranks
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = batch())]
     pub(crate) batch: usize,
@@ -408,7 +408,7 @@ mod tests {
     fn values_are_read_and_checked() {
         let words = ["--format", "criteo-csv", "--deadline", "0.5", "--delay", "turn:0..2", "--delivery", "fixed"];
         let parsed = infer(&words).unwrap();
-        assert_eq!((parsed.format, parsed.deadline), (Some(Format::CriteoCsv), Duration::from_millis(500)));
+        assert_eq!((parsed.format, parsed.deadline), (Some(InputFormat::CriteoCsv), Duration::from_millis(500)));
         assert_eq!((parsed.delay, parsed.delivery), (DelayProfile::Turn { low: 0.0, high: 2.0 }, Delivery::Fixed));
         for (words, said) in [
             (["--ranks", "0"], "from 1 to 1024"),

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use slackline_collective::{GroupOptions, GroupShape, Lane, LaneOptions};
-use slackline_data::{Format, Input, InputShape};
+use slackline_data::{Input, InputFormat, InputShape};
 use slackline_dlrm::{DenseModel, ModelDirectory, largest_message};
 use slackline_embedding::Plan;
 use slackline_transport::delay::DelaySchedule;
@@ -41,7 +41,7 @@ struct Job<'a> {
     directory: ModelDirectory,
     dense: DenseModel,
     plan: Plan,
-    format: Format,
+    format: InputFormat,
     input_shape: InputShape,
     shape: GroupShape,
     options: GroupOptions,
@@ -105,7 +105,7 @@ impl<'a> Job<'a> {
         let plan = plan_for(args.plan.as_deref(), &directory.tables(), ranks)?;
         let format = match args.format {
             Some(format) => format,
-            None => Format::detect(&args.input)?,
+            None => InputFormat::detect(&args.input)?,
         };
         let data = LaneOptions { lag: args.lag, delivery: args.delivery };
         let control = LaneOptions::lag(0);

@@ -165,10 +165,7 @@ pub(crate) fn generate(args: &args::GenerateArgs) -> Result<u8> {
 
 /// The input that a model needs.
 pub(crate) fn input_shape(config: &ModelConfig) -> InputShape {
-    InputShape {
-        dense_features: config.dense_features(),
-        table_rows: config.rows().iter().map(|&rows| rows as u64).collect(),
-    }
+    InputShape { dense_features: config.dense_features(), table_rows: config.rows().to_vec() }
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig> {

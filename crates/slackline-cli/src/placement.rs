@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
-use slackline_data::{Batch, Format, Input};
+use slackline_data::{Batch, Input, InputFormat};
 use slackline_dlrm::ModelDirectory;
 use slackline_embedding::{Bags, CostModel, Load, Plan, PlanOptions, Pooling, Profile, Profiler, TableCost, Verify};
 
@@ -25,7 +25,7 @@ pub(crate) fn profile(args: &args::ProfileArgs) -> Result<u8> {
     let all: Vec<usize> = (0..config.tables()).collect();
     // All pages present, as in a rank that has worked for a while.
     let tables = directory.load_tables(&all, Load::Prefaulted, Verify::HeaderOnly)?;
-    let format = args.format.map_or_else(|| Format::detect(&args.input), Ok)?;
+    let format = args.format.map_or_else(|| InputFormat::detect(&args.input), Ok)?;
     let mut input = Input::open(&args.input, Some(format), &input_shape(config))?;
     let mut profiler = Profiler::new(tables.iter().map(|table| (table.name().to_owned(), table.rows())));
     let mut progress = Progress::new("profile");

@@ -1,20 +1,20 @@
-//! What can go wrong, and where.
+//! What can go wrong with an input, and where.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why an input could not be read or written. Every variant that concerns a file names it.
+/// Why an input cannot be read or written. Every variant about a file names it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// The operating system refused.
+    /// The operating system failed.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// What was tried: `open`, `read`, `write`, …
         action: &'static str,
-        /// The system's reason.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The file is damaged: a truncated or altered gzip stream or zip archive.
@@ -22,10 +22,21 @@ pub enum DataError {
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// What is wrong.
         problem: String,
     },
-    /// Neither the content nor a given name says which format this is.
+    /// The format needs a feature of this crate, and the program was built without it.
+    #[error(
+        "{}: a file in {feature} format, but this program was built without feature `{feature}` of slackline-data",
+        path.display()
+    )]
+    MissingFeature {
+        /// The file.
+        path: PathBuf,
+        /// The feature.
+        feature: &'static str,
+    },
+    /// The format of the file cannot be told from its content.
     #[error("{}: format not recognised: {problem}", path.display())]
     UnknownFormat {
         /// The file.
@@ -33,20 +44,20 @@ pub enum DataError {
         /// What was found instead.
         problem: String,
     },
-    /// A name that is no [`Format`](crate::Format).
-    #[error("{name:?} is no input format; known are criteo-tsv, criteo-csv and npz")]
+    /// A name that is not that of an [`InputFormat`](crate::InputFormat).
+    #[error("unknown input format {name:?}: expected criteo-tsv, criteo-csv or npz")]
     UnknownFormatName {
         /// The name.
         name: String,
     },
-    /// The header line does not fit the model.
+    /// The header line does not match the model.
     #[error("{}:{line}: header: {problem}", path.display())]
     Header {
         /// The file.
         path: PathBuf,
-        /// 1-based.
+        /// Its number, from 1.
         line: u64,
-        /// What does not fit.
+        /// What does not match.
         problem: String,
     },
     /// A row has too few or too many columns.
@@ -54,33 +65,33 @@ pub enum DataError {
     Columns {
         /// The file.
         path: PathBuf,
-        /// 1-based.
+        /// Its number, from 1.
         line: u64,
         /// Columns of this row.
         found: usize,
-        /// Columns that it should have, and why.
+        /// The columns that it should have, and why.
         expected: String,
     },
-    /// A value is not what its column holds.
+    /// A value is not valid in its column.
     #[error("{}:{line}: column {column}: {value:?} is not {expected}", path.display())]
     Value {
         /// The file.
         path: PathBuf,
-        /// 1-based.
+        /// Its number, from 1.
         line: u64,
-        /// The column's name, as in the header of Criteo's CSV files.
+        /// The name of the column, as in the header of Criteo's CSV files.
         column: String,
         /// The value, shortened.
         value: String,
-        /// What the column holds.
+        /// What is valid in the column.
         expected: &'static str,
     },
-    /// A line is longer than any row can be.
+    /// A line is too long.
     #[error("{}:{line}: line is longer than {limit} bytes", path.display())]
     LineTooLong {
         /// The file.
         path: PathBuf,
-        /// 1-based.
+        /// Its number, from 1.
         line: u64,
         /// The longest line that is read.
         limit: usize,
@@ -90,27 +101,27 @@ pub enum DataError {
     Member {
         /// The file.
         path: PathBuf,
-        /// The array's name, without `.npy`.
+        /// The name of the array, without `.npy`.
         member: String,
-        /// What does not fit.
+        /// What is wrong.
         problem: String,
     },
-    /// A value in a member of an `.npz` archive is out of its range.
+    /// A value in a member of an `.npz` archive is out of range.
     #[error("{}: member {member}: sample {sample}: {value} is not {expected}", path.display())]
     MemberValue {
         /// The file.
         path: PathBuf,
-        /// The array's name, without `.npy`.
+        /// The name of the array, without `.npy`.
         member: String,
-        /// 0-based.
+        /// The number of the sample, from 0.
         sample: usize,
         /// The value.
         value: String,
         /// What was expected.
         expected: String,
     },
-    /// The input failed before, so its position is unknown.
-    #[error("{}: cannot read on after an error", path.display())]
+    /// An earlier read failed, so the position in the file is unknown.
+    #[error("{}: cannot continue after an earlier error", path.display())]
     Spent {
         /// The file.
         path: PathBuf,
@@ -128,6 +139,12 @@ impl DataError {
         DataError::Io { path: path.to_owned(), action, source }
     }
 
+    #[cfg(not(all(feature = "gzip", feature = "npz")))]
+    pub(crate) fn missing(path: &Path, feature: &'static str) -> Self {
+        DataError::MissingFeature { path: path.to_owned(), feature }
+    }
+
+    #[cfg(feature = "npz")]
     pub(crate) fn member(path: &Path, member: &str, problem: impl Into<String>) -> Self {
         DataError::Member { path: path.to_owned(), member: member.to_owned(), problem: problem.into() }
     }

@@ -1,4 +1,4 @@
-//! Click logs that look like Criteo's, made from a seed.
+//! Random click logs in Criteo's format.
 
 use std::path::Path;
 
@@ -9,24 +9,23 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use crate::random::{Ranks, mix_pair, stream};
 use crate::{CriteoRow, CriteoWriter, DataError, InputShape};
 
-/// How often a row is a click.
+/// The fraction of rows that are clicks.
 const CLICKS: f64 = 0.25;
 
-/// Writes `rows` rows of a made-up click log in Criteo's format; the name says how, as for [`CriteoWriter`]. The same
-/// arguments give the same file.
+/// Writes a random click log of `rows` rows in Criteo's format, tab-separated, CSV or gzipped by its name as
+/// [`CriteoWriter`] describes. The same arguments give the same file.
 ///
-/// Integers are skewed (log-normal), some features have missing values, and some a few negative ones. Categories follow
-/// Zipf's law over as many categories as the table has rows, hashed to 8 hexadecimal digits (16 for tables of more than
-/// 2^32 rows), so that rows collide as with the hashing trick; some tables have missing values. A quarter of the labels are
-/// clicks, drawn from a logistic function of the features that the seed hides: a model can learn it, and its AUC means
-/// something.
+/// Integer features are log-normal; some have missing values, some a few negative ones. Categories follow Zipf's law over as
+/// many categories as the table has rows, and are hashed to 8 hexadecimal digits (16 for tables of more than 2^32 rows), so
+/// that they collide as with the hashing trick; some tables have missing values. A quarter of the labels are clicks, drawn
+/// from a logistic function of the features that depends on the seed: a model can learn it, so that its AUC is meaningful.
 ///
-/// `on_progress` is called with the number of rows written, now and then and at the end.
+/// `on_progress` is called with the number of rows written, every 4096 rows and at the end.
 ///
 /// # Errors
 ///
-/// [`DataError::Io`], after which no file is left behind, and [`DataError::Request`] for a shape that
-/// [`Input`](crate::Input) can't read.
+/// [`DataError::Io`], which leaves no file behind, and [`DataError::Request`] for a shape that [`Input`](crate::Input) cannot
+/// read.
 pub fn generate_criteo(
     shape: &InputShape,
     rows: u64,
@@ -50,7 +49,7 @@ pub fn generate_criteo(
     Ok(())
 }
 
-/// The hidden truth, and the generator of rows.
+/// The features and the function of the clicks, and the generator of rows.
 struct Clicks {
     dense: Vec<Integer>,
     sparse: Vec<Categories>,
@@ -71,7 +70,7 @@ struct Integer {
 /// The categories of one table.
 struct Categories {
     ranks: Ranks,
-    /// Gives every rank its name.
+    /// Hashes a rank to a category.
     salt: u64,
     wide: bool,
     missing: f64,
@@ -79,15 +78,16 @@ struct Categories {
 }
 
 impl Clicks {
-    /// The shape has been checked.
+    /// The shape must have been checked.
     fn new(shape: &InputShape, seed: u64) -> Self {
         // Numbers of the streams: traits of the features, the sample for the intercept, the rows.
         let [mut traits, mut sample, random] = [0, 1, 2].map(|number| stream(seed, number, 0));
-        // Logits spread by about 1.3, so that the best AUC is about 0.8.
+        // The logits have a standard deviation of about 1.3, so that the best AUC is about 0.8.
         let scale = |count: usize| 0.9 / (count.max(1) as f64).sqrt();
         let dense = (0..shape.dense_features).map(|_| Integer::new(&mut traits, scale(shape.dense_features))).collect();
         let tables = shape.table_rows.iter();
-        let sparse = tables.map(|&rows| Categories::new(rows, &mut traits, scale(shape.table_rows.len()))).collect();
+        let sparse =
+            tables.map(|&rows| Categories::new(rows as u64, &mut traits, scale(shape.table_rows.len()))).collect();
         let mut clicks = Clicks { dense, sparse, intercept: 0.0, random };
         let mut row = CriteoRow::default();
         let scores: Vec<f64> = (0..4096).map(|_| clicks.features(&mut row, &mut sample)).collect();
@@ -144,7 +144,7 @@ impl Integer {
 impl Categories {
     fn new(rows: u64, traits: &mut Xoshiro256PlusPlus, scale: f64) -> Self {
         let exponent = traits.random_range(1.02..1.3);
-        // Beyond 2^53 a rank is no exact f64; no one will see the difference.
+        // Above 2^53 a rank is not exact in f64, and the difference cannot be seen.
         let ranks = Ranks::new(rows.min(1 << 53), exponent).expect("the shape has been checked");
         Categories {
             ranks,
@@ -162,7 +162,7 @@ impl Categories {
     }
 }
 
-/// Never near 0, so that every feature says something.
+/// A weight that is not near 0, so that every feature matters.
 fn weight(traits: &mut Xoshiro256PlusPlus, scale: f64) -> f64 {
     let size = scale * traits.random_range(0.5..1.5);
     if traits.random() { size } else { -size }
@@ -178,7 +178,7 @@ fn logistic(logit: f64) -> f64 {
     1.0 / (1.0 + (-logit).exp())
 }
 
-/// What must be added to the scores so that the mean probability is `wanted`.
+/// The number to add to all scores so that the mean probability is `wanted`.
 fn intercept_for(scores: &[f64], wanted: f64) -> f64 {
     let (mut low, mut high) = (-50.0, 50.0);
     for _ in 0..60 {

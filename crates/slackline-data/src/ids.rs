@@ -1,36 +1,34 @@
-//! The names of a file's rows.
+//! The ids of the rows of a file.
 
 use std::ops::Range;
 use std::path::Path;
 
-use crate::criteo::{Column, columns_of_header};
+use crate::columns::{Column, columns_of_header};
 use crate::error::shorten;
 use crate::lines::{Lines, Opened};
-use crate::npz::NpzFile;
-use crate::{DataError, Format};
+use crate::{DataError, InputFormat};
 
-/// Reads the id of every row, in order, to label what was computed from the file: the column `Id` of a CSV file, and
-/// 0-based row numbers where there is none. The number of ids equals the number of samples that
-/// [`Input`](crate::Input) reads from the same file.
+/// Reads the id of every row, in order, to label results: the column `Id` of a CSV file, or row numbers from 0 if there is
+/// none. There are as many ids as samples that [`Input`](crate::Input) reads from the same file.
 ///
-/// This is a second, light pass: no other column is parsed, and memory is bounded by the longest line.
+/// This is a second, cheap pass over the file: no other column is parsed, and memory is that of the longest line.
 ///
 /// # Errors
 ///
-/// As [`Input::open`](crate::Input::open) for the file; the iterator yields an error for a damaged file, or for a row that
-/// ends before its id, and ends after it.
-pub fn ids(path: impl AsRef<Path>, format: Option<Format>) -> Result<Ids, DataError> {
+/// As [`Input::open`](crate::Input::open) for the file. The iterator gives an error for a damaged file or a row that ends
+/// before its id, and ends after that.
+pub fn ids(path: impl AsRef<Path>, format: Option<InputFormat>) -> Result<Ids, DataError> {
     let path = path.as_ref();
     let opened = Opened::open(path)?;
-    let source = if format == Some(Format::Npz) || format.is_none() && opened.is_zip() {
-        Source::Numbers(0..NpzFile::open(path)?.samples()? as u64)
+    let source = if format == Some(InputFormat::Npz) || format.is_none() && opened.is_zip() {
+        Source::Numbers(0..samples_of_npz(path)?)
     } else {
-        let mut lines = opened.lines();
+        let mut lines = opened.lines()?;
         let format = match format {
             Some(format) => format,
-            None => Format::of_lines(&mut lines)?,
+            None => InputFormat::of_lines(&mut lines)?,
         };
-        let header = if format == Format::CriteoCsv { lines.next()? } else { None };
+        let header = if format == InputFormat::CriteoCsv { lines.next()? } else { None };
         let columns = header.map_or(Vec::new(), |(_, line)| columns_of_header(line));
         let id = columns.iter().position(|&column| column == Column::Id);
         Source::Lines { lines, id, columns: columns.len(), row: 0 }
@@ -80,4 +78,14 @@ fn next_id(lines: &mut Lines, id: Option<usize>, columns: usize, row: &mut u64) 
             Err(DataError::Value { path, line, column, value: shorten(field), expected: "UTF-8 text" })
         }
     }
+}
+
+#[cfg(feature = "npz")]
+fn samples_of_npz(path: &Path) -> Result<u64, DataError> {
+    Ok(crate::npz::NpzFile::open(path)?.samples()? as u64)
+}
+
+#[cfg(not(feature = "npz"))]
+fn samples_of_npz(path: &Path) -> Result<u64, DataError> {
+    Err(DataError::missing(path, "npz"))
 }

@@ -1,9 +1,12 @@
-//! Lines of a file, gzipped or not, in bounded memory.
+//! The lines of a file, gzipped or not, in bounded memory.
 
 use std::fs::File;
-use std::io::{self, BufReader, Cursor, Read};
+#[cfg(feature = "gzip")]
+use std::io::BufReader;
+use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "gzip")]
 use flate2::read::MultiGzDecoder;
 
 use crate::DataError;
@@ -14,7 +17,7 @@ pub const MAX_LINE: usize = 1 << 20;
 const FIRST_BUFFER: usize = 256 << 10;
 const MAGIC_BYTES: usize = 4;
 
-/// A file whose first bytes have been looked at. Works for pipes, which can't be read twice.
+/// A file whose first bytes have been read, once: pipes cannot be read again.
 pub(crate) struct Opened {
     path: PathBuf,
     file: File,
@@ -22,7 +25,7 @@ pub(crate) struct Opened {
     total: Option<u64>,
 }
 
-/// The lines of a text that aren't blank.
+/// The lines of a text that are not blank.
 pub(crate) struct Lines {
     path: PathBuf,
     source: Source,
@@ -31,11 +34,11 @@ pub(crate) struct Lines {
     /// The unread part of `buffer`.
     start: usize,
     end: usize,
-    /// The source has no more bytes.
+    /// Whether the source has no more bytes.
     ended: bool,
     /// Lines taken from the buffer so far, blank ones included.
     taken: u64,
-    /// `start` and `taken` before the last line, to go back by one.
+    /// `start` and `taken` before the last line, for [`peek`](Lines::peek).
     before: (usize, u64),
 }
 
@@ -57,15 +60,12 @@ impl Opened {
         self.magic.starts_with(b"PK\x03\x04") || self.magic.starts_with(b"PK\x05\x06")
     }
 
-    pub(crate) fn lines(self) -> Lines {
+    /// The lines, decompressed if the file is gzipped.
+    pub(crate) fn lines(self) -> Result<Lines, DataError> {
         let gzip = self.magic.starts_with(&[0x1f, 0x8b]);
         let counted = Counted { inner: Cursor::new(self.magic).chain(self.file), bytes: 0 };
-        let source = if gzip {
-            Source::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(64 << 10, counted))))
-        } else {
-            Source::Plain(counted)
-        };
-        Lines {
+        let source = if gzip { gzip_source(counted, &self.path)? } else { Source::Plain(counted) };
+        Ok(Lines {
             path: self.path,
             source,
             total: self.total,
@@ -75,12 +75,12 @@ impl Opened {
             ended: false,
             taken: 0,
             before: (0, 0),
-        }
+        })
     }
 }
 
 impl Lines {
-    /// The next line that isn't blank, without its line end, and its 1-based number; `None` at the end.
+    /// The next line that is not blank, without its line end, and its number, from 1; `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<(u64, &[u8])>, DataError> {
         let (from, to) = loop {
             let Some((from, mut to)) = self.take()? else { return Ok(None) };
@@ -106,10 +106,11 @@ impl Lines {
         &self.path
     }
 
-    /// Bytes read from the file, compressed if it is; up to a buffer ahead of the lines.
+    /// Bytes read from the file (compressed ones, if it is gzipped), at most a buffer ahead of the lines.
     pub(crate) fn bytes_read(&self) -> u64 {
         match &self.source {
             Source::Plain(counted) => counted.bytes,
+            #[cfg(feature = "gzip")]
             Source::Gzip(decoder) => decoder.get_ref().get_ref().bytes,
         }
     }
@@ -118,7 +119,7 @@ impl Lines {
         self.total
     }
 
-    /// Takes one line, blank or not, and returns where it stands in the buffer.
+    /// Takes one line, blank or not, and returns its range in the buffer.
     fn take(&mut self) -> Result<Option<(usize, usize)>, DataError> {
         let mut searched = 0;
         loop {
@@ -150,7 +151,7 @@ impl Lines {
         self.end -= self.start;
         self.start = 0;
         if self.end == self.buffer.len() {
-            // At most one line is unread here, so this stays below twice the longest line.
+            // At most one line is unread here: the buffer stays smaller than two of the longest lines.
             self.buffer.resize(self.buffer.len() * 2, 0);
         }
         let read = loop {
@@ -166,24 +167,36 @@ impl Lines {
     }
 
     fn read_error(&self, error: io::Error) -> DataError {
-        use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
-        match (&self.source, error.kind()) {
-            (Source::Gzip(_), UnexpectedEof) => DataError::Corrupt {
-                path: self.path.clone(),
-                problem: format!("gzip stream is truncated after line {}", self.taken),
-            },
-            (Source::Gzip(_), InvalidData | InvalidInput) => DataError::Corrupt {
-                path: self.path.clone(),
-                problem: format!("gzip stream is invalid after line {}: {error}", self.taken),
-            },
-            _ => DataError::io(&self.path, "read", error),
+        #[cfg(feature = "gzip")]
+        if let Source::Gzip(_) = self.source {
+            use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+            let corrupt = |problem| DataError::Corrupt { path: self.path.clone(), problem };
+            match error.kind() {
+                UnexpectedEof => return corrupt(format!("gzip stream is truncated after line {}", self.taken)),
+                InvalidData | InvalidInput => {
+                    return corrupt(format!("gzip stream is invalid after line {}: {error}", self.taken));
+                }
+                _ => {}
+            }
         }
+        DataError::io(&self.path, "read", error)
     }
 }
 
 enum Source {
     Plain(Counted),
+    #[cfg(feature = "gzip")]
     Gzip(Box<MultiGzDecoder<BufReader<Counted>>>),
+}
+
+#[cfg(feature = "gzip")]
+fn gzip_source(counted: Counted, _: &Path) -> Result<Source, DataError> {
+    Ok(Source::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(64 << 10, counted)))))
+}
+
+#[cfg(not(feature = "gzip"))]
+fn gzip_source(_: Counted, path: &Path) -> Result<Source, DataError> {
+    Err(DataError::missing(path, "gzip"))
 }
 
 struct Counted {
@@ -203,6 +216,7 @@ impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Source::Plain(counted) => counted.read(buffer),
+            #[cfg(feature = "gzip")]
             Source::Gzip(decoder) => decoder.read(buffer),
         }
     }

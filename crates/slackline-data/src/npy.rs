@@ -1,10 +1,10 @@
-//! The header of a `.npy` array: format versions 1 to 3, little endian, C order.
+//! The header of a `.npy` array: format versions 1 to 3, little-endian, in C order.
 //!
 //! The format is specified in NumPy's NEP 1 and in `numpy.lib.format`.
 
 use std::io::{self, Read};
 
-/// Longer headers are refused; NumPy itself warns beyond 10 000 bytes.
+/// Bytes of a header. NumPy itself warns above 10 000.
 const MAX_HEADER: usize = 64 << 10;
 
 /// The element types that are read.
@@ -28,7 +28,7 @@ pub(crate) struct Header {
     pub(crate) shape: Vec<usize>,
     /// Product of the shape.
     pub(crate) count: usize,
-    /// Bytes of the header, magic number and padding included.
+    /// Bytes of the header, with magic number and padding.
     pub(crate) bytes: u64,
 }
 
@@ -72,7 +72,7 @@ impl Element {
         }
     }
 
-    /// Decodes integers and truth values; `None` for other types.
+    /// Decodes integers and booleans; `None` for other types.
     pub(crate) fn i64_decoder(self) -> Option<fn(&[u8]) -> i64> {
         match self {
             Element::F4 | Element::F8 => None,
@@ -98,7 +98,7 @@ impl Element {
             "<u2" => Element::U2,
             "<u4" => Element::U4,
             "|b1" => Element::Bool,
-            _ if descr.starts_with('>') => return Err(format!("type '{descr}' is big endian")),
+            _ if descr.starts_with('>') => return Err(format!("type '{descr}' is big-endian")),
             _ => return Err(format!("type '{descr}' is not supported")),
         })
     }
@@ -163,7 +163,7 @@ fn parse_dictionary(text: &str) -> Result<(Element, Vec<usize>), String> {
             _ => return Err(format!("unknown header key '{key}'")),
         };
         if repeated {
-            return Err(format!("header key '{key}' stands twice"));
+            return Err(format!("header key '{key}' appears twice"));
         }
         if !rest.eat(',') {
             rest.expect('}')?;
@@ -179,7 +179,7 @@ fn parse_dictionary(text: &str) -> Result<(Element, Vec<usize>), String> {
     Ok((element, shape.ok_or_else(|| missing("shape"))?))
 }
 
-/// What is left of a Python literal.
+/// The rest of a Python literal.
 struct Literal<'a> {
     rest: &'a str,
 }
@@ -246,7 +246,7 @@ impl<'a> Literal<'a> {
 
     fn unexpected(&self, wanted: &str) -> String {
         let found: String = self.rest.chars().take(20).collect();
-        format!("header has {found:?} where {wanted} should stand")
+        format!("header has {found:?} instead of {wanted}")
     }
 }
 
@@ -266,14 +266,14 @@ mod tests {
     #[test]
     fn what_it_does_not() {
         for (header, problem) in [
-            ("", "'{' should stand"),
+            ("", "instead of '{'"),
             ("{'descr': '<f4', 'fortran_order': False}", "no 'shape'"),
-            ("{'descr': '>f4', 'fortran_order': False, 'shape': (1,)}", "big endian"),
+            ("{'descr': '>f4', 'fortran_order': False, 'shape': (1,)}", "big-endian"),
             ("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", "'|O' is not supported"),
             ("{'descr': '<f4', 'fortran_order': True, 'shape': (1,)}", "Fortran"),
-            ("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}", "\"-1,)}\" where a size"),
+            ("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}", "\"-1,)}\" instead of a size"),
             ("{'descr': '<f4', 'fortran_order': False, 'shape': (1, 99999999999999999999)}", "a size"),
-            ("{'descr': '<f4', 'descr': '<f4', 'shape': (1,)}", "stands twice"),
+            ("{'descr': '<f4', 'descr': '<f4', 'shape': (1,)}", "appears twice"),
             ("{'descr': '<f4', 'fortran_order': False, 'shape': (1,)} x", "the end"),
             ("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}", "'''"),
             ("{'shape': (1 2)}", "')'"),

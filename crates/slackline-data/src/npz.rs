@@ -13,8 +13,8 @@ use crate::npy::{Element, Header, HeaderError, read_header};
 
 /// An `.npz` archive, read array by array. Members may be stored or deflated.
 ///
-/// Arrays must be little endian and in C order, of `.npy` version 1 to 3. Memory grows with the bytes that are there, not
-/// with those that a header promises; a deflated member can hold at most 1032 times its bytes in the file.
+/// Arrays must be little-endian, in C order and of `.npy` version 1 to 3. Memory grows with the bytes that are read, not with
+/// the size that a header claims; a deflated member has at most 1032 times its bytes in the file.
 ///
 /// # Examples
 ///
@@ -35,7 +35,7 @@ impl NpzFile {
     ///
     /// # Errors
     ///
-    /// [`DataError::Io`], or [`DataError::Corrupt`] if this is no whole zip archive.
+    /// [`DataError::Io`], or [`DataError::Corrupt`] if this is not a complete zip archive.
     pub fn open(path: impl AsRef<Path>) -> Result<NpzFile, DataError> {
         let path = path.as_ref().to_owned();
         let file = File::open(&path).map_err(|e| DataError::io(&path, "open", e))?;
@@ -58,7 +58,7 @@ impl NpzFile {
         self.archive.index_for_name(&format!("{name}.npy")).is_some()
     }
 
-    /// The shape and the elements, row-major, of a `float32` or `float64` array; the latter rounded to `f32`.
+    /// The shape and the elements, row-major, of a `float32` array, or of a `float64` array rounded to `f32`.
     ///
     /// # Errors
     ///
@@ -67,7 +67,7 @@ impl NpzFile {
         self.load(name, "float32 or float64", Element::f32_decoder)
     }
 
-    /// The shape and the elements, row-major, of an array of `bool` or of integers of at most 64 bits, `uint64` excepted.
+    /// The shape and the elements, row-major, of an array of `bool` or of any integer type but `uint64`.
     ///
     /// # Errors
     ///
@@ -85,7 +85,7 @@ impl NpzFile {
         self.load(name, "uint8", |element| (element == Element::U1).then_some(|bytes: &[u8]| bytes[0]))
     }
 
-    /// A float or integer array as numbers.
+    /// The shape and the elements of a float or integer array, as `f32`.
     pub(crate) fn numbers(&mut self, name: &str) -> Result<(Vec<usize>, Vec<f32>), DataError> {
         if self.member(name)?.1.element.f32_decoder().is_some() {
             return self.f32(name);
@@ -94,7 +94,7 @@ impl NpzFile {
         Ok((shape, values.into_iter().map(|value| value as f32).collect()))
     }
 
-    /// Samples of an input archive: the length of its array `dense`.
+    /// The number of samples of an input archive: the length of its array `dense`.
     pub(crate) fn samples(&mut self) -> Result<usize, DataError> {
         let (_, header) = self.member("dense")?;
         match header.shape[..] {
@@ -128,10 +128,10 @@ impl NpzFile {
             HeaderError::Io(e) => read_error(path, name, e),
             HeaderError::Malformed(problem) => DataError::member(path, name, problem),
         })?;
-        let promised = header.bytes + (header.count * header.element.bytes()) as u64;
-        if promised != member.size() {
+        let claimed = header.bytes + (header.count * header.element.bytes()) as u64;
+        if claimed != member.size() {
             let problem = format!(
-                "header with shape {:?} of {} promises {promised} bytes, the member has {}",
+                "shape {:?} of {} needs {claimed} bytes with its header, the member has {}",
                 header.shape,
                 header.element.name(),
                 member.size()
@@ -147,7 +147,7 @@ impl NpzFile {
         wanted: &str,
         decoder: impl FnOnce(Element) -> Option<fn(&[u8]) -> T>,
     ) -> Result<(Vec<usize>, Vec<T>), DataError> {
-        // Whole elements of every type; what is allocated before the first byte is read.
+        // A whole number of elements of every type. No more is allocated before the first byte is read.
         const CHUNK: usize = 64 << 10;
         let path = self.path.clone();
         let (mut member, header) = self.member(name)?;
@@ -168,7 +168,7 @@ impl NpzFile {
         // The checksum is compared at the end of the member.
         match member.read(&mut [0]).map_err(|e| read_error(&path, name, e))? {
             0 => Ok((header.shape, values)),
-            _ => Err(DataError::member(&path, name, "more bytes than its header promises")),
+            _ => Err(DataError::member(&path, name, "more bytes than its header claims")),
         }
     }
 }

@@ -1,12 +1,12 @@
-//! Batches from an `.npz` archive of tensors.
+//! Batches from an `.npz` archive.
 
 use std::path::Path;
 
 use crate::npz::NpzFile;
 use crate::{Batch, DataError, InputShape};
 
-/// `dense [B, D]`; per table `offsets_i [B]` (the last bag ends with the indices) or `[B + 1]`, `indices_i`, and perhaps
-/// `weights_i` of the same length; perhaps `labels` (or `label`), `[B]` or `[B, 1]`. Other members are not looked at.
+/// `dense [B, D]`; for each table `offsets_i [B]` (the last bag ends where the indices do) or `[B + 1]`, `indices_i`, and
+/// optionally `weights_i` of the same length; optionally `labels` (or `label`), `[B]` or `[B, 1]`. Other members are ignored.
 pub(crate) struct NpzReader {
     dense_features: usize,
     samples: usize,
@@ -20,7 +20,7 @@ pub(crate) struct NpzReader {
 /// All bags of one table.
 struct Bags {
     indices: Vec<i64>,
-    /// Rising from 0 to the number of indices, one more than samples.
+    /// Ascending from 0 to the number of indices, one more than samples.
     offsets: Vec<usize>,
     weights: Option<Vec<f32>>,
 }
@@ -32,13 +32,13 @@ impl NpzReader {
         let samples = file.samples()?;
         let (dense_shape, dense) = file.f32("dense")?;
         if dense_shape[1] != shape.dense_features {
-            let problem = format!("shape {dense_shape:?}, but the model has {} dense features", shape.dense_features);
+            let problem = format!("shape {dense_shape:?}, but the model has {shape}");
             return Err(file.problem("dense", problem));
         }
         check_finite(&file, "dense", &dense, |at| at / shape.dense_features)?;
         for extra in ["offsets", "indices"].map(|kind| format!("{kind}_{}", shape.table_rows.len())) {
             if file.contains(&extra) {
-                return Err(file.problem(&extra, format!("the model has {} tables", shape.table_rows.len())));
+                return Err(file.problem(&extra, format!("the model has {shape}")));
             }
         }
         let labels = ["labels", "label"].into_iter().find(|name| file.contains(name));

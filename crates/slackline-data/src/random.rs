@@ -1,4 +1,4 @@
-//! Random numbers that can be asked for by position: the same on every run, for every seed, part and number.
+//! Random numbers by position: each seed, number and part has a generator of its own, the same in every run.
 
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Zipf};
@@ -17,7 +17,7 @@ pub(crate) fn mix_pair(first: u64, second: u64) -> u64 {
     mix(mix(first).wrapping_add(second))
 }
 
-/// The generator of one part of one numbered thing.
+/// The generator of one part of one numbered object.
 pub(crate) fn stream(seed: u64, number: u64, part: u64) -> Xoshiro256PlusPlus {
     Xoshiro256PlusPlus::seed_from_u64(mix_pair(mix_pair(seed, number), part))
 }
@@ -35,7 +35,7 @@ impl Ranks {
         if count == 0 || count > 1 << 53 || !exponent.is_finite() {
             return None;
         }
-        // Next to 1 the distribution's closed form loses its digits.
+        // Close to 1 the closed form of the distribution loses its precision.
         let exponent = if (exponent - 1.0).abs() < 1e-6 { 1.0 } else { exponent };
         let zipf = Zipf::new(count as f64, exponent).ok()?;
         Some(Ranks { count, zipf: (exponent != 0.0).then_some(zipf) })
@@ -44,7 +44,7 @@ impl Ranks {
     pub(crate) fn draw(&self, random: &mut Xoshiro256PlusPlus) -> u64 {
         match &self.zipf {
             None => random.random_range(0..self.count),
-            // Rounding may lead one past the last rank.
+            // Rounding can give one more than the last rank.
             Some(zipf) => (zipf.sample(random) as u64).clamp(1, self.count) - 1,
         }
     }

@@ -1,11 +1,11 @@
-//! Click logs in Criteo's format, written whole or not at all.
+//! Writing click logs in Criteo's format.
 
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
+#[cfg(feature = "gzip")]
+use flate2::{Compression, write::GzEncoder};
 use tempfile::NamedTempFile;
 
 use crate::{DataError, InputShape};
@@ -13,19 +13,19 @@ use crate::{DataError, InputShape};
 /// One row to write; `None` is a missing value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CriteoRow {
-    /// Clicked or not.
+    /// Whether it is a click.
     pub label: bool,
     /// `[dense_features]`.
     pub dense: Vec<Option<i64>>,
-    /// One category a table, written as at least 8 hexadecimal digits.
+    /// One category for each table, written as at least 8 hexadecimal digits.
     pub sparse: Vec<Option<u64>>,
 }
 
-/// Writes rows in Criteo's format under a temporary name beside the file, which [`finish`](Self::finish) renames. A writer
-/// that is dropped before leaves nothing behind.
+/// Writes rows in Criteo's format to a temporary file in the same folder, which [`finish`](Self::finish) renames. A writer
+/// that is dropped before that leaves nothing behind.
 ///
-/// Tab-separated, or with a header, ids (0-based row numbers) and commas if the name ends with `.csv`; gzipped if the name
-/// ends with `.gz` (so `.csv.gz` is both).
+/// The format depends on the name of the file: CSV with a header and ids (row numbers from 0) if it ends with `.csv` or
+/// `.csv.gz`, else tab-separated; gzipped if it ends with `.gz`.
 pub struct CriteoWriter {
     path: PathBuf,
     sink: Sink,
@@ -37,11 +37,12 @@ pub struct CriteoWriter {
 }
 
 impl CriteoWriter {
-    /// Starts a file, and writes its header if it has one. A file that is there stays until [`finish`](Self::finish).
+    /// Starts a file, with a header if it is CSV. An existing file stays until [`finish`](Self::finish) replaces it.
     ///
     /// # Errors
     ///
-    /// [`DataError::Io`], or [`DataError::Request`] for a shape that [`Input`](crate::Input) can't read.
+    /// [`DataError::Io`], [`DataError::Request`] for a shape that [`Input`](crate::Input) cannot read, or
+    /// [`DataError::MissingFeature`] for a `.gz` file without the feature `gzip`.
     pub fn create(path: impl AsRef<Path>, shape: &InputShape) -> Result<CriteoWriter, DataError> {
         shape.check_columns()?;
         let path = path.as_ref().to_owned();
@@ -50,8 +51,7 @@ impl CriteoWriter {
         let csv = inner.extension() == Some(OsStr::new("csv"));
         let file =
             BufWriter::with_capacity(128 << 10, temporary(&path).map_err(|e| DataError::io(&path, "create", e))?);
-        let sink =
-            if gzip { Sink::Gzip(Box::new(GzEncoder::new(file, Compression::default()))) } else { Sink::Plain(file) };
+        let sink = if gzip { gzip_sink(file, &path)? } else { Sink::Plain(file) };
         let (dense_features, tables) = (shape.dense_features, shape.table_rows.len());
         let mut writer = CriteoWriter { path, sink, csv, dense_features, tables, rows: 0, line: Vec::new() };
         if csv {
@@ -67,11 +67,11 @@ impl CriteoWriter {
     ///
     /// # Errors
     ///
-    /// [`DataError::Request`] if the row does not have the file's columns; nothing is written then. [`DataError::Io`].
+    /// [`DataError::Request`] if the row does not have the columns of the file: then nothing is written. [`DataError::Io`].
     pub fn write(&mut self, row: &CriteoRow) -> Result<(), DataError> {
         if row.dense.len() != self.dense_features || row.sparse.len() != self.tables {
             let problem = format!(
-                "{}: row {} has {} dense features and {} categories, the file {} and {}",
+                "{}: row {} has {} dense features and {} categories, but the file has {} and {}",
                 self.path.display(),
                 self.rows,
                 row.dense.len(),
@@ -87,15 +87,16 @@ impl CriteoWriter {
         Ok(())
     }
 
-    /// Ends the file, gives it its name, and returns the number of rows. The data has reached the disk.
+    /// Finishes the file, syncs it to the disk, renames it, and returns the number of rows.
     ///
     /// # Errors
     ///
-    /// [`DataError::Io`]; a file that had the name is then untouched.
+    /// [`DataError::Io`]: then an existing file of that name is unchanged.
     pub fn finish(self) -> Result<u64, DataError> {
         let CriteoWriter { path, sink, rows, .. } = self;
         let file = match sink {
-            Sink::Plain(file) => Ok(file),
+            Sink::Plain(file) => Ok::<_, io::Error>(file),
+            #[cfg(feature = "gzip")]
             Sink::Gzip(encoder) => encoder.finish(),
         };
         let file = file.and_then(|file| file.into_inner().map_err(io::IntoInnerError::into_error));
@@ -131,6 +132,7 @@ impl CriteoWriter {
         self.line.push(b'\n');
         let written = match &mut self.sink {
             Sink::Plain(file) => file.write_all(&self.line),
+            #[cfg(feature = "gzip")]
             Sink::Gzip(encoder) => encoder.write_all(&self.line),
         };
         self.line.clear();
@@ -140,7 +142,18 @@ impl CriteoWriter {
 
 enum Sink {
     Plain(BufWriter<NamedTempFile>),
+    #[cfg(feature = "gzip")]
     Gzip(Box<GzEncoder<BufWriter<NamedTempFile>>>),
+}
+
+#[cfg(feature = "gzip")]
+fn gzip_sink(file: BufWriter<NamedTempFile>, _: &Path) -> Result<Sink, DataError> {
+    Ok(Sink::Gzip(Box::new(GzEncoder::new(file, Compression::default()))))
+}
+
+#[cfg(not(feature = "gzip"))]
+fn gzip_sink(_: BufWriter<NamedTempFile>, path: &Path) -> Result<Sink, DataError> {
+    Err(DataError::missing(path, "gzip"))
 }
 
 /// A temporary file in the folder of `path`, with the permissions of an ordinary file.

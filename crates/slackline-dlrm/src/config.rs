@@ -197,8 +197,7 @@ impl ModelConfig {
 
     /// What a reader of inputs must know of the model.
     pub fn input_shape(&self) -> InputShape {
-        let table_rows = self.rows.iter().map(|&rows| rows as u64).collect();
-        InputShape { dense_features: self.dense_features(), table_rows }
+        InputShape { dense_features: self.dense_features(), table_rows: self.rows.clone() }
     }
 
     /// Widths of the bottom MLP: the dense features, the hidden layers, [`dim`](Self::dim).

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use glob::Pattern;
-use slackline_data::Format;
+use slackline_data::InputFormat;
 use slackline_embedding::{Forced, Split};
 
 use super::{at_least_one, batch, ranks};
@@ -84,7 +84,7 @@ pub(crate) struct ProfileArgs {
     pub(crate) input: PathBuf,
     /// Input format: criteo-tsv, criteo-csv or npz [default: detected from the file's content]
     #[arg(long, value_name = "FORMAT")]
-    pub(crate) format: Option<Format>,
+    pub(crate) format: Option<InputFormat>,
     /// Samples per batch; take the value that `slackline infer` will use, since what stays cached depends on it
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = batch())]
     pub(crate) batch: usize,

@@ -25,10 +25,7 @@ fn local_predictions(place: &Place) -> Vec<f32> {
     let directory = ModelDirectory::open(place.path("model")).unwrap();
     let rows = directory.config().rows();
     let all: Vec<usize> = (0..rows.len()).collect();
-    let shape = InputShape {
-        dense_features: directory.config().dense_features(),
-        table_rows: rows.iter().map(|&rows| rows as u64).collect(),
-    };
+    let shape = InputShape { dense_features: directory.config().dense_features(), table_rows: rows.to_vec() };
     let tables = directory.load_tables(&all, Load::Mapped, Verify::Checksums).unwrap();
     let mut model = LocalModel::new(directory.load_dense().unwrap(), tables).unwrap();
     let mut input = Input::open(place.path("rows.csv"), None, &shape).unwrap();

@@ -4,7 +4,7 @@ use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use slackline_data::{Batch, DataError, Format, Input, InputShape, NpzFile, ids};
+use slackline_data::{Batch, DataError, Input, InputFormat, InputShape, NpzFile, ids};
 use tempfile::TempDir;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
@@ -89,7 +89,7 @@ fn read(path: &Path, max_samples: usize) -> Result<Vec<Batch>, DataError> {
 fn stored_and_deflated_archives_in_batches() {
     for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
         let (_folder, path) = file(&archive(&good(), method));
-        assert_eq!(Format::detect(&path).unwrap(), Format::Npz);
+        assert_eq!(InputFormat::detect(&path).unwrap(), InputFormat::Npz);
         let input = Input::open(&path, None, &shape()).unwrap();
         assert_eq!(input.samples_total(), Some(3));
         assert!(input.has_labels() && !input.has_ids());
@@ -156,18 +156,18 @@ fn archives_that_do_not_fit_are_named() {
     let at = fortran.windows(5).position(|window| window == b"False").unwrap();
     fortran[at..at + 5].copy_from_slice(b"True ");
     for (members, expected) in [
-        (with("dense", floats("(3, 3)", &[0.0; 9])), "member dense: shape [3, 3], but the model has 2 dense features"),
-        (with("dense", floats("(6,)", &[0.0; 6])), "member dense: shape [6], expected two dimensions"),
-        (with("dense", floats("(3, 2)", &[0.0; 5])), "promises 152 bytes, the member has 148"),
         (
-            with("dense", floats(&huge, &[0.0; 6])),
-            "member dense: header with shape [1099511627776, 2] of float32 promises",
+            with("dense", floats("(3, 3)", &[0.0; 9])),
+            "member dense: shape [3, 3], but the model has 2 dense features and 2 tables",
         ),
+        (with("dense", floats("(6,)", &[0.0; 6])), "member dense: shape [6], expected two dimensions"),
+        (with("dense", floats("(3, 2)", &[0.0; 5])), "needs 152 bytes with its header, the member has 148"),
+        (with("dense", floats(&huge, &[0.0; 6])), "member dense: shape [1099511627776, 2] of float32 needs"),
         (with("dense", floats(&endless, &[])), "member dense: shape [4294967295, 4294967295, 4294967295] is too large"),
         (with("dense", floats("(-3, 2)", &[])), "member dense: header has \"-3, 2), }"),
         (with("dense", longs(&[0; 6])), "member dense: shape [6], expected two dimensions"),
         (with("dense", npy("<i4", "(3, 2)", &[0; 24])), "member dense: type int32, expected float32 or float64"),
-        (with("dense", npy(">f4", "(3, 2)", &[0; 24])), "member dense: type '>f4' is big endian"),
+        (with("dense", npy(">f4", "(3, 2)", &[0; 24])), "member dense: type '>f4' is big-endian"),
         (with("dense", fortran), "member dense: Fortran order is not supported"),
         (with("dense", b"\x93NUM".to_vec()), "member dense: truncated header"),
         (with("dense", b"hello world".to_vec()), "member dense: no .npy magic number"),
@@ -194,7 +194,7 @@ fn archives_that_do_not_fit_are_named() {
             with("weights_1", floats("(4,)", &[0.0, 1.0, f32::INFINITY, 1.0])),
             "weights_1: sample 2: inf is not a finite",
         ),
-        (with("indices_2", ints(&[])), "member indices_2: the model has 2 tables"),
+        (with("indices_2", ints(&[])), "member indices_2: the model has 2 dense features and 2 tables"),
         (good()[..3].to_vec(), "member indices_1: there is no such array"),
     ] {
         let (_folder, path) = file(&archive(&members, CompressionMethod::Stored));

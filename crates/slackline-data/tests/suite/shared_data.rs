@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use slackline_data::{Batch, Format, Input, InputShape, NpzFile, dense_transform, ids};
+#[cfg(feature = "npz")]
+use slackline_data::NpzFile;
+use slackline_data::{Batch, Input, InputFormat, InputShape, dense_transform, ids};
 
 fn shared(name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("SLACKLINE_SHARED_DATA")?;
@@ -28,7 +30,7 @@ fn samples_and_clicks(path: &PathBuf) -> (usize, f32) {
 #[test]
 fn criteo_rows_of_the_kaggle_challenge() {
     let Some(path) = shared("criteo-tiny/train.tiny.csv") else { return };
-    assert_eq!(Format::detect(&path).unwrap(), Format::CriteoCsv);
+    assert_eq!(InputFormat::detect(&path).unwrap(), InputFormat::CriteoCsv);
     assert_eq!(samples_and_clicks(&path), (1999, 418.0));
     let ids: Vec<String> = ids(&path, None).unwrap().map(Result::unwrap).collect();
     assert_eq!((ids.len(), &ids[0][..], &ids[1998][..]), (1999, "10000000", "10001998"));
@@ -58,6 +60,7 @@ fn other_data_sets_are_refused_by_their_header() {
     }
 }
 
+#[cfg(feature = "npz")]
 #[test]
 fn tensors_of_the_reference_models() {
     for name in ["dlrm_tiny", "torchrec_dlrm", "torchrec_dcn"] {

@@ -1,13 +1,13 @@
 //! Synthetic batches: the same whoever asks and in whatever order.
 
 use proptest::prelude::*;
-use slackline_data::{Access, Batch, DataError, Pooling, Synthetic, SyntheticSpec, TableSpec};
+use slackline_data::{Access, Batch, DataError, PoolingFactor, Synthetic, SyntheticSpec, SyntheticTable};
 
-fn table(rows: u64, pooling: Pooling, access: Access) -> TableSpec {
-    TableSpec { rows, pooling, access }
+fn table(rows: u64, pooling: PoolingFactor, access: Access) -> SyntheticTable {
+    SyntheticTable { rows, pooling, access }
 }
 
-fn spec(tables: Vec<TableSpec>) -> SyntheticSpec {
+fn spec(tables: Vec<SyntheticTable>) -> SyntheticSpec {
     SyntheticSpec { samples_per_batch: 64, dense_features: 3, tables, seed: 11 }
 }
 
@@ -17,15 +17,18 @@ fn batch(spec: &SyntheticSpec, number: u64) -> Batch {
     batch
 }
 
-fn tables() -> impl Strategy<Value = Vec<TableSpec>> {
+fn tables() -> impl Strategy<Value = Vec<SyntheticTable>> {
     let pooling = prop_oneof![
-        (0u32..5).prop_map(Pooling::Fixed),
-        (0u32..4, 0u32..4).prop_map(|(low, more)| Pooling::Uniform { low, high: low + more }),
+        (0u32..5).prop_map(PoolingFactor::Fixed),
+        (0u32..4, 0u32..4).prop_map(|(low, more)| PoolingFactor::Uniform { low, high: low + more }),
     ];
     let access = prop_oneof![Just(Access::Uniform), (0.0..3.0).prop_map(Access::Zipf), Just(Access::Zipf(1.0))];
     let table = (1u64..=1 << 40, 0u32..40, pooling, access);
-    let table =
-        table.prop_map(|(rows, shift, pooling, access)| TableSpec { rows: (rows >> shift).max(1), pooling, access });
+    let table = table.prop_map(|(rows, shift, pooling, access)| SyntheticTable {
+        rows: (rows >> shift).max(1),
+        pooling,
+        access,
+    });
     prop::collection::vec(table, 0..5)
 }
 
@@ -47,8 +50,8 @@ proptest! {
                 prop_assert_eq!(table.offsets.len(), samples + 1);
                 prop_assert_eq!((table.offsets[0], table.offsets[samples]), (0, table.indices.len() as i64));
                 let (low, high) = match spec.pooling {
-                    Pooling::Fixed(count) => (count, count),
-                    Pooling::Uniform { low, high } => (low, high),
+                    PoolingFactor::Fixed(count) => (count, count),
+                    PoolingFactor::Uniform { low, high } => (low, high),
                 };
                 prop_assert!(table.offsets.windows(2).all(|bag| (i64::from(low)..=i64::from(high)).contains(&(bag[1] - bag[0]))));
                 prop_assert!(table.indices.iter().all(|&index| (0..spec.rows as i64).contains(&index)));
@@ -59,7 +62,7 @@ proptest! {
 
 #[test]
 fn batches_seeds_and_tables_differ() {
-    let wide = table(1 << 40, Pooling::Fixed(2), Access::Uniform);
+    let wide = table(1 << 40, PoolingFactor::Fixed(2), Access::Uniform);
     let spec = spec(vec![wide.clone(), wide]);
     let first = batch(&spec, 0);
     assert_ne!(first.tables[0], first.tables[1]);
@@ -73,7 +76,7 @@ fn batches_seeds_and_tables_differ() {
 
 #[test]
 fn pooling_reaches_both_ends() {
-    let spec = spec(vec![table(10, Pooling::Uniform { low: 0, high: 3 }, Access::Uniform)]);
+    let spec = spec(vec![table(10, PoolingFactor::Uniform { low: 0, high: 3 }, Access::Uniform)]);
     let batch = batch(&spec, 0);
     for pooling in 0..=3 {
         assert!(batch.tables[0].offsets.windows(2).any(|bag| bag[1] - bag[0] == pooling), "{pooling}");
@@ -83,7 +86,7 @@ fn pooling_reaches_both_ends() {
 #[test]
 fn zipf_has_hot_rows_that_are_not_neighbours() {
     let rows = 1_000_000;
-    let spec = spec(vec![table(rows, Pooling::Fixed(500), Access::Zipf(1.1))]);
+    let spec = spec(vec![table(rows, PoolingFactor::Fixed(500), Access::Zipf(1.1))]);
     let mut counts = std::collections::HashMap::<i64, u32>::new();
     for index in batch(&spec, 0).tables[0].indices.iter() {
         *counts.entry(*index).or_default() += 1;
@@ -103,8 +106,8 @@ fn zipf_has_hot_rows_that_are_not_neighbours() {
 #[test]
 fn batches_stay_the_same_across_versions() {
     let tables = vec![
-        table(1000, Pooling::Fixed(1), Access::Uniform),
-        table(1 << 40, Pooling::Uniform { low: 1, high: 2 }, Access::Zipf(1.05)),
+        table(1000, PoolingFactor::Fixed(1), Access::Uniform),
+        table(1 << 40, PoolingFactor::Uniform { low: 1, high: 2 }, Access::Zipf(1.05)),
     ];
     let spec = SyntheticSpec { samples_per_batch: 3, dense_features: 1, tables, seed: 42 };
     let batch = batch(&spec, 7);
@@ -121,22 +124,28 @@ fn specifications_in_files() {
         {"rows": 6, "pooling": {"uniform": {"low": 1, "high": 2}}, "access": "uniform"},
         {"rows": 7}]}"#;
     let spec: SyntheticSpec = serde_json::from_str(text).unwrap();
-    assert_eq!(spec.tables[0], table(5, Pooling::Fixed(4), Access::Zipf(1.05)));
-    assert_eq!(spec.tables[1], table(6, Pooling::Uniform { low: 1, high: 2 }, Access::Uniform));
-    assert_eq!(spec.tables[2], table(7, Pooling::Fixed(1), Access::Uniform));
+    assert_eq!(spec.tables[0], table(5, PoolingFactor::Fixed(4), Access::Zipf(1.05)));
+    assert_eq!(spec.tables[1], table(6, PoolingFactor::Uniform { low: 1, high: 2 }, Access::Uniform));
+    assert_eq!(spec.tables[2], table(7, PoolingFactor::Fixed(1), Access::Uniform));
     assert_eq!(serde_json::from_str::<SyntheticSpec>(&serde_json::to_string(&spec).unwrap()).unwrap(), spec);
     assert!(serde_json::from_str::<SyntheticSpec>(&text.replace("seed", "sed")).is_err());
 }
 
 #[test]
 fn impossible_specifications_are_named() {
-    let fixed = Pooling::Fixed(1);
+    let fixed = PoolingFactor::Fixed(1);
     for (tables, expected) in [
         (vec![table(0, fixed, Access::Uniform)], "synthetic input: table 0 has 0 rows, expected 1 to 2^40"),
         (vec![table((1 << 40) + 1, fixed, Access::Uniform)], "table 0 has 1099511627777 rows"),
-        (vec![table(5, fixed, Access::Uniform), table(5, fixed, Access::Zipf(-1.0))], "table 1: zipf(-1)"),
-        (vec![table(5, fixed, Access::Zipf(f64::NAN))], "table 0: zipf(NaN)"),
-        (vec![table(5, Pooling::Uniform { low: 3, high: 2 }, Access::Uniform)], "table 0: pooling from 3 to 2"),
+        (
+            vec![table(5, fixed, Access::Uniform), table(5, fixed, Access::Zipf(-1.0))],
+            "table 1: zipf exponent -1, expected a finite number",
+        ),
+        (vec![table(5, fixed, Access::Zipf(f64::NAN))], "table 0: zipf exponent NaN"),
+        (
+            vec![table(5, PoolingFactor::Uniform { low: 3, high: 2 }, Access::Uniform)],
+            "table 0: pooling factor from 3 to 2",
+        ),
     ] {
         let Err(DataError::Request { problem }) = Synthetic::new(&spec(tables)) else { panic!("{expected}") };
         assert!(problem.contains(expected), "{problem}");
