@@ -16,6 +16,7 @@
 
 mod error;
 mod header;
+mod layout;
 mod load;
 mod reader;
 mod writer;

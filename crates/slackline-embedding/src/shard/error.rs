@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::header::{MAX_HEADER, PAGE, VERSION};
+use super::layout::{MAX_HEADER, PAGE, VERSION};
 use crate::UnknownRowFormat;
 
 /// A shard file that could not be written, opened or used. Every variant names the file.

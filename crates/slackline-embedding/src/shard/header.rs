@@ -6,18 +6,8 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::ShardDefect;
+use super::layout::{PAGE, PREFIX, VERSION};
 use crate::{MAX_DIM, RowFormat};
-
-/// What the data section is aligned to.
-pub(super) const PAGE: u64 = 4096;
-
-/// The longest header accepted: the limit of the safetensors library.
-pub(super) const MAX_HEADER: u64 = 100_000_000;
-
-pub(super) const VERSION: &str = "1";
-
-/// Bytes before the header: its length.
-pub(super) const PREFIX: u64 = 8;
 
 const FORMAT: &str = "slackline.shard";
 const TABLE_KEY: &str = "table:";

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::error::{ShardDefect, ShardError};
-use super::header::{self, MAX_HEADER, PREFIX, ShardTable};
+use super::header::{self, ShardTable};
+use super::layout::{MAX_HEADER, PREFIX};
 use crate::kernels::{self, Isa};
 use crate::mmap::Mapping;
 use crate::table::check_pool;

@@ -11,7 +11,8 @@ use tempfile::TempPath;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::error::{ShardDefect, ShardError};
-use super::header::{self, MAX_HEADER, PREFIX, ShardTable};
+use super::header::{self, ShardTable};
+use super::layout::{MAX_HEADER, PREFIX};
 use crate::{MAX_DIM, RowFormat};
 
 const BUFFER: usize = 1 << 20;
