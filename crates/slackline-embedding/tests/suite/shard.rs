@@ -307,8 +307,7 @@ fn a_disk_that_fills_up_is_an_error_that_names_the_file() {
     const FOLDER: &str = "SLACKLINE_TEST_SMALL_FILES";
     let Some(inner) = std::env::var_os(FOLDER) else {
         let (folder, _) = folder();
-        let shell =
-            "trap '' XFSZ; ulimit -f 64; exec \"$0\" --exact a_disk_that_fills_up_is_an_error_that_names_the_file";
+        let shell = "trap '' XFSZ; ulimit -f 64; exec \"$0\" --exact shard::a_disk_that_fills_up_is_an_error_that_names_the_file";
         let program = std::env::current_exe().unwrap();
         let run = Command::new("sh").args(["-c", shell]).arg(program).env(FOLDER, folder.path()).output().unwrap();
         let told = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);

@@ -1,5 +1,5 @@
 //! Quantised rows and pooled vectors against what PyTorch and FBGEMM made of the same values:
-//! `golden/make.py` says how.
+//! `tests/golden/make.py` says how.
 
 use std::collections::BTreeMap;
 use std::path::Path;

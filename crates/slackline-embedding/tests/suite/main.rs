@@ -1,0 +1,11 @@
+//! The integration tests of the crate, in one program; `lost` is another, since its tests take signals.
+
+mod bags;
+mod generations;
+mod parts;
+mod plan;
+mod pooling;
+mod rows;
+mod shard;
+mod shard_damage;
+mod torch;
