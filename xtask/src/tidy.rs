@@ -67,7 +67,7 @@ const BENCH: (&str, &str) = ("slackline-bench", "slackline-bench");
 pub(crate) fn run() -> Result<()> {
     let sources = check_sources();
     // Both are said: the README's commands need the programs, which may have to be built first.
-    let readme = report(|complaints| readme(complaints));
+    let readme = report(readme);
     sources.and(readme)?;
     println!("tidy: the README's commands are in order");
     Ok(())
