@@ -22,6 +22,7 @@
 //! * `import`: [`import`] and [`convert`], which read checkpoints and choose row formats by table name.
 //! * `distributed`: [`DistributedModel::submit`] and [`complete`](DistributedModel::complete), over the bounded-lag rounds of
 //!   `slackline-collective`. Without it, [`DistributedModel`] works on plain slices that something else carries.
+//! * `ndarray`: [`LocalModel::predict_arrays`], for arrays of `ndarray`.
 //!
 //! # Examples
 //!
@@ -57,6 +58,8 @@
 //! ```
 #![deny(unsafe_code)]
 
+#[cfg(feature = "ndarray")]
+mod arrays;
 mod check;
 mod config;
 mod dense;
@@ -90,6 +93,8 @@ pub use simd::product;
 pub use wire::Wire;
 
 // Types of other crates in public signatures, so that a program needs this crate alone.
+#[cfg(feature = "ndarray")]
+pub use ndarray;
 pub use rayon;
 #[cfg(feature = "import")]
 pub use slackline_checkpoint::{CheckpointError, Format};

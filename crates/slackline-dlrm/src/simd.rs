@@ -24,3 +24,31 @@ pub fn product(input: &[f32], weight: &[f32], samples: usize, inputs: usize, out
     // mutably, so it overlaps neither of the others, and its strides (outputs, 1) give each element an address of its own.
     unsafe { sgemm(samples, inputs, outputs, 1.0, a, row, 1, b, 1, row, 0.0, c, out_row, 1) }
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+    use proptest::prelude::*;
+
+    use super::product;
+
+    proptest! {
+        #[test]
+        fn a_product_has_the_bits_of_ndarrays(samples in 0usize..70, inputs in 0usize..600, outputs in 0usize..70, seed: u32) {
+            let value = |at: usize| (at as f32 + seed as f32).sin();
+            let input = Array2::from_shape_fn((samples, inputs), |(row, column)| value(row * inputs + column));
+            let weight = Array2::from_shape_fn((outputs, inputs), |(row, column)| value(7 * row * inputs + column));
+            let mut out = vec![f32::NAN; samples * outputs];
+            product(input.as_slice().unwrap(), weight.as_slice().unwrap(), samples, inputs, outputs, &mut out);
+            let expected: Vec<f32> = input.dot(&weight.t()).iter().copied().collect();
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<u32>>();
+            // ndarray multiplies small matrices, and vectors, in loops of its own, in another order.
+            if samples * outputs * inputs > 8 * 8 * 8 && samples > 1 && outputs > 1 {
+                prop_assert_eq!(bits(&out), bits(&expected));
+            }
+            for (found, expected) in out.iter().zip(&expected) {
+                prop_assert!((found - expected).abs() <= 1e-4 * inputs as f32 / 100.0 + 1e-4, "{} {}", found, expected);
+            }
+        }
+    }
+}
