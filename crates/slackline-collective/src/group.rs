@@ -9,10 +9,10 @@ use crate::{Awaited, CollectiveError, Fault, FaultKind, GroupOptions, HEADER_BYT
 
 /// One rank's membership in a group. It drives an endpoint for all lanes.
 ///
-/// While a rank waits on one lane, it keeps receiving and sending on the others. Dropping a group before a lane that has
-/// begun is [drained](crate::Exchange::drain) tells the other ranks that this one gave up, and why: it panicked, or a call was an
-/// error such as [`CollectiveError::Count`]. So an early return or a panic on one rank reaches the others at once and not at
-/// their deadline.
+/// While a rank waits on one lane, it keeps receiving and sending on the others. Dropping a group before a lane on which this
+/// rank has published a round or left is [drained](crate::Exchange::drain) tells the other ranks that this one gave up, and why:
+/// it panicked, or a call was an error such as [`CollectiveError::Count`]. So an early return or a panic on one rank reaches
+/// the others at once and not at their deadline.
 pub struct Group<E: Endpoint> {
     pub(crate) endpoint: E,
     pub(crate) lanes: Vec<LaneState>,
@@ -240,7 +240,7 @@ impl<E: Endpoint> Group<E> {
             }
             self.check()?;
             let waited = self.endpoint.now().saturating_sub(begin);
-            let gone: Vec<Rank> = gone.into_iter().filter(|&rank| self.is_needed(rank)).collect();
+            let gone = self.needed(gone, lane, awaited);
             if !gone.is_empty() {
                 return Err(self.blame(FaultKind::Dead, gone, lane, awaited, waited));
             }
@@ -267,9 +267,21 @@ impl<E: Endpoint> Group<E> {
         gone
     }
 
-    /// Some lane that is in use still expects something of this peer.
-    fn is_needed(&self, peer: Rank) -> bool {
-        self.lanes.iter().any(|lane| lane.in_use() && !(lane.incoming[peer].left && lane.outgoing[peer].is_empty()))
+    /// Those of `peers` of which some lane that is in use still expects something, or whose slots a round of `lane` waits for:
+    /// a peer that has left goes on giving slots back until all have left.
+    fn needed(&mut self, mut peers: Vec<Rank>, lane: usize, awaited: Awaited) -> Vec<Rank> {
+        if peers.is_empty() {
+            return peers;
+        }
+        let full = match awaited {
+            Awaited::Slot if !self.lanes[lane].left => self.lanes[lane].without_credit(&mut self.endpoint),
+            _ => Vec::new(),
+        };
+        let owes = |lane: &LaneState, peer: Rank| {
+            lane.in_use() && !(lane.incoming[peer].left && lane.outgoing[peer].is_empty())
+        };
+        peers.retain(|&peer| full.contains(&peer) || self.lanes.iter().any(|lane| owes(lane, peer)));
+        peers
     }
 
     fn blame(

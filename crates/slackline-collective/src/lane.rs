@@ -189,9 +189,9 @@ impl LaneState {
         self.left && self.arrivals.all == u64::MAX && self.arrivals.any <= self.taken
     }
 
-    /// Has begun, and is not over for this rank.
+    /// This rank has published a round or left, and the lane is not over for it.
     pub(crate) fn in_use(&self) -> bool {
-        self.begun > 0 && (self.unsent || !self.finished())
+        (self.begun > 0 || self.left) && (self.unsent || !self.finished())
     }
 
     /// Rounds published and handed out so far.

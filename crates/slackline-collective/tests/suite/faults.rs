@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::on_threads;
-use slackline_collective::{CollectiveError, Exchange, Fault, FaultKind, Group, GroupOptions, LaneOptions};
+use slackline_collective::{Awaited, CollectiveError, Exchange, Fault, FaultKind, Group, GroupOptions, LaneOptions};
 use slackline_transport::threads::{self, ThreadEndpoint};
 use slackline_transport::{Endpoint, GroupShape, Lane};
 
@@ -30,6 +30,16 @@ fn until_error(group: &mut Group<ThreadEndpoint>, rounds: u64) -> Result<(), Col
     }
     while exchange.drain()?.is_some() {}
     Ok(())
+}
+
+/// Exchanges with whoever has not left, without saying how much, until an error comes.
+fn undeclared_rounds(group: &mut Group<ThreadEndpoint>) -> Result<(), CollectiveError> {
+    let ranks = group.ranks();
+    let mut exchange = group.lane(Lane(0));
+    loop {
+        exchange.begin(&vec![8; ranks])?.publish()?;
+        while exchange.take()?.is_some() {}
+    }
 }
 
 fn fault(result: Result<(), CollectiveError>) -> Fault {
@@ -61,6 +71,60 @@ fn a_rank_that_ends_without_leaving_is_dead_to_all() {
     assert_eq!((story.kind, story.ranks.as_slice(), story.round), (FaultKind::Dead, &[2][..], 0));
     assert!(story.to_string().starts_with("rank 2 died: rank "), "{story}");
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_rank_that_only_drains_sees_a_peer_die() {
+    for rounds in [0, 1] {
+        let begin = Instant::now();
+        let faults = on_threads(endpoints(2), |endpoint| {
+            if endpoint.rank() == 1 {
+                drop(endpoint); // Without detaching, as a killed process would.
+                return None;
+            }
+            let mut group = join(endpoint, Duration::from_secs(20));
+            Some(fault(until_error(&mut group, rounds)))
+        });
+        let story = same_story(faults.into_iter().flatten().collect());
+        assert_eq!((story.kind, story.ranks.as_slice()), (FaultKind::Dead, &[1][..]), "{story}");
+        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    }
+}
+
+#[test]
+fn a_rank_that_has_left_and_then_dies_is_dead_to_a_rank_that_waits_for_its_slots() {
+    let begin = Instant::now();
+    let faults = on_threads(endpoints(2), |endpoint| {
+        if endpoint.rank() == 1 {
+            let mut group = join(endpoint, Duration::from_secs(20));
+            group.lane(Lane(0)).leave().unwrap();
+            // Neither drained nor dropped in order, as if its process had been killed here.
+            group.endpoint().detach();
+            std::mem::forget(group);
+            return None;
+        }
+        Some(fault(undeclared_rounds(&mut join(endpoint, Duration::from_secs(20)))))
+    });
+    let story = same_story(faults.into_iter().flatten().collect());
+    assert_eq!((story.kind, story.ranks.as_slice()), (FaultKind::Dead, &[1][..]), "{story}");
+    assert_eq!(story.awaited, Awaited::Slot);
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_rank_that_leaves_an_unused_lane_and_does_not_drain_it_gave_up() {
+    let faults = on_threads(endpoints(2), |endpoint| {
+        let rank = endpoint.rank();
+        let mut group = join(endpoint, Duration::from_secs(20));
+        if rank == 1 {
+            group.lane(Lane(0)).leave().unwrap();
+            return None;
+        }
+        Some(fault(undeclared_rounds(&mut group)))
+    });
+    let story = same_story(faults.into_iter().flatten().collect());
+    assert_eq!((story.kind, story.ranks.as_slice()), (FaultKind::GaveUp, &[1][..]), "{story}");
+    assert_eq!(story.note, "it dropped its group before it had drained the lane");
 }
 
 #[test]
