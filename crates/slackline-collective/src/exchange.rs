@@ -157,16 +157,15 @@ impl<E: Endpoint> Exchange<'_, E> {
     ///
     /// As [`take`](Exchange::take).
     pub fn flush(&mut self) -> Result<Option<Complete<'_, E>>, CollectiveError> {
-        self.group.check()?;
         self.group.progress_lane(self.lane)?;
         self.group.lanes[self.lane].record_lead();
-        if !self.state().outstanding() {
-            return Ok(None);
-        }
-        if !self.state().complete() {
+        let outstanding = self.state().outstanding();
+        if outstanding && !self.state().complete() {
             self.await_round()?;
         }
-        self.hand_out().map(Some)
+        // Asked last, as in `take`.
+        self.group.check()?;
+        if outstanding { self.hand_out().map(Some) } else { Ok(None) }
     }
 
     /// Tells the other ranks that this one begins no more rounds on this lane; its later messages count as empty. Does not
@@ -229,7 +228,15 @@ impl<E: Endpoint> Exchange<'_, E> {
     /// Waits while the next round is due; whether it can be handed out.
     #[inline(always)]
     fn wait_until_ready(&mut self) -> Result<bool, CollectiveError> {
+        let ready = self.look_for_round()?;
+        // Asked last: a message that its transport finds corrupt fails the group when it is looked at.
         self.group.check()?;
+        Ok(ready)
+    }
+
+    /// The same, but messages that the transport has found corrupt count, as empty ones.
+    #[inline(always)]
+    fn look_for_round(&mut self) -> Result<bool, CollectiveError> {
         // One place, looked up once: this is the path of every round.
         let state = &mut self.group.lanes[self.lane];
         if !state.outstanding() && !state.left && !state.unsent {

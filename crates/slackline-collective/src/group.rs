@@ -196,6 +196,9 @@ impl<E: Endpoint> Group<E> {
 
     /// Poisons the group with `fault`, unless another fault was first, and returns the one that won.
     pub(crate) fn fail(&mut self, fault: Fault) -> CollectiveError {
+        if let Some(first) = &self.fault {
+            return first.clone().into();
+        }
         self.endpoint.poison(&fault.encode());
         if self.endpoint.poisoned().is_some() {
             return self.adopt_poison();

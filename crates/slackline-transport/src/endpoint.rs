@@ -142,7 +142,9 @@ pub trait Endpoint {
     /// How many messages from `from` have landed since the group began. Never decreases.
     fn landed(&mut self, lane: Lane, from: Rank) -> u64;
 
-    /// Message `number` from `from`, in place.
+    /// Message `number` from `from`, in place. If a peer has left a length there that no message can have, the group is
+    /// poisoned and the message reads as empty. So whoever takes messages on asks [`poisoned`](Endpoint::poisoned) between
+    /// looking at them and handing them out.
     fn message(&self, lane: Lane, from: Rank, number: u64) -> &[u8];
 
     /// Gives back the slots of all messages from `from` numbered below `upto`.

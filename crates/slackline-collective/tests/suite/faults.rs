@@ -1,9 +1,12 @@
 //! What goes wrong, on every rank: the same story, within the deadline, and never a hang.
 
+use std::fs;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use crate::common::on_threads;
 use slackline_collective::{Awaited, CollectiveError, Exchange, Fault, FaultKind, Group, GroupOptions, LaneOptions};
+use slackline_transport::shm::{Segment, ShmEndpoint};
 use slackline_transport::threads::{self, ThreadEndpoint};
 use slackline_transport::{Endpoint, GroupShape, Lane};
 
@@ -269,6 +272,51 @@ fn a_panic_on_one_rank_reaches_the_others() {
     let story = same_story(faults.into_iter().flatten().collect());
     assert_eq!((story.kind, story.ranks.as_slice()), (FaultKind::GaveUp, &[1][..]));
     assert!(story.note.contains("panicked"), "{story}");
+}
+
+/// Overwrites the length of the one message of `length` bytes that was published first in its ring.
+fn corrupt_the_length(segment: &Segment, length: u32) {
+    let address = segment.address();
+    let (pid, rest) = address.split_once(':').unwrap();
+    let path = format!("/proc/{pid}/fd/{}", rest.split_once(':').unwrap().0);
+    let file = fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut memory = vec![0; file.metadata().unwrap().len() as usize];
+    file.read_exact_at(&mut memory, 0).unwrap();
+    // A mark: messages published (`u64`), released (`u64`), and the length.
+    let is_it =
+        |at: &usize| memory[*at..*at + 8] == 1u64.to_le_bytes() && memory[*at + 16..*at + 20] == length.to_le_bytes();
+    let marks: Vec<usize> = (0..memory.len()).step_by(128).filter(is_it).collect();
+    assert_eq!(marks.len(), 1, "the mark of a message of {length} bytes");
+    file.write_all_at(&u32::MAX.to_le_bytes(), marks[0] as u64 + 16).unwrap();
+}
+
+#[test]
+fn a_message_of_impossible_length_is_never_handed_out() {
+    type Call = fn(&mut Exchange<'_, ShmEndpoint>) -> Result<bool, CollectiveError>;
+    let calls: [(&str, Call); 3] = [
+        ("take", |exchange| exchange.take().map(|round| round.is_some())),
+        ("flush", |exchange| exchange.flush().map(|round| round.is_some())),
+        ("drain", |exchange| exchange.drain().map(|round| round.is_some())),
+    ];
+    for (name, call) in calls {
+        let segment = Segment::create(&GroupShape { ranks: 2, lanes: vec![LaneOptions::lag(LAG).shape(64)] }).unwrap();
+        let mut groups = [0, 1].map(|rank| {
+            let mut group =
+                Group::new(segment.rank(rank).unwrap(), GroupOptions::new([LaneOptions::lag(LAG)])).unwrap();
+            group.lane(Lane(0)).begin(&[if rank == 1 { 37 } else { 8 }, 8]).unwrap().publish().unwrap();
+            group
+        });
+        corrupt_the_length(&segment, 37);
+        for group in &mut groups {
+            match call(&mut group.lane(Lane(0))) {
+                Err(CollectiveError::Fault(fault)) => {
+                    assert_eq!(fault.kind, FaultKind::Protocol);
+                    assert!(fault.note.contains("rank 1 claims 4294967295 bytes in a slot of 128"), "{fault}");
+                }
+                other => panic!("{name} of rank {}: {other:?}", group.rank()),
+            }
+        }
+    }
 }
 
 #[test]
