@@ -361,9 +361,8 @@ impl<E: Endpoint> Round<'_, E> {
     }
 
     /// Room for the message to each rank, in rank order, all borrowed together. Each has the size given to
-    /// [`begin`](Exchange::begin) and holds unspecified bytes until it is written. Room for a message that fits its slot
-    /// starts on a multiple of 64 bytes and, where the transport shares memory, *is* the receiver's memory. Room for a larger
-    /// message is aligned as the allocator does it.
+    /// [`begin`](Exchange::begin), starts on a multiple of 64 bytes, and holds unspecified bytes until it is written. Room for
+    /// a message that fits its slot *is* the receiver's memory where the transport shares memory.
     #[inline(always)]
     pub fn messages_mut(&mut self) -> Messages<'_> {
         let state = &mut self.group.lanes[self.lane];
@@ -438,7 +437,7 @@ impl<E: Endpoint> Complete<'_, E> {
         self.group.lanes[self.lane].taken
     }
 
-    /// What `from` sent to this rank in this round, in place; empty if `from` had left. A message that fits its slot starts on
+    /// What `from` sent to this rank in this round, in place; empty if `from` had left. A message of at least one byte starts on
     /// a multiple of 64 bytes.
     ///
     /// # Panics

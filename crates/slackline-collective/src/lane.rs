@@ -8,6 +8,7 @@ use std::time::Duration;
 use slackline_transport::{Endpoint, Lane, Rank};
 use smallvec::SmallVec;
 
+use crate::aligned::AlignedBytes;
 use crate::header::{HEADER_BYTES, Header};
 use crate::{Delivery, LaneOptions, LaneStats};
 
@@ -81,13 +82,13 @@ enum Message {
     /// In the ring, in this slot.
     InPlace(u64),
     /// Put together from fragments, or moved out of their way.
-    Copied(Vec<u8>),
+    Copied(AlignedBytes),
 }
 
 /// A message of which some fragments have come.
 struct Partial {
     total: usize,
-    data: Vec<u8>,
+    data: AlignedBytes,
 }
 
 /// What has to go to one peer.
@@ -97,12 +98,12 @@ pub(crate) struct Outgoing {
     /// it never holds more than one message and the farewell.
     outbox: VecDeque<Unsent>,
     /// Memory of [`stage`](Self::stage).
-    stage: Vec<u8>,
+    stage: AlignedBytes,
 }
 
 struct Unsent {
     header: Header,
-    bytes: Vec<u8>,
+    bytes: AlignedBytes,
 }
 
 impl LaneState {
@@ -384,9 +385,13 @@ impl Incoming {
         }
         match &mut self.partial {
             // Grown as bytes come, never by what a header claims.
-            None if header.offset == 0 => self.partial = Some(Partial { total, data: fragment.to_vec() }),
+            None if header.offset == 0 => {
+                let mut data = AlignedBytes::default();
+                data.append(fragment, total);
+                self.partial = Some(Partial { total, data });
+            }
             Some(partial) if partial.total == total && header.offset == partial.data.len() as u64 => {
-                partial.data.extend_from_slice(fragment);
+                partial.data.append(fragment, total);
             }
             _ => return Err(OUT_OF_ORDER),
         }
@@ -410,7 +415,7 @@ impl Incoming {
         }
         for message in &mut self.queue {
             if let Message::InPlace(slot) = *message {
-                *message = Message::Copied(endpoint.message(lane, from, slot).to_vec());
+                *message = Message::Copied(endpoint.message(lane, from, slot).into());
             }
         }
         true
@@ -453,7 +458,7 @@ impl Outgoing {
     /// Room for a message of `size` bytes that is larger than a slot.
     #[cold]
     pub(crate) fn stage(&mut self, size: usize) -> &mut [u8] {
-        self.stage.resize(size, 0);
+        self.stage.resize(size);
         &mut self.stage
     }
 
@@ -469,7 +474,7 @@ impl Outgoing {
     /// Queues the farewell and sends it if it fits now.
     pub(crate) fn send_farewell<E: Endpoint>(&mut self, endpoint: &mut E, lane: Lane, to: Rank, round: u64) {
         let header = Header { leave: true, round, total: 0, offset: 0 };
-        self.outbox.push_back(Unsent { header, bytes: Vec::new() });
+        self.outbox.push_back(Unsent { header, bytes: AlignedBytes::default() });
         self.pump(endpoint, lane, to);
     }
 
@@ -494,7 +499,7 @@ impl Outgoing {
             if unsent.header.offset == unsent.header.total {
                 let sent = self.outbox.pop_front().expect("what was just sent");
                 // Keep the allocation for the next message that is larger than a slot.
-                if self.stage.capacity() == 0 {
+                if self.stage.is_unallocated() {
                     self.stage = sent.bytes;
                 }
             }

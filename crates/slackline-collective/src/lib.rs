@@ -46,6 +46,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod aligned;
 mod error;
 mod exchange;
 mod fault;
