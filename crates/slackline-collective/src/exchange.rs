@@ -102,9 +102,9 @@ impl<E: Endpoint> Exchange<'_, E> {
         self.group.progress()
     }
 
-    /// As [`Group::give_up`], which this calls: it fails the whole group.
+    /// As [`Group::give_up`]: it fails the whole group. The fault names this lane.
     pub fn give_up(&mut self, why: &str) -> CollectiveError {
-        self.group.give_up(why)
+        self.group.give_up_on(self.lane, why)
     }
 
     /// Begins the next round, with a message of `sizes[to]` bytes to each rank `to`; zero is an ordinary size.

@@ -99,9 +99,15 @@ impl<E: Endpoint> Group<E> {
     }
 
     /// Fails the whole group because this rank cannot go on, and returns the fault. Every rank receives the first 128 bytes
-    /// of `why`, or a few more.
+    /// of `why`, or a few more. The fault names the first lane that is in use, and the round that would have begun there next;
+    /// [`Exchange::give_up`](crate::Exchange::give_up) names its own lane.
     pub fn give_up(&mut self, why: &str) -> CollectiveError {
-        let (lane, round) = self.lanes.first().map_or((Lane(0), 0), |lane| (lane.id, lane.begun));
+        let lane = self.lanes.iter().position(LaneState::in_use).unwrap_or(0);
+        self.give_up_on(lane, why)
+    }
+
+    pub(crate) fn give_up_on(&mut self, lane: usize, why: &str) -> CollectiveError {
+        let (lane, round) = self.lanes.get(lane).map_or((Lane(0), 0), |lane| (lane.id, lane.begun));
         let mut fault = Fault::new(FaultKind::GaveUp, vec![self.rank()], self.rank(), lane, round);
         fault.note = why.to_owned();
         self.fail(fault)
@@ -310,11 +316,7 @@ impl<E: Endpoint> Drop for Group<E> {
         if self.fault.is_none()
             && let Some((lane, why)) = self.unfinished()
         {
-            let rank = self.rank();
-            let mut fault =
-                Fault::new(FaultKind::GaveUp, vec![rank], rank, self.lanes[lane].id, self.lanes[lane].begun);
-            fault.note = why;
-            self.fail(fault);
+            self.give_up_on(lane, &why);
         }
         self.endpoint.detach();
     }

@@ -197,6 +197,35 @@ fn a_rank_that_gives_up_tells_the_others_why() {
 }
 
 #[test]
+fn whoever_gives_up_names_the_lane_that_it_used() {
+    for of_the_lane in [true, false] {
+        let shape = GroupShape { ranks: 2, lanes: vec![LaneOptions::lag(LAG).shape(64); 3] };
+        let faults = on_threads(threads::group(&shape).unwrap(), |endpoint| {
+            let rank = endpoint.rank();
+            let options = GroupOptions::new([LaneOptions::lag(LAG); 3]).deadline(Duration::from_secs(20));
+            let mut group = Group::new(endpoint, options).unwrap();
+            if of_the_lane {
+                // Lane 0 is in use as well.
+                group.lane(Lane(0)).begin(&[0; 2]).unwrap().publish().unwrap();
+            }
+            let mut rounds = 0;
+            fault((|| {
+                loop {
+                    if (rank, rounds) == (1, 3) {
+                        let why = "no memory";
+                        return Err(if of_the_lane { group.lane(Lane(2)).give_up(why) } else { group.give_up(why) });
+                    }
+                    group.lane(Lane(2)).begin(&[0; 2])?.publish()?;
+                    rounds += 1;
+                    while group.lane(Lane(2)).take()?.is_some() {}
+                }
+            })())
+        });
+        assert_eq!(same_story(faults).to_string(), "rank 1 gave up in round 3 on lane 2: no memory");
+    }
+}
+
+#[test]
 fn a_rank_that_ends_after_an_error_of_its_own_tells_the_others_which() {
     type Mistake = fn(&mut Exchange<'_, ThreadEndpoint>) -> Result<(), CollectiveError>;
     // In the first round, so that nobody has heard of the rank yet, and later.
