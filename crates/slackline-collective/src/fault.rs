@@ -35,8 +35,10 @@ pub enum Awaited {
 pub struct Fault {
     /// What happened.
     pub kind: FaultKind,
-    /// The ranks to blame, ascending; at most 32 are named.
+    /// The ranks to blame, ascending; at most 32 are listed.
     pub ranks: Vec<Rank>,
+    /// How many more ranks are to blame than are listed.
+    pub unlisted: usize,
     /// The rank that noticed.
     pub reporter: Rank,
     /// The lane on which it noticed.
@@ -56,18 +58,34 @@ pub struct Fault {
 }
 
 const MOST_RANKS: usize = 32;
-const FIXED: usize = 44;
+const FIXED: usize = 48;
+/// Bytes of a note that ranks in the list do not displace.
+const NOTE: usize = 128;
 const UNKNOWN: u64 = u64::MAX;
 
 impl Fault {
     /// A fault with the fields that every kind has.
     pub(crate) fn new(kind: FaultKind, ranks: Vec<Rank>, reporter: Rank, lane: Lane, round: u64) -> Self {
         let (awaited, waited) = (Awaited::Message, Duration::ZERO);
-        Fault { kind, ranks, reporter, lane, round, awaited, waited, bytes: 0, expected: None, note: String::new() }
+        Fault {
+            kind,
+            ranks,
+            unlisted: 0,
+            reporter,
+            lane,
+            round,
+            awaited,
+            waited,
+            bytes: 0,
+            expected: None,
+            note: String::new(),
+        }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let ranks = &self.ranks[..self.ranks.len().min(MOST_RANKS)];
+        let most = MOST_RANKS.min((POISON_BYTES - FIXED - self.note.len().min(NOTE)) / 4);
+        let (ranks, unlisted) = self.ranks.split_at(self.ranks.len().min(most));
+        let unlisted = self.unlisted + unlisted.len();
         let mut out = Vec::with_capacity(POISON_BYTES);
         out.push(match self.kind {
             FaultKind::Dead => 1,
@@ -85,11 +103,12 @@ impl Fault {
         out.extend((self.waited.as_micros().min(u128::from(u64::MAX)) as u64).to_le_bytes());
         out.extend(self.bytes.to_le_bytes());
         out.extend(self.expected.unwrap_or(UNKNOWN).to_le_bytes());
+        out.extend((unlisted as u32).to_le_bytes());
         debug_assert_eq!(out.len(), FIXED);
         for &rank in ranks {
-            out.extend((rank as u16).to_le_bytes());
+            out.extend((rank as u32).to_le_bytes());
         }
-        let mut end = self.note.len().min(POISON_BYTES - FIXED - 2 * MOST_RANKS);
+        let mut end = self.note.len().min(POISON_BYTES - out.len());
         while !self.note.is_char_boundary(end) {
             end -= 1;
         }
@@ -103,10 +122,13 @@ impl Fault {
         if poison.len() < FIXED {
             return None;
         }
+        let word = |at: usize| u32::from_le_bytes(poison[at..at + 4].try_into().expect("four bytes")) as usize;
         let long = |at: usize| u64::from_le_bytes(poison[at..at + 8].try_into().expect("eight bytes"));
         let count = usize::from(u16::from_le_bytes([poison[2], poison[3]]));
-        let ranks = poison.get(FIXED..FIXED + 2 * count)?;
-        let note = &poison[FIXED + 2 * count..];
+        if FIXED + 4 * count > poison.len() {
+            return None;
+        }
+        let note = &poison[FIXED + 4 * count..];
         Some(Fault {
             kind: match poison[0] {
                 1 => FaultKind::Dead,
@@ -116,8 +138,9 @@ impl Fault {
                 5 => FaultKind::GaveUp,
                 _ => return None,
             },
-            ranks: ranks.chunks_exact(2).map(|pair| usize::from(u16::from_le_bytes([pair[0], pair[1]]))).collect(),
-            reporter: u32::from_le_bytes(poison[4..8].try_into().expect("four bytes")) as Rank,
+            ranks: (0..count).map(|at| word(FIXED + 4 * at)).collect(),
+            unlisted: word(44),
+            reporter: word(4),
             lane: Lane(u16::from_le_bytes([poison[8], poison[9]])),
             round: long(12),
             awaited: if poison[1] == 0 { Awaited::Message } else { Awaited::Slot },
@@ -131,9 +154,13 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let who = match self.ranks.as_slice() {
-            [one] => format!("rank {one}"),
-            many => format!("ranks {}", many.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        let who = match (self.ranks.as_slice(), self.unlisted) {
+            ([one], 0) => format!("rank {one}"),
+            (many, unlisted) => {
+                let listed = many.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                let more = if unlisted == 0 { String::new() } else { format!(" and {unlisted} more") };
+                format!("ranks {listed}{more}")
+            }
         };
         let Fault { reporter, lane, round, bytes, note, .. } = self;
         let place = format!("round {round} on lane {lane}");
@@ -169,8 +196,9 @@ mod tests {
             kind in prop::sample::select(vec![
                 FaultKind::Dead, FaultKind::Late, FaultKind::Sizes, FaultKind::Protocol, FaultKind::GaveUp,
             ]),
-            ranks in prop::collection::vec(0usize..5000, 1..=MOST_RANKS),
-            reporter in 0usize..5000,
+            ranks in prop::collection::vec(0..=u32::MAX as usize, 1..=MOST_RANKS),
+            unlisted in 0..=u32::MAX as usize,
+            reporter in 0..=u32::MAX as usize,
             lane in any::<u16>(),
             round in any::<u64>(),
             slot in any::<bool>(),
@@ -181,12 +209,22 @@ mod tests {
         ) {
             let awaited = if slot { Awaited::Slot } else { Awaited::Message };
             let waited = Duration::from_micros(micros);
-            let fault = Fault { kind, ranks, reporter, lane: Lane(lane), round, awaited, waited, bytes, expected, note };
-            let poison = fault.encode();
+            let lane = Lane(lane);
+            let fault = Fault {
+                kind, ranks, unlisted: 0, reporter, lane, round, awaited, waited, bytes, expected, note,
+            };
+            // As many ranks as there is place for beside the note, at least 16, and the number of the others.
+            let room = (POISON_BYTES - FIXED - fault.note.len()) / 4;
+            let listed = fault.ranks.len().min(room);
+            prop_assert!(listed >= fault.ranks.len().min(16));
+            let (ranks, cut) = (fault.ranks[..listed].to_vec(), fault.ranks.len() - listed);
+            let unlisted = (unlisted + cut).min(u32::MAX as usize);
+            let poison = Fault { unlisted: unlisted - cut, ..fault.clone() }.encode();
             prop_assert!(poison.len() <= POISON_BYTES);
             let decoded = Fault::from_poison(&poison).unwrap();
-            prop_assert_eq!(decoded.to_string(), fault.to_string());
-            prop_assert_eq!(decoded, fault);
+            let told = Fault { ranks, unlisted, ..fault };
+            prop_assert_eq!(decoded.to_string(), told.to_string());
+            prop_assert_eq!(decoded, told);
         }
 
         #[test]
@@ -196,11 +234,27 @@ mod tests {
     }
 
     #[test]
+    fn ranks_that_are_not_listed_are_counted() {
+        let ranks: Vec<Rank> = (70_000..70_500).collect();
+        let fault = Fault::new(FaultKind::Dead, ranks.clone(), 65_537, Lane(0), 3);
+        let decoded = Fault::from_poison(&fault.encode()).unwrap();
+        assert_eq!((&decoded.ranks[..], decoded.unlisted, decoded.reporter), (&ranks[..MOST_RANKS], 468, 65_537));
+        let story = decoded.to_string();
+        assert!(
+            story.starts_with("ranks 70000, 70001, ") && story.contains(", 70031 and 468 more died: rank 65537 "),
+            "{story}"
+        );
+    }
+
+    #[test]
     fn long_notes_are_cut_between_characters() {
-        let mut fault = Fault::new(FaultKind::GaveUp, vec![1], 1, Lane(0), 3);
-        fault.note = "é".repeat(500);
-        let poison = fault.encode();
-        assert!(poison.len() <= POISON_BYTES);
-        assert!(Fault::from_poison(&poison).unwrap().note.chars().all(|c| c == 'é'));
+        for ranks in [1, 2, 100] {
+            let mut fault = Fault::new(FaultKind::GaveUp, (0..ranks).collect(), 1, Lane(0), 3);
+            fault.note = "é".repeat(500);
+            let poison = fault.encode();
+            assert!(poison.len() <= POISON_BYTES);
+            let note = Fault::from_poison(&poison).unwrap().note;
+            assert!(note.len() >= NOTE && note.chars().all(|c| c == 'é'), "{note}");
+        }
     }
 }
