@@ -9,7 +9,6 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use crate::kernels::{self, Isa};
 use crate::memory::Memory;
-use crate::table::check_pool;
 use crate::{Bags, EmbeddingTable, MAX_DIM, Output, PoolError, Pooling, Residency, RowFormat, Rows, UnfitValue};
 
 /// A table in memory of this process (in huge pages, if it is large and the system has them), for tests, benchmarks, and
@@ -191,8 +190,8 @@ impl EmbeddingTable for HeapTable {
         self.dim
     }
 
-    fn row_format(&self) -> RowFormat {
-        self.format
+    fn row_format(&self) -> Option<RowFormat> {
+        Some(self.format)
     }
 
     fn bytes(&self) -> u64 {
@@ -200,7 +199,7 @@ impl EmbeddingTable for HeapTable {
     }
 
     fn pool_to(&self, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) -> Result<(), PoolError> {
-        check_pool(self, bags, pooling, &out)?;
+        PoolError::check(self, bags, pooling, &out)?;
         kernels::pool(Isa::best(), self.stored(), bags, pooling, out);
         Ok(())
     }

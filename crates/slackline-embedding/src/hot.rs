@@ -1,6 +1,6 @@
 //! Copies of the rows of a table that are looked up most.
 
-use crate::{Bags, EmbeddingTable, HeapTable, RowFormat, Rows};
+use crate::{Bags, HeapTable, RowFormat, Rows};
 
 /// Some rows of a table, copied, so that a rank can pool bags of nothing but these by itself.
 ///
@@ -44,7 +44,7 @@ impl HotRows {
 
     /// How the rows are stored.
     pub fn row_format(&self) -> RowFormat {
-        self.table.row_format()
+        self.table.stored().format()
     }
 
     /// The copies, as a table of their own, whose rows have the numbers of [`position`](Self::position).

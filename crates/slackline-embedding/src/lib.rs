@@ -56,3 +56,5 @@ pub use shard::{
     Load, MappedTable, Shard, ShardDefect, ShardError, ShardMark, ShardTable, ShardWriter, TableSpec, Verify,
 };
 pub use table::{EmbeddingTable, Output, PoolError, Pooling};
+// Types of theirs are in public signatures: `f16` and `bf16` of an [`Output`], the thread pool of [`pool_all`].
+pub use {half, rayon};

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling};
+use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling, RowFormat};
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -59,7 +59,9 @@ pub fn pool_all(threads: &rayon::ThreadPool, jobs: Vec<PoolJob<'_>>) -> Result<(
 impl<'a> PoolJob<'a> {
     /// Cache lines that it reads and writes, about.
     fn lines(&self) -> usize {
-        let row = self.table.row_format().row_bytes(self.table.dim());
+        // Rows that are not stored are taken for as much work as rows of f32.
+        let format = self.table.row_format().unwrap_or(RowFormat::F32);
+        let row = format.row_bytes(self.table.dim());
         self.bags.lookups() * row.div_ceil(LINE) + (self.out.len() * size_of::<f32>()).div_ceil(LINE)
     }
 

@@ -1,11 +1,13 @@
 //! What every table can do, wherever its rows lie and in whatever format.
 
+use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::{Bags, Residency, RowFormat};
+use crate::{BagError, Bags, Indices, Residency, RowFormat};
 
 /// How the rows of a bag become one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,8 +32,10 @@ pub trait EmbeddingTable: Send + Sync + fmt::Debug {
     /// The columns of a row, at least 1: the length of a pooled vector.
     fn dim(&self) -> usize;
 
-    /// How the rows are stored; those of its largest part, if it has several.
-    fn row_format(&self) -> RowFormat;
+    /// How the rows are stored; `None` if they are not, but computed. A compressed table names the format of its largest part.
+    fn row_format(&self) -> Option<RowFormat> {
+        None
+    }
 
     /// The bytes that all rows take: what the table costs in memory, or in the page cache.
     fn bytes(&self) -> u64;
@@ -56,7 +60,8 @@ pub trait EmbeddingTable: Send + Sync + fmt::Debug {
     /// # Errors
     ///
     /// [`PoolError`] if `bags` were not checked against as many rows as this table has, `out` has the wrong length, or a
-    /// mean is asked for of weighted bags; `out` is then untouched. And [`PoolError::Lost`].
+    /// mean is asked for of weighted bags ([`PoolError::check`] finds all three); `out` is then untouched. And
+    /// [`PoolError::Lost`] or [`PoolError::Other`] if rows could not be read; what `out` holds is then undefined.
     fn pool_to(&self, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) -> Result<(), PoolError>;
 
     /// Whether all that was looked up so far was the table's. Lookups of a mapped file that was cut short are errors by
@@ -85,6 +90,22 @@ pub trait EmbeddingTable: Send + Sync + fmt::Debug {
     /// Those of [`pool_to`](Self::pool_to).
     fn pool(&self, bags: &Bags<'_>, pooling: Pooling, out: &mut [f32]) -> Result<(), PoolError> {
         self.pool_to(bags, pooling, Output::F32(out))
+    }
+}
+
+impl<'a> Bags<'a> {
+    /// [`new`](Self::new) with the name and the rows of `table`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new).
+    pub fn of(
+        table: &dyn EmbeddingTable,
+        indices: impl Into<Indices<'a>>,
+        offsets: impl Into<Indices<'a>>,
+        weights: Option<&'a [f32]>,
+    ) -> Result<Self, BagError> {
+        Self::new(table.name(), table.rows(), indices, offsets, weights)
     }
 }
 
@@ -122,8 +143,12 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Rounds values, which are as many as there is room for.
-    pub(crate) fn fill(&mut self, values: &[f32]) {
+    /// Rounds values to the type of the output, to the nearest and ties to even.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many values as there is room for.
+    pub fn fill(&mut self, values: &[f32]) {
         match self {
             Output::F32(out) => out.copy_from_slice(values),
             Output::F16(out) => out.convert_from_f32_slice(values),
@@ -145,8 +170,13 @@ impl<'a> Output<'a> {
         self.len() == 0
     }
 
-    /// Rounds one value.
-    pub(crate) fn set(&mut self, at: usize, value: f32) {
+    /// Rounds one value, as [`fill`](Self::fill) does, and puts it at position `at`.
+    ///
+    /// # Panics
+    ///
+    /// If `at` is not below [`len`](Self::len).
+    #[inline]
+    pub fn set(&mut self, at: usize, value: f32) {
         match self {
             Output::F32(out) => out[at] = value,
             Output::F16(out) => out[at] = f16::from_f32(value),
@@ -155,8 +185,8 @@ impl<'a> Output<'a> {
     }
 }
 
-/// A call of [`EmbeddingTable::pool_to`] whose arguments do not fit together.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// A call of [`EmbeddingTable::pool_to`] that failed: its arguments do not fit together, or rows could not be read.
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {
     /// The bags were checked against another number of rows than the table has.
@@ -190,6 +220,15 @@ pub enum PoolError {
         /// The file, and what is wrong with it.
         why: String,
     },
+    /// Another failure of the table. Tables of this crate have none.
+    #[error("table {table}: {source}")]
+    Other {
+        /// The table.
+        table: String,
+        /// What failed.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
     /// A mean of weighted rows is not defined (PyTorch refuses it as well).
     #[error("table {table}: mean pooling takes no weights")]
     WeightedMean {
@@ -198,22 +237,34 @@ pub enum PoolError {
     },
 }
 
-/// The check that every implementation of [`EmbeddingTable::pool_to`] begins with.
-pub(crate) fn check_pool(
-    table: &impl EmbeddingTable,
-    bags: &Bags<'_>,
-    pooling: Pooling,
-    out: &Output<'_>,
-) -> Result<(), PoolError> {
-    let name = || table.name().to_owned();
-    if bags.rows() != table.rows() {
-        return Err(PoolError::Rows { table: name(), rows: table.rows(), checked: bags.rows() });
+impl PoolError {
+    /// A failure of the table named `table` that is not one of the others.
+    pub fn other(table: &str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        PoolError::Other { table: table.to_owned(), source: source.into().into() }
     }
-    if bags.len().checked_mul(table.dim()) != Some(out.len()) {
-        return Err(PoolError::OutputLength { table: name(), samples: bags.len(), dim: table.dim(), found: out.len() });
+
+    /// The check that every implementation of [`EmbeddingTable::pool_to`] begins with.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::Rows`], [`PoolError::OutputLength`] or [`PoolError::WeightedMean`] if the arguments do not fit together.
+    pub fn check(
+        table: &dyn EmbeddingTable,
+        bags: &Bags<'_>,
+        pooling: Pooling,
+        out: &Output<'_>,
+    ) -> Result<(), PoolError> {
+        let name = || table.name().to_owned();
+        if bags.rows() != table.rows() {
+            return Err(PoolError::Rows { table: name(), rows: table.rows(), checked: bags.rows() });
+        }
+        let (samples, dim) = (bags.len(), table.dim());
+        if samples.checked_mul(dim) != Some(out.len()) {
+            return Err(PoolError::OutputLength { table: name(), samples, dim, found: out.len() });
+        }
+        if pooling == Pooling::Mean && bags.weights().is_some() {
+            return Err(PoolError::WeightedMean { table: name() });
+        }
+        Ok(())
     }
-    if pooling == Pooling::Mean && bags.weights().is_some() {
-        return Err(PoolError::WeightedMean { table: name() });
-    }
-    Ok(())
 }

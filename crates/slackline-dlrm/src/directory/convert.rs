@@ -69,7 +69,7 @@ impl Weights for ModelDirectory {
     ) -> Result<bool> {
         let shard = self.shard_of(&tensor.name);
         let table = shard.table(&tensor.name)?;
-        if table.row_format() != format {
+        if table.row_format() != Some(format) {
             return Ok(false);
         }
         shard.verify(&tensor.name)?;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::{CHUNK, with_scratch};
-use crate::table::check_pool;
 use crate::{Bags, EmbeddingTable, MAX_DIM, Output, PoolError, Pooling, Residency, RowFormat};
 
 /// A table with few columns whose pooled vectors are multiplied by a matrix: the reference's `PrEmbeddingBag`.
@@ -62,7 +61,7 @@ impl EmbeddingTable for ProjectedTable {
         self.dim
     }
 
-    fn row_format(&self) -> RowFormat {
+    fn row_format(&self) -> Option<RowFormat> {
         self.table.row_format()
     }
 
@@ -80,7 +79,7 @@ impl EmbeddingTable for ProjectedTable {
 
     /// The narrow table as any table, in single precision, then the matrix.
     fn pool_to(&self, bags: &Bags<'_>, pooling: Pooling, mut out: Output<'_>) -> Result<(), PoolError> {
-        check_pool(self, bags, pooling, &out)?;
+        PoolError::check(self, bags, pooling, &out)?;
         let narrow = self.table.dim();
         with_scratch(|scratch| {
             let (pooled, wide) = (&mut scratch.first, &mut scratch.second);

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use super::remapped::{RemappedTable, RowMap};
 use super::{CHUNK, with_scratch};
-use crate::table::check_pool;
 use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling, Residency, RowFormat};
 
 /// How the two vectors become one: the reference's `qr_operation`.
@@ -114,7 +113,7 @@ impl EmbeddingTable for QuotientRemainderTable {
         }
     }
 
-    fn row_format(&self) -> RowFormat {
+    fn row_format(&self) -> Option<RowFormat> {
         self.quotient.row_format()
     }
 
@@ -135,7 +134,7 @@ impl EmbeddingTable for QuotientRemainderTable {
 
     /// Each of the two tables as any table, in single precision; then their sum or product, rounded.
     fn pool_to(&self, bags: &Bags<'_>, pooling: Pooling, mut out: Output<'_>) -> Result<(), PoolError> {
-        check_pool(self, bags, pooling, &out)?;
+        PoolError::check(self, bags, pooling, &out)?;
         let (one, other) = (self.quotient.dim(), self.remainder.dim());
         with_scratch(|scratch| {
             let (first, second) = (&mut scratch.first, &mut scratch.second);

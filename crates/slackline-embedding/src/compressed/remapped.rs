@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::{CHUNK, with_scratch};
-use crate::table::check_pool;
 use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling, Residency, RowFormat};
 
 /// Which row of a smaller table stands for a row.
@@ -107,7 +106,7 @@ impl EmbeddingTable for RemappedTable {
         self.table.dim()
     }
 
-    fn row_format(&self) -> RowFormat {
+    fn row_format(&self) -> Option<RowFormat> {
         self.table.row_format()
     }
 
@@ -126,7 +125,7 @@ impl EmbeddingTable for RemappedTable {
 
     /// As any table; a row that is gone counts as one of zeros.
     fn pool_to(&self, bags: &Bags<'_>, pooling: Pooling, mut out: Output<'_>) -> Result<(), PoolError> {
-        check_pool(self, bags, pooling, &out)?;
+        PoolError::check(self, bags, pooling, &out)?;
         let dim = self.dim();
         with_scratch(|scratch| {
             for from in (0..bags.len()).step_by(CHUNK) {

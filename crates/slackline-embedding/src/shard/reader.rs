@@ -14,7 +14,6 @@ use super::header::{self, ShardTable};
 use super::layout::{MAX_HEADER, PREFIX};
 use crate::kernels::{self, Isa};
 use crate::mmap::Mapping;
-use crate::table::check_pool;
 use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling, Residency, RowFormat, Rows, guard};
 
 /// Bytes that are read at a time to verify a table.
@@ -268,8 +267,8 @@ impl EmbeddingTable for MappedTable {
         self.meta.dim
     }
 
-    fn row_format(&self) -> RowFormat {
-        self.meta.row_format
+    fn row_format(&self) -> Option<RowFormat> {
+        Some(self.meta.row_format)
     }
 
     fn bytes(&self) -> u64 {
@@ -277,7 +276,7 @@ impl EmbeddingTable for MappedTable {
     }
 
     fn pool_to(&self, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) -> Result<(), PoolError> {
-        check_pool(self, bags, pooling, &out)?;
+        PoolError::check(self, bags, pooling, &out)?;
         kernels::pool(Isa::best(), self.stored(), bags, pooling, out);
         // Afterwards, since a file may be cut short at any time.
         if self.map.lost().is_some() { Err(self.lost()) } else { Ok(()) }

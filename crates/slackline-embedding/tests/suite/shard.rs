@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use xxhash_rust::xxh3::xxh3_64;
 
 fn spec(table: &HeapTable) -> TableSpec {
-    TableSpec::new(table.name(), table.rows(), table.dim(), table.row_format())
+    TableSpec::new(table.name(), table.rows(), table.dim(), table.stored().format())
 }
 
 fn bytes(table: &HeapTable) -> &[u8] {
@@ -64,7 +64,7 @@ fn tables_come_back_as_they_were_written() {
             let mapped = shard.table(table.name()).unwrap();
             assert_eq!(
                 (mapped.name(), mapped.rows(), mapped.dim(), mapped.bytes(), mapped.row_format()),
-                (table.name(), table.rows(), table.dim(), table.bytes(), RowFormat::F32)
+                (table.name(), table.rows(), table.dim(), table.bytes(), Some(RowFormat::F32))
             );
             assert_eq!(mapped.row_bytes(), bytes(table));
             let meta = mapped.meta();
