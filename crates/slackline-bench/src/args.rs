@@ -58,6 +58,16 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// Whether this process is, or starts, a rank of an MPI job.
+    pub(crate) fn joins_mpi(&self) -> bool {
+        let (Command::Run(RunArgs { transport, .. }) | Command::Exchange(ExchangeArgs { transport, .. })) = self else {
+            return false;
+        };
+        matches!(transport, TransportArg::Mpi)
+    }
+}
+
 const RUN_EXAMPLES: &str = "Examples:
   slackline-bench                                            all scenarios, 4 processes, under 3 minutes
   slackline-bench run --scenario turn --lags 0,4             one scenario, two lags

@@ -18,9 +18,9 @@ use crate::slept;
 /// A way to use MPI's own alltoallv.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// `MPI_Alltoallv` between sending and the rest.
+    /// `MPI_Alltoallv` between filling the messages and the other work.
     Blocking,
-    /// `MPI_Ialltoallv`, what needs no other rank, wait: the schedule of the DLRM reference.
+    /// `MPI_Ialltoallv`, the work that needs no other rank, wait: the schedule of the reference DLRM.
     Overlapped,
     /// So many rounds of `MPI_Ialltoallv` under way beside the newest.
     Deep(usize),
@@ -34,7 +34,7 @@ struct Record {
     digests: Vec<u64>,
 }
 
-/// Slept work and delays of a experiment over MPI's own alltoallv, `unit` as Slackline's runs have agreed on.
+/// The slept work and delays of an experiment over MPI's own alltoallv; `unit` is the one that Slackline's ranks measured.
 pub(crate) fn run(
     job: &Job,
     experiment: &Experiment,

@@ -1,8 +1,8 @@
-//! Pooled lookups of large tables, in every row format, alone or beside PyTorch and FBGEMM on the same indices.
+//! Pooled lookups in large tables, in every row format, alone or beside PyTorch and FBGEMM on the same indices.
 //!
-//! All tables of a batch are pooled, then the next batch, through so many lookups that no cache holds them. Ours and each
-//! peer take turns in one run, so that what a machine's memory does in one minute and not in the next is in both; what
-//! counts is the ratio of a turn. Before anything is timed, one batch is compared with the naive kernel, bit by bit.
+//! All tables of a batch are pooled, then those of the next batch, with so many lookups that no cache holds the rows.
+//! Slackline and each peer take turns, so that changes of the machine's memory speed affect both: compare the ratios within a
+//! turn. Before anything is timed, one batch is compared bit for bit with the naive kernel.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -19,7 +19,7 @@ use crate::BenchError;
 use crate::peers::{self, Peer};
 use crate::results::Spread;
 
-/// Rows that differ; a table repeats them. What a row holds costs nothing, where it stands does.
+/// Different rows; a table repeats them. The content of a row costs nothing, its address does.
 const TILE: usize = 1 << 12;
 
 /// Bytes of a cache line.
@@ -42,21 +42,21 @@ pub struct EmbeddingOptions {
     pub pools: Vec<usize>,
     /// Threads, each on a core of its own.
     pub threads: Vec<usize>,
-    /// Zipf's exponent of the indices; uniform without.
+    /// Zipf exponent of the indices; `None` for uniform.
     pub zipf: Option<f64>,
     /// Turns of each setting.
     pub turns: usize,
-    /// Lookups of a turn, about.
+    /// Approximate number of lookups per turn.
     pub lookups: usize,
-    /// Of the indices.
+    /// Random seed of the indices.
     pub seed: u64,
-    /// Where PyTorch and FBGEMM are set up, if they take part.
+    /// Where to install PyTorch and FBGEMM, if they take part.
     pub peers: Option<PathBuf>,
-    /// An interpreter that has them already, instead.
+    /// An interpreter that has them, to be used instead.
     pub python: Option<PathBuf>,
 }
 
-/// One setting: our rates, and a peer's, turn by turn.
+/// One setting: the rates of Slackline and of a peer, turn by turn.
 #[derive(Clone, Debug, Serialize)]
 pub struct EmbeddingLine {
     /// How rows are stored.
@@ -67,27 +67,29 @@ pub struct EmbeddingLine {
     pub pool: usize,
     /// Threads.
     pub threads: usize,
-    /// Millions of rows a second, by turn.
+    /// Millions of rows per second, by turn.
     pub ours: Vec<f64>,
-    /// Bytes of rows a second, in 10^9, of the median turn.
+    /// 10^9 bytes of rows per second in the median turn.
     pub gigabytes: f64,
-    /// Whom we took turns with.
+    /// The peer.
     pub peer: Option<String>,
-    /// Its millions of rows a second, by turn.
+    /// Millions of rows per second of the peer, by turn.
     pub theirs: Vec<f64>,
 }
 
-/// Measures all settings and hands every finished line to `each`.
+/// Measures all settings and passes every line to `each` as soon as it is complete.
 ///
 /// # Errors
 ///
-/// [`BenchError::Settings`] for numbers that make no run, [`BenchError::WrongPooling`] before any timing of such a setting,
+/// [`BenchError::Settings`] for invalid settings, [`BenchError::WrongPooling`] before any timing of such a setting,
 /// [`BenchError::Peer`], [`BenchError::File`].
 pub fn embedding(options: &EmbeddingOptions, mut each: impl FnMut(&EmbeddingLine) + Send) -> Result<(), BenchError> {
     let some = [options.tables, options.dim, options.turns, options.lookups, options.rows as usize];
     let lists = [&options.batches, &options.pools, &options.threads];
     if some.contains(&0) || lists.iter().any(|list| list.contains(&0)) || options.rows > i32::MAX as u64 {
-        return Err(BenchError::Settings("every number must be at least 1, and rows fit into 31 bits".to_owned()));
+        return Err(BenchError::Settings(
+            "every number must be at least 1, and the rows of a table less than 2^31".to_owned(),
+        ));
     }
     let cores = cores::available();
     let folder = tempfile::tempdir().map_err(BenchError::file("creating a folder in", std::env::temp_dir()))?;
@@ -100,14 +102,14 @@ pub fn embedding(options: &EmbeddingOptions, mut each: impl FnMut(&EmbeddingLine
         if threads > cores.len() {
             return Err(BenchError::Settings(format!("{threads} threads, but {} cores", cores.len())));
         }
-        // A thread belongs to one pool for good.
+        // A thread can belong to one pool only.
         let all = || on_cores(options, &cores[..threads], python.as_deref(), folder.path(), &mut each);
         std::thread::scope(|scope| scope.spawn(all).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     }
     Ok(())
 }
 
-/// All settings on as many threads as there are cores, of which this thread is one.
+/// All settings with one thread per core, of which this thread is one.
 fn on_cores(
     options: &EmbeddingOptions,
     own: &[usize],
@@ -145,7 +147,7 @@ fn on_cores(
     Ok(())
 }
 
-/// What the peers that have this format are asked for by, and called; one `None` without peers.
+/// The peers that have this format: implementation and name. One `None` without peers.
 fn peer_names(peer: &mut Option<Peer>, format: RowFormat) -> Result<Vec<Option<(&'static str, String)>>, BenchError> {
     let Some(peer) = peer else { return Ok(vec![None]) };
     let (torch, fbgemm) = peer.versions()?;
@@ -189,7 +191,7 @@ impl Setting<'_> {
     fn measure(&self, mut peer: Option<(&mut Peer, &str)>, folder: &Path) -> Result<EmbeddingLine, BenchError> {
         let a_batch = self.options.tables * self.batch * self.rows;
         let batches = self.draw((self.options.lookups / a_batch).clamp(6, 1200))?;
-        // Outputs begin with a cache line, as the peers' do and the slots of our exchange.
+        // Outputs are aligned to cache lines, like the peers' and like the slots of an exchange.
         let a_table = self.batch * self.options.dim;
         let mut room = vec![0.0f32; self.options.tables * a_table + LINE];
         let begin = room.as_ptr().align_offset(LINE);
@@ -250,7 +252,7 @@ impl Setting<'_> {
         Ok((0..batches as u64).map(draw).collect())
     }
 
-    /// Pools all tables of a batch, its indices checked as a caller's would be.
+    /// Checks the indices of a batch and pools all its tables.
     fn sweep(&self, batch: &Batch, indices: &[Vec<i32>], outs: &mut [&mut [f32]]) -> Result<(), BenchError> {
         let mut jobs = Vec::with_capacity(self.tables.len());
         for (((table, input), indices), out) in self.tables.iter().zip(&batch.tables).zip(indices).zip(outs) {
@@ -277,24 +279,24 @@ impl Setting<'_> {
     }
 }
 
-/// Indices in 32 bits, as FBGEMM takes them.
+/// Indices of 32 bits, for FBGEMM.
 fn narrow(batches: &[Batch]) -> Vec<Vec<Vec<i32>>> {
     let table = |indices: &Vec<i64>| indices.iter().map(|index| *index as i32).collect();
     batches.iter().map(|batch| batch.tables.iter().map(|input| table(&input.indices)).collect()).collect()
 }
 
-/// A line for people.
+/// A readable line.
 pub fn describe(line: &EmbeddingLine) -> String {
     let EmbeddingLine { format, batch, pool, threads, ours, gigabytes, peer, theirs } = line;
     let spread = |numbers: &[f64], digits: usize| {
         let Spread { median, min, max } = Spread::of(numbers.to_vec());
         format!("{median:.digits$} ({min:.digits$}-{max:.digits$})")
     };
-    let setting = format!("{:11} B={batch:<5} L={pool:<3} {threads} thread(s)", format.to_string());
+    let setting = format!("{:11} B={batch:<5} L={pool:<3} threads={threads}", format.to_string());
     let mut text = format!("{setting}  {:<18} M rows/s {gigabytes:5.1} GB/s", spread(ours, 1));
     if let Some(peer) = peer {
         let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
-        text += &format!("   {:>18} times {peer}: {}", spread(&ratios, 2), spread(theirs, 1));
+        text += &format!("   {:>18}x {peer} ({})", spread(&ratios, 2), spread(theirs, 1));
     }
     text + "\n"
 }

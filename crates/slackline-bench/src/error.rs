@@ -1,4 +1,4 @@
-//! Why a benchmark has no result.
+//! Errors of benchmarks.
 
 use std::io;
 use std::path::PathBuf;
@@ -31,20 +31,20 @@ pub enum BenchError {
         why: String,
     },
     /// Neither a built-in scenario nor a file.
-    #[error("no scenario '{name}': it is neither a file nor one of {known}")]
+    #[error("unknown scenario '{name}': not a file, and not one of {known}")]
     UnknownScenario {
         /// What was asked for.
         name: String,
         /// The built-in ones.
         known: String,
     },
-    /// Numbers that make no run.
+    /// Invalid settings, or a run that was stopped.
     #[error("{0}")]
     Settings(String),
     /// A rank's output differs from the reference. There are no timings of such a run.
     #[error(
-        "wrong output: scenario {scenario}, lag {lag}, repetition {repetition}: rank {rank} differs from the reference \
-         in round {round}; no timing is shown"
+        "wrong output: scenario {scenario}, lag {lag}, repetition {repetition}, rank {rank}, round {round} differs from \
+         the reference; no timing is shown"
     )]
     WrongOutput {
         /// The scenario.
@@ -58,8 +58,10 @@ pub enum BenchError {
         /// The round of that run, from 0.
         round: usize,
     },
-    /// A message of a bare exchange does not hold what its sender put there.
-    #[error("wrong content: rank {rank}, round {round}: the message from rank {from} is not what was sent; no timing")]
+    /// A message of `exchange` has other content than was sent.
+    #[error(
+        "wrong content: rank {rank}, round {round}: the message from rank {from} has other bytes than were sent; no timing is shown"
+    )]
     WrongContent {
         /// The receiver.
         rank: usize,
@@ -76,45 +78,48 @@ pub enum BenchError {
         /// How its rows are stored.
         format: slackline_embedding::RowFormat,
     },
-    /// A table cannot be loaded in one of the ways, or gives wrong answers.
-    #[error("loading, {way}: {why}")]
+    /// A table cannot be loaded in one of the ways, or its lookups are wrong.
+    #[error("loading ({way}): {why}")]
     Loading {
         /// The way.
         way: slackline_embedding::Load,
-        /// What is known.
+        /// The cause.
         why: String,
     },
     /// A shard cannot be written or read.
     #[error(transparent)]
     Shard(#[from] slackline_embedding::ShardError),
-    /// PyTorch or FBGEMM cannot take part.
+    /// The SIGBUS handler that guards mapped tables cannot be installed.
+    #[error(transparent)]
+    Guard(#[from] slackline_embedding::guard::GuardError),
+    /// PyTorch or FBGEMM cannot be installed or run.
     #[error("peers: {why}")]
     Peer {
-        /// What was said.
+        /// The cause.
         why: String,
     },
-    /// A rank ended without leaving its result.
+    /// A rank ended without a result.
     #[error("rank {rank} failed: {why}")]
     Rank {
         /// The rank.
         rank: usize,
-        /// What is known.
+        /// The cause.
         why: String,
     },
-    /// A file that this program wrote for its own ranks is not what it wrote.
-    #[error("{what} is unreadable: {source}")]
+    /// Data that the processes of this program pass to each other cannot be read.
+    #[error("cannot read {what}: {source}")]
     Unreadable {
-        /// Which.
+        /// What it is.
         what: String,
         /// Why.
         #[source]
         source: serde_json::Error,
     },
-    /// The model under test cannot be made or run.
-    #[error("the model: {0}")]
+    /// The model under test cannot be created or run.
+    #[error("model: {0}")]
     Model(String),
     /// MPI's tools are missing.
-    #[error("{tool} is missing: install Open MPI, for example with `apt-get install libopenmpi-dev openmpi-bin`")]
+    #[error("{tool} not found: install Open MPI, for example with `apt-get install libopenmpi-dev openmpi-bin`")]
     NoMpi {
         /// `mpicc` or `mpirun`.
         tool: &'static str,
@@ -124,15 +129,15 @@ pub enum BenchError {
     Mpi {
         /// `mpicc` or `mpirun`.
         tool: &'static str,
-        /// How it ended.
+        /// Its exit status.
         status: String,
-        /// What it said.
+        /// Its standard error.
         stderr: String,
     },
     /// This program was built without MPI.
     #[error(
-        "this program was built without MPI; with it (docs/mpi.md says what that needs): \
-         cargo build --release -p slackline-bench --features mpi"
+        "this program was built without the feature mpi; build it with: \
+         cargo build --release -p slackline-bench --features mpi (see docs/mpi.md)"
     )]
     BuiltWithoutMpi,
     /// A group over MPI could not be set up.

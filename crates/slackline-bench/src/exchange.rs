@@ -1,9 +1,9 @@
-//! The bare alltoallv between processes, in the manner of the classic MPI benchmarks, and beside MPI itself.
+//! The alltoallv alone, between processes, like the usual MPI benchmarks, and beside MPI.
 //!
-//! Rank `r` sends rank `q` a message of `n * 5/4` bytes if `r < q`, `n * 3/4` if `r > q`, and `n` to itself, from one
-//! source buffer that is the same in every round: one copy, into the room that the collective lends. What is received is
-//! used where it lies; as in the MPI benchmarks nobody reads it, unless asked to read one byte of every cache line. Before
-//! any block is timed, some rounds with changing contents are compared byte by byte.
+//! Rank `r` sends rank `q` a message of `n * 5/4` bytes if `r < q`, `n * 3/4` if `r > q`, and `n` to itself. The source is
+//! the same in every round: one copy, into the room that the collective lends. Received messages stay where they are; as in
+//! the MPI benchmarks they are not read, or on request one byte of every cache line is. Before any block is timed, some
+//! rounds with changing contents are compared byte by byte.
 
 mod blocks;
 #[cfg(feature = "mpi")]
@@ -25,19 +25,21 @@ pub use self::options::{ExchangeLine, ExchangeOptions, SIZES};
 /// The command of a rank process.
 const RANK_COMMAND: &str = "exchange-rank";
 
-/// Measures all sizes, and calls `done` with the lines of each size as soon as they are there.
+/// Measures all sizes, and calls `done` with the lines of each size as soon as they are complete.
 ///
 /// # Errors
 ///
-/// [`BenchError::WrongContent`] reaches the caller as [`BenchError::Rank`], since the rank has said so itself; and
+/// [`BenchError::Rank`] if a rank failed, also for wrong content, which the rank has reported;
 /// [`BenchError::NoMpi`], [`BenchError::Mpi`], and those of the transport.
 pub fn exchange(options: &ExchangeOptions, mut done: impl FnMut(Vec<ExchangeLine>)) -> Result<(), BenchError> {
     if options.ranks == 0 || options.blocks == 0 || options.turns == 0 {
-        return Err(BenchError::Settings("ranks, blocks and turns are at least 1".to_owned()));
+        return Err(BenchError::Settings("ranks, blocks and turns must be at least 1".to_owned()));
     }
     match &options.transport {
         Transport::Shm => {}
-        Transport::Threads => return Err(BenchError::Settings("the exchange is one between processes".to_owned())),
+        Transport::Threads => {
+            return Err(BenchError::Settings("exchange needs processes: --transport shm or mpi".to_owned()));
+        }
         #[cfg(feature = "mpi")]
         Transport::Mpi(job) => return in_job::exchange(job, options, done),
     }
@@ -75,13 +77,13 @@ pub fn rank(folder: &Path) -> Result<(), BenchError> {
     ranks::work(folder, |endpoint, task: &ExchangeTask| blocks::rank(endpoint, task))
 }
 
-/// Microseconds of a round in each block, the slowest rank's.
+/// Microseconds per round in each block, of the slowest rank.
 fn turn(options: &ExchangeOptions, bytes: usize, folder: &Path) -> Result<Vec<f64>, BenchError> {
     let (shape, task) = ExchangeTask::new(options, bytes);
     Ok(slowest(&ranks::launch::<Vec<f64>>(RANK_COMMAND, shape, &task, options.pin, folder)?))
 }
 
-/// The lines of one size for people.
+/// The lines of one size, readable.
 pub fn describe(lines: &[ExchangeLine]) -> String {
     let mut out = String::new();
     for line in lines {

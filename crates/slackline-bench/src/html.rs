@@ -1,4 +1,4 @@
-//! The report for people: one HTML file without anything to fetch.
+//! The report: one self-contained HTML file.
 
 use std::fmt::Write;
 
@@ -18,22 +18,22 @@ pub fn report(results: &Results) -> String {
     );
     let _ = writeln!(
         out,
-        "<p class=\"lead\">{} rank {} ran the same rounds synchronously (lag 0) and with bounded lag ({}), under delays \
-         that were really slept. Every output of every run was compared bit for bit with a computation in one process \
-         before any time was looked at; all were equal.</p>",
+        "<p class=\"lead\">{} rank {} ran the same rounds synchronously (lag 0) and with bounded lag ({}), with delays \
+         injected by sleeping. Every output of every run was compared bit for bit with a computation in one process before \
+         any time was evaluated; all were equal.</p>",
         settings.ranks,
-        if settings.transport == "shm" { "processes" } else { "threads" },
+        if settings.transport == "threads" { "threads" } else { "processes" },
         settings.lags.iter().skip(1).map(usize::to_string).collect::<Vec<_>>().join(", ")
     );
     overview(&mut out, results);
     for scenario in &results.scenarios {
         section(&mut out, scenario, settings.load);
     }
-    out.push_str("<h2>What the words mean</h2>\n<dl>");
+    out.push_str("<h2>Terms</h2>\n<dl>");
     for (term, words) in table::LEGEND {
         let _ = write!(out, "<dt>{}</dt><dd>{}.</dd>", escape(term), escape(words));
     }
-    out.push_str("</dl>\n<h2>Where and how</h2>\n<table class=\"facts\"><tbody>");
+    out.push_str("</dl>\n<h2>Machine and settings</h2>\n<table class=\"facts\"><tbody>");
     for (name, value) in facts(results) {
         let _ = write!(out, "<tr><th>{name}</th><td>{}</td></tr>", escape(&value));
     }
@@ -83,11 +83,11 @@ fn section(out: &mut String, result: &ScenarioResult, load: f64) {
     let _ = writeln!(
         out,
         "<div class=\"charts\"><figure>{}<figcaption>Bars: measured, with the smallest and largest repetition; the number \
-         in a bar is the speed-up over lag 0. The line is the ideal of the same run; diamonds are the recurrence's \
-         prediction.</figcaption></figure><figure>{}<figcaption>Open loop: a batch arrives every \
-         {:.2} ms, at {load} of what lag 0 can do; from its arrival to its predictions on each rank.</figcaption></figure>\
-         <figure>{}<figcaption>Closed loop: the next batch is always there; from its beginning on a rank to its \
-         predictions there. Who runs ahead begins earlier.</figcaption></figure></div>",
+         in a bar is the speed-up over lag 0. The line is the ideal of the same run; diamonds are the prediction of the \
+         recurrence.</figcaption></figure><figure>{}<figcaption>Open loop: a batch arrives every \
+         {:.2} ms, at {load} of the throughput of lag 0; latency from its arrival to its predictions on each rank.</figcaption></figure>\
+         <figure>{}<figcaption>Closed loop: the next batch is always there; latency from starting it on a rank to its \
+         predictions there. A rank that is ahead starts earlier.</figcaption></figure></div>",
         svg::throughput(result),
         svg::latency(result, "open loop latency, ms", |lag| &lag.open_latency_us),
         result.interval_us / 1e3,
@@ -97,7 +97,7 @@ fn section(out: &mut String, result: &ScenarioResult, load: f64) {
         out,
         "<figure class=\"wide\">{}<figcaption>The first rounds of the first repetition: <span class=\"key work\"></span> work, \
          <span class=\"key delay\"></span> injected delay, <span class=\"key wait\"></span> waiting in the collective. A thin \
-         line marks the beginning of a round.</figcaption></figure>",
+         line marks the start of a round.</figcaption></figure>",
         svg::timelines(&result.timelines)
     );
     out.push_str("<div class=\"scroll\"><table><thead><tr>");

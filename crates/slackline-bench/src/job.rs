@@ -16,11 +16,11 @@ use crate::BenchError;
 pub struct Job {
     world: World,
     peers: Peers,
-    /// The first rank of this node, which does for it what needs to be done once.
+    /// The first rank of this node, which does the work that is needed once per node.
     first_here: usize,
     place_here: usize,
     ranks_here: usize,
-    /// What this process could use before it was bound.
+    /// The cores of this process before it was bound.
     cores: Rc<Vec<usize>>,
 }
 
@@ -68,7 +68,7 @@ pub fn within(peers: &str, ranks: usize, work: impl FnOnce(Job) -> Result<(), Be
 fn start(ranks: usize) -> Result<(), BenchError> {
     let program = std::env::current_exe().map_err(BenchError::file("finding", "this program"))?;
     let mut command = Command::new(slackline_mpi::launcher());
-    // More ranks than cores, and root in a container, are both ordinary here; binding is ours. Only Open MPI reads these.
+    // More ranks than cores, and root in a container, are allowed; this program binds ranks itself. Only Open MPI reads these.
     for (variable, value) in [
         ("OMPI_ALLOW_RUN_AS_ROOT", "1"),
         ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"),
@@ -122,24 +122,24 @@ impl Job {
         self.gather(&work(NodeEndpoint::join(&self.world, shape, self.peers)?)?)
     }
 
-    /// What every rank brings, in rank order.
+    /// The values of all ranks, in rank order.
     pub(crate) fn gather<T: Serialize + DeserializeOwned>(&self, own: &T) -> Result<Vec<T>, BenchError> {
         let unreadable = |source| BenchError::Unreadable { what: "a record".to_owned(), source };
         let text = serde_json::to_vec(own).map_err(unreadable)?;
         self.world.all_gather(&text)?.iter().map(|text| serde_json::from_slice(text).map_err(unreadable)).collect()
     }
 
-    /// What the first rank of this node makes.
+    /// The value that the first rank of this node makes.
     pub(crate) fn once_a_node<T: Clone + Serialize + DeserializeOwned>(
         &self,
         make: impl FnOnce() -> Result<T, BenchError>,
     ) -> Result<T, BenchError> {
         let own = if self.rank() == self.first_here { Some(make()?) } else { None };
         let made = self.gather(&own)?.into_iter().nth(self.first_here).flatten();
-        made.ok_or_else(|| BenchError::Rank { rank: self.first_here, why: "it made nothing".to_owned() })
+        made.ok_or_else(|| BenchError::Rank { rank: self.first_here, why: "it returned no value".to_owned() })
     }
 
-    /// Does something on rank 0; all ranks learn whether it went well.
+    /// Works on rank 0; all ranks learn whether it succeeded.
     pub(crate) fn on_first(&self, work: impl FnOnce() -> Result<(), BenchError>) -> Result<(), BenchError> {
         let own = if self.rank() == 0 { work() } else { Ok(()) };
         let complaint = own.as_ref().err().map(ToString::to_string).unwrap_or_default();

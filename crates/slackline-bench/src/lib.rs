@@ -1,16 +1,16 @@
-//! Measures what bounded lag gains, and predicts it.
+//! Benchmarks of Slackline: what bounded lag gains, and what it costs.
 //!
-//! * [`scenario`]: who is late in which round, as data in TOML files.
-//! * [`run`](mod@run): starts ranks, lets every lag run in turn in the same processes, checks every output against a
-//!   computation in one process, and only then looks at the times.
-//! * [`predict`]: what the recurrence of the bounded lag says about measured work.
-//! * [`results`] and [`report`]: the results file, and the report for people.
-//! * [`exchange`](mod@exchange): the bare alltoallv beside MPI's.
+//! * [`scenario`]: which rank is late in which round, as TOML files.
+//! * [`run`](mod@run): starts ranks, runs all lags in turns in the same processes, compares every output with a computation
+//!   in one process, and only then evaluates times.
+//! * [`predict`]: what a recurrence predicts for measured work.
+//! * [`results`] and [`report`]: the results file, and the report in HTML.
+//! * [`exchange`](mod@exchange): the alltoallv alone, beside MPI's.
 //! * [`embedding`](mod@embedding): pooled lookups beside FBGEMM's and PyTorch's.
-//! * [`loading`](mod@loading): how soon a table answers, by the way in which it is loaded.
-//! * [`planning`](mod@planning): placements on ranks, predicted beside measured.
+//! * [`loading`](mod@loading): how soon a table answers after loading.
+//! * [`planning`](mod@planning): estimated and measured lookup times of plans.
 //!
-//! This crate uses the layers as a user would, through their public interfaces, and knows nothing of how they work inside.
+//! This crate uses the layers through their public interfaces, as a user would.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "mpi")]

@@ -1,8 +1,8 @@
-//! How soon a large table answers, by the way in which it is loaded.
+//! How soon a large table answers after loading, by way of loading.
 //!
-//! A shard of one table is written to a disk. Every way of loading is then measured in processes of their own, in turns:
-//! cold, with nothing of the file in memory, and warm, with all of it in the page cache. The first batches of every process
-//! are compared, to the bit, with sums that were computed without a shard and without a kernel; only then is a time shown.
+//! A shard of one table is written to a disk. Every way of loading is then measured in a process of its own, in turns: cold,
+//! with nothing of the file in the page cache, and warm, with all of it there. The first batches of every process are
+//! compared bit for bit with sums that were computed without shard and kernel; only then is a time shown.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -33,19 +33,19 @@ const TIMED: usize = 100;
 const STEADY: usize = 1000;
 const TABLE: &str = "table";
 const GIB: f64 = (1u64 << 30) as f64;
-/// The shard, as a process that was given it for its input opens it.
+/// The path of the shard in a process that has it as its standard input.
 const INHERITED: &str = "/proc/self/fd/0";
 
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct LoadingOptions {
-    /// GiB of the table.
+    /// Size of the table in GiB.
     pub gib: f64,
-    /// The folder on whose disk it is written.
+    /// A folder on the disk to measure.
     pub folder: PathBuf,
-    /// Turns.
+    /// Number of turns.
     pub turns: usize,
-    /// Of the indices.
+    /// Random seed of the indices.
     pub seed: u64,
 }
 
@@ -54,7 +54,7 @@ pub struct LoadingOptions {
 pub struct LoadingLine {
     /// The way.
     pub way: String,
-    /// Whether nothing of the file was in memory, or all of it.
+    /// Whether nothing of the file was in the page cache, or all of it.
     pub cold: bool,
     /// Bytes of the table.
     pub table_bytes: u64,
@@ -62,30 +62,30 @@ pub struct LoadingLine {
     pub ready_seconds: Spread,
     /// From the opening of the shard until the first batch is answered, in seconds.
     pub first_answer_seconds: Spread,
-    /// Of the next batches, in milliseconds.
+    /// Median time of the next batches, in milliseconds.
     pub p50_ms: Spread,
-    /// The same, 99 of 100 are below.
+    /// Their 99th percentile.
     pub p99_ms: Spread,
-    /// Millions of rows a second, after those.
+    /// Millions of rows per second after those.
     pub steady_mlookups: Spread,
-    /// What the runs said, turn by turn.
+    /// The runs, turn by turn.
     pub runs: Vec<LoadingRun>,
 }
 
-/// What one process found.
+/// The measurements of one process.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct LoadingRun {
-    /// Until the table was ready.
+    /// From the opening of the shard until the table was ready.
     pub ready_seconds: f64,
-    /// Until the first batch was answered, from the same beginning.
+    /// From the opening of the shard until the first batch was answered.
     pub first_answer_seconds: f64,
-    /// Of the next batches.
+    /// Median time of the next batches.
     pub p50_ms: f64,
-    /// The same, 99 of 100 are below.
+    /// Their 99th percentile.
     pub p99_ms: f64,
-    /// Millions of rows a second, after those.
+    /// Millions of rows per second after those.
     pub steady_mlookups: f64,
-    /// Bytes that came from the disk until the first answer: none if the page cache had all.
+    /// Bytes read from the disk until the first answer: none if all were in the page cache.
     pub disk_bytes_first: u64,
     /// The same until the end.
     pub disk_bytes: u64,
@@ -95,9 +95,9 @@ pub struct LoadingRun {
     pub peak_bytes: u64,
     /// Resident memory at the end.
     pub resident_bytes: u64,
-    /// Of that, in huge pages of the process's own.
+    /// Of that, anonymous huge pages.
     pub anonymous_huge_bytes: u64,
-    /// Of that, pages of files that are mapped as huge ones.
+    /// Of that, huge pages of mapped files.
     pub file_huge_bytes: u64,
     /// XXH3-64 of the pooled vectors of all batches that were compared.
     pub answers: u64,
@@ -106,7 +106,7 @@ pub struct LoadingRun {
 /// The exit code of a process that may not lock its table in memory.
 pub const NO_RIGHT_TO_LOCK: u8 = 3;
 
-/// Measures all ways; that of locking is left out where the user has no right to.
+/// Measures all ways; locking is left out if the user may not lock that much memory.
 ///
 /// # Errors
 ///
@@ -115,7 +115,7 @@ pub const NO_RIGHT_TO_LOCK: u8 = 3;
 pub fn loading(options: &LoadingOptions) -> Result<Vec<LoadingLine>, BenchError> {
     let rows = (options.gib * GIB / ROW_BYTES as f64) as u64;
     if options.turns == 0 || !(1..=1 << 40).contains(&rows) {
-        return Err(BenchError::Settings("loading needs a turn and a table of at least one row".to_owned()));
+        return Err(BenchError::Settings("loading needs at least one turn and a table of at least one row".to_owned()));
     }
     let expected = expected(rows, options.seed)?;
     let shard = write_shard(&options.folder, rows)?;
@@ -133,16 +133,16 @@ pub fn loading(options: &LoadingOptions) -> Result<Vec<LoadingLine>, BenchError>
                 read_whole(&shard)?
             }
             let run = match run_child(&shard, *way, options.seed) {
-                // What the user may not do is not to cost him the rest.
+                // The other ways can be measured all the same.
                 Ok(None) => {
-                    eprintln!("{way} is left out");
+                    eprintln!("{way}: left out");
                     continue;
                 }
                 Ok(Some(run)) => run,
                 Err(error) => return Err(error),
             };
             if run.answers != expected {
-                let why = "its pooled vectors differ from the reference's; no timing is shown".to_owned();
+                let why = "wrong pooled vectors; no timing is shown".to_owned();
                 return Err(BenchError::Loading { way: *way, why });
             }
             runs.push(run);
@@ -152,13 +152,13 @@ pub fn loading(options: &LoadingOptions) -> Result<Vec<LoadingLine>, BenchError>
     Ok(lines.into_iter().map(|(way, cold, runs)| LoadingLine::new(way, cold, rows * ROW_BYTES, runs)).collect())
 }
 
-/// What a process that [`loading`] starts does: loads the shard that is its input, and prints a [`LoadingRun`] as JSON.
+/// The work of a process that [`loading`] starts: loads the shard that is its standard input, and measures.
 ///
 /// # Errors
 ///
 /// [`BenchError::Shard`] and [`BenchError::File`].
 pub fn child(way: Load, seed: u64) -> Result<LoadingRun, BenchError> {
-    // What is needed to ask is made first: it belongs to no way of loading.
+    // The batches come first: they are not part of loading.
     let rows = Shard::open(INHERITED, Verify::HeaderOnly)?.tables()[0].rows;
     let batches = draw(rows, seed)?;
     let (first, rest) = batches.split_first().expect("more than one");
@@ -214,7 +214,7 @@ pub fn child(way: Load, seed: u64) -> Result<LoadingRun, BenchError> {
     })
 }
 
-/// A table for people.
+/// A readable table.
 pub fn describe(lines: &[LoadingLine]) -> String {
     let mut text = format!(
         "{:<11} {:<5} {:>23} {:>23} {:>9} {:>9} {:>10} {:>15} {:>13} {:>13} {:>8}\n",
@@ -233,7 +233,7 @@ pub fn describe(lines: &[LoadingLine]) -> String {
     let spread = |Spread { median, min, max }: Spread| format!("{median:.3} ({min:.3}-{max:.3})");
     let pair = |a: u64, b: u64| format!("{:.2}/{:.2}", a as f64 / GIB, b as f64 / GIB);
     for line in lines {
-        // Memory is the same in all turns; the last one speaks for them.
+        // Memory is the same in all turns.
         let Some(last) = line.runs.last() else { continue };
         text += &format!(
             "{:<11} {:<5} {:>23} {:>23} {:>9.3} {:>9.3} {:>10.1} {:>15} {:>13} {:>13} {:>8}\n",
@@ -252,10 +252,10 @@ pub fn describe(lines: &[LoadingLine]) -> String {
     }
     let gib = lines.first().map_or(0.0, |line| line.table_bytes as f64 / GIB);
     text + &format!(
-        "one table of {gib:.2} GiB, f32 x {DIM}; batches of {BATCH} bags of {BAG} rows, drawn evenly; medians of the turns (and the\n\
-         smallest and largest); ready and first answer count from the opening of the shard; p50 and p99 are of the next {TIMED}\n\
-         batches, M rows/s of the {STEADY} after those; disk: read from it until the first answer, and until the end;\n\
-         RSS and huge pages in GiB; faults: of pages, from ready to the last of the {TIMED} batches\n"
+        "one table of {gib:.2} GiB, f32 x {DIM}; batches of {BATCH} bags of {BAG} rows, drawn uniformly; medians of the turns\n\
+         (smallest-largest); ready and first answer: since the opening of the shard; p50, p99: of the next {TIMED} batches;\n\
+         M rows/s: of the {STEADY} batches after those; disk: GiB read until the first answer, and until the end; RSS and\n\
+         huge pages: GiB; faults: page faults from ready to the last of the {TIMED} batches\n"
     )
 }
 
@@ -287,7 +287,7 @@ impl Drop for Running {
     }
 }
 
-/// None if the system does not let this user lock the table in memory, which the process has said.
+/// None if this user may not lock the table in memory; the process has reported that.
 fn run_child(shard: &File, way: Load, seed: u64) -> Result<Option<LoadingRun>, BenchError> {
     let failed = |why: String| BenchError::Loading { way, why };
     let program = std::env::current_exe().map_err(BenchError::file("finding", "this program"))?;
@@ -310,14 +310,14 @@ fn run_child(shard: &File, way: Load, seed: u64) -> Result<Option<LoadingRun>, B
     run.map(Some).map_err(|source| BenchError::Unreadable { what: format!("the result of {way}"), source })
 }
 
-/// A shard that has no name any more, so that nothing is left of it however this program ends.
+/// Writes a shard and removes its name, so that nothing is left of it however this program ends.
 fn write_shard(folder: &Path, rows: u64) -> Result<File, BenchError> {
     fs::create_dir_all(folder).map_err(BenchError::file("creating", folder))?;
     let folder = tempfile::Builder::new().prefix(".loading.").tempdir_in(folder);
     let folder = folder.map_err(BenchError::file("creating a folder in", "the folder for the table"))?;
     let path = folder.path().join("table.safetensors");
 
-    // Until the name is gone, a signal ends the writing, which cleans up; afterwards it does what it always does.
+    // Until the name is gone, a signal ends the writing, which cleans up; after that it has its default action.
     let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         let handled = flag::register_conditional_default(signal, Arc::clone(&written))
@@ -329,7 +329,7 @@ fn write_shard(folder: &Path, rows: u64) -> Result<File, BenchError> {
     let mut block = Vec::new();
     for first in (0..rows).step_by(1 << 12) {
         if stop.load(Ordering::Relaxed) {
-            return Err(BenchError::Settings("ended by a signal while the table was written".to_owned()));
+            return Err(BenchError::Settings("stopped by a signal while the table was written".to_owned()));
         }
         block.clear();
         (first..rows.min(first + (1 << 12))).for_each(|row| block.extend(row_values(row)));
@@ -342,7 +342,7 @@ fn write_shard(folder: &Path, rows: u64) -> Result<File, BenchError> {
     removed.map(|()| file)
 }
 
-/// The values of a row: quick to make, and no two rows are alike.
+/// The values of a row: cheap to compute, and different for each row.
 fn row_values(row: u64) -> [f32; DIM] {
     std::array::from_fn(|column| {
         // Steps of splitmix64; 24 bits are what a single-precision number holds exactly.
@@ -352,7 +352,7 @@ fn row_values(row: u64) -> [f32; DIM] {
     })
 }
 
-/// The answers to the batches that are compared, from the rows' values alone, summed in the order of the indices.
+/// The expected digest of the compared batches, from the values of the rows, summed in index order.
 fn expected(rows: u64, seed: u64) -> Result<u64, BenchError> {
     let mut answers = Xxh3::new();
     for batch in &draw(rows, seed)?[..=TIMED] {
@@ -381,15 +381,15 @@ fn draw(rows: u64, seed: u64) -> Result<Vec<Batch>, BenchError> {
     Ok((0..(1 + TIMED + STEADY) as u64).map(batch).collect())
 }
 
-/// Takes the file out of the page cache. That it worked is seen by what a process then reads from the disk.
+/// Drops the file from the page cache. The bytes that a process then reads from the disk show whether that worked.
 fn drop_cached(shard: &File) -> Result<(), BenchError> {
     let failed = |error: rustix::io::Errno| BenchError::file("dropping from memory", "the table")(error.into());
-    // Pages that are not on the disk yet would stay.
+    // Dirty pages are not dropped.
     shard.sync_all().map_err(BenchError::file("syncing", "the table"))?;
     fadvise(shard, 0, None, Advice::DontNeed).map_err(failed)
 }
 
-/// Brings the file into the page cache.
+/// Reads the file into the page cache.
 fn read_whole(shard: &File) -> Result<(), BenchError> {
     let read = |error| BenchError::file("reading", "the table")(error);
     let mut file = File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(shard))).map_err(read)?;
@@ -404,12 +404,12 @@ fn read_whole(shard: &File) -> Result<(), BenchError> {
     }
 }
 
-/// What this process has read from disks so far.
+/// Bytes that this process has read from disks.
 fn disk_bytes() -> Result<u64, BenchError> {
     Ok(kib(&proc_file("io")?, "read_bytes:"))
 }
 
-/// The page faults of this process so far, with and without the disk.
+/// Page faults of this process, minor and major.
 fn faults() -> Result<u64, BenchError> {
     let text = proc_file("stat")?;
     // The program's name, in brackets, may hold anything.
@@ -434,11 +434,11 @@ fn settings(why: impl std::fmt::Display) -> BenchError {
     BenchError::Settings(why.to_string())
 }
 
-/// Prints what [`child`] found.
+/// Prints the measurements of [`child`] as JSON.
 ///
 /// # Errors
 ///
-/// Those of [`child`]; [`BenchError::File`] if nobody reads it.
+/// Those of [`child`]; [`BenchError::File`] if standard output cannot be written.
 pub fn print_child(way: Load, seed: u64) -> Result<(), BenchError> {
     let run = serde_json::to_string(&child(way, seed)?).expect("numbers are JSON");
     io::stdout().write_all(run.as_bytes()).map_err(BenchError::file("writing to", "stdout"))

@@ -23,11 +23,14 @@ use crate::args::{Cli, Command, EmbeddingArgs, ExchangeArgs, LoadingArgs, PlanAr
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = slackline_embedding::guard::install() {
+    let command = cli.command.unwrap_or(Command::Run(cli.run));
+    if !command.joins_mpi()
+        && let Err(error) = guard()
+    {
         eprintln!("slackline-bench: {error}");
         return ExitCode::FAILURE;
     }
-    let done = match cli.command.unwrap_or(Command::Run(cli.run)) {
+    let done = match command {
         Command::Run(args) => {
             with_transport(args.transport, &args.mpi.peers, args.ranks, |transport| run_scenarios(&args, transport))
         }
@@ -54,7 +57,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Calls `work` with the transport, in an MPI job if that is what it takes.
+/// Makes a table file that is truncated during a run an error instead of SIGBUS. Called before anything is mapped, but after
+/// MPI, which may have a handler of its own, is initialised.
+fn guard() -> Result<(), BenchError> {
+    Ok(slackline_embedding::guard::install()?)
+}
+
+/// Calls `work` with the transport, within an MPI job if needed.
 fn with_transport(
     transport: TransportArg,
     peers: &str,
@@ -65,7 +74,10 @@ fn with_transport(
         TransportArg::Shm => work(Transport::Shm),
         TransportArg::Threads => work(Transport::Threads),
         #[cfg(feature = "mpi")]
-        TransportArg::Mpi => slackline_bench::job::within(peers, ranks, |job| work(Transport::Mpi(job))),
+        TransportArg::Mpi => slackline_bench::job::within(peers, ranks, |job| {
+            guard()?;
+            work(Transport::Mpi(job))
+        }),
         #[cfg(not(feature = "mpi"))]
         TransportArg::Mpi => {
             let _ = (peers, ranks);
@@ -200,7 +212,7 @@ fn json_line(line: &impl Serialize) -> String {
 fn print(text: &str) -> Result<(), BenchError> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Who closes the pipe has read enough.
+        // A reader that closes the pipe, such as `head`, is no failure.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         done => done.map_err(|source| BenchError::File { action: "writing to", file: "stdout".into(), source }),
     }

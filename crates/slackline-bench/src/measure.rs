@@ -1,8 +1,7 @@
-//! The loop of a rank, the same for every lag, and what it writes down.
+//! The measured loop of a rank, the same for every lag, and its record.
 //!
-//! A group has a control lane without lag (barriers, agreement on the unit) and one data lane for each lag under test, so
-//! that all lags run in turn in the same processes. A run is a number of rounds on one lane with a barrier before it and a
-//! flush after it.
+//! A group has a control lane without lag (barriers, agreement on the unit) and one data lane per lag, so that all lags take
+//! turns in the same processes. A run is a number of rounds on one lane, with a barrier before it and a flush after it.
 
 use std::time::{Duration, Instant};
 
@@ -15,17 +14,17 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::BenchError;
 
-/// What a rank does in a round. `round` counts the data, so that equal rounds of different lags see equal data.
+/// The work of a rank in a round. `round` numbers the data, so that equal rounds of different lags see equal data.
 pub(crate) trait Work<E: Endpoint> {
     /// Begins a round, writes the messages to all ranks, and publishes.
     fn send(&mut self, round: u64, exchange: &mut Exchange<'_, E>) -> Result<(), BenchError>;
-    /// What needs no other rank.
+    /// The work that needs no other rank.
     fn own(&mut self, round: u64) -> Result<(), BenchError>;
     /// Turns the messages of a complete round into this rank's output, which replaces `out`.
     fn finish(&mut self, round: u64, complete: Complete<'_, E>, out: &mut Vec<u8>) -> Result<(), BenchError>;
 }
 
-/// Everything that all ranks have to agree on.
+/// The parameters of an experiment, equal on all ranks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Experiment {
     pub(crate) scenario: String,
@@ -39,48 +38,48 @@ pub(crate) struct Experiment {
     pub(crate) fixed: bool,
     pub(crate) delay: DelayProfile,
     pub(crate) seed: u64,
-    /// Arrivals of the open loop, as a share of what the group does without lag.
+    /// Arrival rate of the open loop, as a share of the throughput without lag.
     pub(crate) load: f64,
-    /// The rank that falsifies one bit of its last output, to test that this is found.
+    /// The rank that flips one bit of its last output, to test that the check finds it.
     pub(crate) flip: Option<usize>,
-    /// Rank 0 says on stderr how far it is.
+    /// Whether rank 0 prints progress on standard error.
     pub(crate) progress: bool,
 }
 
-/// What one rank has seen.
+/// The record of one rank.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RankRecord {
     pub(crate) rank: usize,
-    /// Nanoseconds of an undelayed iteration, as all ranks agreed.
+    /// Nanoseconds of an undelayed iteration, equal on all ranks.
     pub(crate) unit: u64,
-    /// Nanoseconds between two batches of an open loop, as all ranks agreed.
+    /// Nanoseconds between two batches of the open loop, equal on all ranks.
     pub(crate) interval: u64,
     pub(crate) runs: Vec<RunRecord>,
 }
 
-/// One run on one rank. Times are nanoseconds on the group's clock, lists have one entry a round.
+/// One run on one rank. Times are nanoseconds on the group's clock; lists have one entry per round.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct RunRecord {
     /// Place of the lag in [`Experiment::lags`].
     pub(crate) lag: usize,
     pub(crate) repetition: usize,
-    /// Batches arrive at fixed times, instead of when a rank is ready for the next one.
+    /// Whether batches arrive at fixed times (open loop) or are always there (closed loop).
     pub(crate) open: bool,
     pub(crate) begin: u64,
     pub(crate) end: u64,
-    /// Processor time that the run took this rank: what is left of work when waiting for a core is not counted.
+    /// Processor time of this rank in the run: its work without waiting for a core.
     pub(crate) cpu: u64,
-    /// When each round began, since `begin`.
+    /// The start of each round, since `begin`.
     pub(crate) begun: Vec<u64>,
     pub(crate) delay: Vec<u64>,
     pub(crate) send: Vec<u64>,
     pub(crate) own: Vec<u64>,
     pub(crate) finish: Vec<u64>,
-    /// In `take` (after the last round, `flush`) during this iteration: nearly all of it waiting.
+    /// Time in `take` (after the last round, in `flush`) during this iteration: nearly all of it is waiting.
     pub(crate) call: Vec<u64>,
-    /// Work on the outputs of whatever rounds came in during this iteration.
+    /// Work on the outputs of the rounds that were handed out during this iteration.
     pub(crate) finishing: Vec<u64>,
-    /// From the beginning of a round, in an open loop from its arrival, to its output.
+    /// From the start of a round (in the open loop, from its arrival) to its output.
     pub(crate) latency: Vec<u64>,
     pub(crate) digests: Vec<u64>,
     /// Largest lead over the slowest peer, in rounds.
@@ -106,7 +105,7 @@ impl RunRecord {
         }
     }
 
-    /// Turns one bit of the last output.
+    /// Flips one bit of the last output.
     fn falsify(&mut self, mut output: Vec<u8>) {
         if let (Some(digest), Some(byte)) = (self.digests.last_mut(), output.first_mut()) {
             *byte ^= 1;
@@ -123,7 +122,7 @@ impl RunRecord {
 
 const CONTROL: Lane = Lane(0);
 
-/// Largest message on the control lane; longer ones pass too, in fragments.
+/// Slot size of the control lane; longer messages are sent in fragments.
 const CONTROL_BYTES: usize = 256;
 
 impl Experiment {
@@ -138,7 +137,7 @@ impl Experiment {
         std::iter::once(LaneOptions::lag(0)).chain(data).collect()
     }
 
-    /// The rings that [`measure`] needs where no message is larger than `largest`.
+    /// The rings that [`measure`] needs if no message is larger than `largest`.
     pub(crate) fn shape(&self, largest: usize) -> GroupShape {
         let rings = |(lane, options): (usize, &LaneOptions)| -> LaneShape {
             options.shape(if lane == 0 { CONTROL_BYTES } else { largest })
@@ -176,7 +175,7 @@ pub(crate) fn measure<E: Endpoint, W: Work<E>>(
                 );
             }
             for turn in 0..experiment.lags.len() {
-                // Rotating the order spreads whatever drifts on the machine evenly over the lags.
+                // The rotated order spreads drifts of the machine evenly over the lags.
                 let lag = (turn + repetition) % experiment.lags.len();
                 let mut record = RunRecord::new(lag, repetition, experiment.rounds);
                 record.open = open;
@@ -198,7 +197,7 @@ pub(crate) fn measure<E: Endpoint, W: Work<E>>(
     Ok(RankRecord { rank, unit, interval, runs })
 }
 
-/// The time between two batches of the open loop, from what the runs without lag have reached. All ranks return the same.
+/// The time between two batches of the open loop, from the runs without lag. Equal on all ranks.
 fn arrival_interval<E: Endpoint>(
     group: &mut Group<E>,
     experiment: &Experiment,
@@ -211,7 +210,7 @@ fn arrival_interval<E: Endpoint>(
     Ok((span as f64 / experiment.rounds as f64 / experiment.load) as u64)
 }
 
-/// Touches the rings of every lane and finds out how long an undelayed iteration takes. All ranks return the same.
+/// Touches the rings of every lane and measures an undelayed iteration. Equal on all ranks.
 fn warm_up<E: Endpoint, W: Work<E>>(
     group: &mut Group<E>,
     experiment: &Experiment,
@@ -246,11 +245,11 @@ fn run<E: Endpoint, W: Work<E>>(
     let rank = group.rank();
     let lane = Lane(record.lag as u16 + 1);
     let leads = group.stats(lane).lead.clone();
-    // Every round published on this lane has been handed out, so this is the number of the next one.
+    // All rounds of this lane have been handed out, so this is the number of the next one.
     let base = group.stats(lane).rounds;
     group.lane(CONTROL).barrier()?;
     let ready = group.endpoint().now().as_nanos() as u64;
-    // The first batch arrives everywhere at once: when the last rank is ready.
+    // The first batch arrives on all ranks at once, when the last one is ready.
     let opening = gather(group, ready)?.into_iter().max().unwrap_or(ready);
     record.begin = group.endpoint().now().as_nanos() as u64;
     let cpu = cpu_time();
@@ -280,7 +279,7 @@ fn run<E: Endpoint, W: Work<E>>(
         run.record.delay[index] = delayed - begun;
         run.record.send[index] = sent - delayed;
         run.record.own[index] = run.clock() - sent;
-        // What the lag allows to wait for later stays out; after the last round nothing does.
+        // Takes the rounds that the lag makes due; after the last round, all of them.
         run.take(&mut exchange, index, false)?;
         if index + 1 == rounds {
             run.take(&mut exchange, index, true)?;
@@ -303,7 +302,7 @@ struct Run<'a, W> {
     first: u64,
     base: u64,
     origin: Instant,
-    /// What latency counts from: the beginning of a round in a closed loop, its arrival in an open one.
+    /// The start of the latency of each round: its start in a closed loop, its arrival in an open one.
     due: Vec<u64>,
     output: Vec<u8>,
 }
@@ -334,7 +333,7 @@ impl<W> Run<'_, W> {
         }
     }
 
-    /// Nothing to begin before `arrival`: finishes what comes in meanwhile.
+    /// Waits until `arrival`, and finishes rounds that are handed out meanwhile.
     fn until<E: Endpoint>(
         &mut self,
         arrival: u64,
@@ -366,10 +365,10 @@ fn gather<E: Endpoint>(group: &mut Group<E>, number: u64) -> Result<Vec<u64>, Be
         .iter()
         .map(number)
         .collect::<Result<_, _>>()
-        .map_err(|_| BenchError::Settings("a rank of another program is in the group".to_owned()))
+        .map_err(|_| BenchError::Settings("a rank of the group runs another program".to_owned()))
 }
 
-/// Nanoseconds that this thread has had a core.
+/// Processor time of this thread in nanoseconds.
 fn cpu_time() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64

@@ -1,4 +1,4 @@
-//! The model under test: a synthetic one in the shape of the reference's Kaggle model, with smaller tables.
+//! Work `model`: a synthetic model in the shape of the reference's Kaggle model, with smaller tables.
 
 use std::path::{Path, PathBuf};
 
@@ -21,10 +21,10 @@ const KAGGLE_ROWS: [usize; 26] = [
     10, 5652, 2173, 4, 7_046_547, 18, 15, 286_181, 105, 142_572,
 ];
 
-/// Different batches; round `i` predicts batch `i` modulo this.
+/// Number of different batches; round `i` predicts batch `i` modulo this.
 const BATCHES: u64 = 16;
 
-/// Where the model lies and what it is asked.
+/// The model and its batches.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ModelTask {
     directory: PathBuf,
@@ -117,7 +117,7 @@ impl ModelWork {
     pub(crate) fn open(task: &ModelTask, rank: usize) -> Result<Self, BenchError> {
         let directory = task.open()?;
         let plan = task.plan(&directory)?;
-        // The launcher has compared them with their checksums.
+        // The launcher verifies the checksums.
         let tables = directory.load_rank(&plan, rank, Load::Mapped, Verify::HeaderOnly, &mut |_| ()).map_err(failed)?;
         let dense = directory.load_dense().map_err(failed)?;
         let model = DistributedModel::new(dense, tables, plan, rank).map_err(failed)?;

@@ -1,4 +1,4 @@
-//! PyTorch and FBGEMM, as a Python program that takes turns with ours.
+//! PyTorch and FBGEMM, as a Python program that takes turns with this one.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -10,17 +10,17 @@ use serde_json::{Value, json};
 use crate::BenchError;
 
 const PROGRAM: &str = include_str!("../peers/embedding.py");
-/// The versions that the project's figures are from.
+/// The versions that the published figures are from.
 const PACKAGES: &[&str] = &["torch==2.8.0", "fbgemm-gpu-cpu==1.3.0", "numpy"];
 
-/// The Python program, waiting for its turn.
+/// The running Python program.
 pub(crate) struct Peer {
     child: Child,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
 }
 
-/// An interpreter that has the packages: one of the folder's own, set up if it is not there yet.
+/// An interpreter with the packages, in a virtual environment in `folder`, which is created if missing.
 ///
 /// # Errors
 ///
@@ -32,7 +32,7 @@ pub(crate) fn python(folder: &Path) -> Result<PathBuf, BenchError> {
     if python.exists() && std::fs::read_to_string(&mark).is_ok_and(|found| found == wanted) {
         return Ok(python);
     }
-    eprintln!("setting up {} with {wanted} (some gigabytes, once)", folder.display());
+    eprintln!("installing {wanted} in {} (some gigabytes, once)", folder.display());
     run(Command::new("python3").args(["-m", "venv"]).arg(folder), "python3 -m venv (apt-get install python3-venv)")?;
     run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES), "pip install")?;
     std::fs::write(&mark, wanted).map_err(BenchError::file("writing", &mark))?;
@@ -49,7 +49,7 @@ fn run(command: &mut Command, what: &str) -> Result<(), BenchError> {
 }
 
 impl Peer {
-    /// Starts the program, on the cores that this process may use now.
+    /// Starts the program on the cores that this process may use now.
     pub(crate) fn start(python: &Path, folder: &Path) -> Result<Self, BenchError> {
         let program = folder.join("embedding.py");
         std::fs::write(&program, PROGRAM).map_err(BenchError::file("writing", &program))?;
@@ -67,39 +67,40 @@ impl Peer {
         Ok(Peer { child, to, from })
     }
 
-    /// Torch's and FBGEMM's versions; none of FBGEMM where it is missing.
+    /// The versions of PyTorch and FBGEMM; `None` if FBGEMM is missing.
     pub(crate) fn versions(&mut self) -> Result<(String, Option<String>), BenchError> {
         let said = self.ask(json!({"do": "versions"}))?;
         let text = |key: &str| said[key].as_str().map(str::to_owned);
         Ok((text("torch").unwrap_or_default(), text("fbgemm")))
     }
 
-    /// Asks for something and waits for the answer.
+    /// Sends a request and waits for the answer.
     pub(crate) fn ask(&mut self, what: Value) -> Result<Value, BenchError> {
         let failed = |why: String| BenchError::Peer { why };
         let mut answer = String::new();
         let asked = writeln!(self.to, "{what}").and_then(|()| self.to.flush());
         asked.and_then(|()| self.from.read_line(&mut answer)).map_err(|error| failed(error.to_string()))?;
-        let said: Value = serde_json::from_str(&answer).map_err(|_| failed("it ended without an answer".to_owned()))?;
+        let said: Value = serde_json::from_str(&answer)
+            .map_err(|_| failed("the Python program ended without an answer".to_owned()))?;
         match said.get("error").and_then(Value::as_str) {
             Some(why) => Err(failed(format!("{what}: {why}"))),
             None => Ok(said),
         }
     }
 
-    /// Seconds that one pass over the loaded batches takes.
+    /// Seconds of one pass over the loaded batches.
     pub(crate) fn sweep(&mut self) -> Result<f64, BenchError> {
         let said = self.ask(json!({"do": "sweep"}))?;
         match (said["seconds"].as_f64(), said["sum"].as_f64()) {
             (Some(seconds), Some(sum)) if sum.is_finite() && sum != 0.0 => Ok(seconds),
-            _ => Err(BenchError::Peer { why: format!("a sweep that did nothing: {said}") }),
+            _ => Err(BenchError::Peer { why: format!("the Python program did not measure: {said}") }),
         }
     }
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // It has gigabytes; whether it could be ended nobody needs to know.
+        // It holds gigabytes. If it cannot be killed, it has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,8 +1,8 @@
-//! Placements of skewed tables: what the planner predicts beside what the lookups of each rank take.
+//! Plans for skewed tables: the lookup times that the planner estimates, beside measured ones.
 //!
-//! The tables have the rows and pooling factors of MLPerf's DLRM (scaled down), their rows are drawn by Zipf's law. A trace
-//! of some batches is profiled first; every placement is then measured on other batches: rank after rank, each alone on
-//! one core with its own parts, all placements in turns.
+//! The tables have the rows (scaled down) and pooling factors of MLPerf's DLRM; indices follow Zipf's law. A trace of some
+//! batches is profiled first. Every plan is then measured on other batches: one rank after the other, on one core, with the
+//! parts of that rank. The plans take turns.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -32,9 +32,9 @@ const TILE: u64 = 1 << 12;
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct PlanningOptions {
-    /// Ranks of each placement.
+    /// Number of ranks.
     pub ranks: usize,
-    /// By how much the tables are smaller than MLPerf's.
+    /// The rows of MLPerf's large tables are divided by this.
     pub scale: u64,
     /// Columns of a row.
     pub dim: usize,
@@ -42,38 +42,38 @@ pub struct PlanningOptions {
     pub format: RowFormat,
     /// Samples of a batch.
     pub batch: usize,
-    /// Batches of the trace, and as many that are measured.
+    /// Batches of the trace; as many others are measured.
     pub batches: usize,
-    /// Zipf's exponent of the indices.
+    /// Zipf exponent of the indices.
     pub zipf: f64,
-    /// Turns.
+    /// Number of turns.
     pub turns: usize,
-    /// Of the indices.
+    /// Random seed of the indices.
     pub seed: u64,
 }
 
-/// One placement.
+/// One plan.
 #[derive(Clone, Debug, Serialize)]
 pub struct PlanningLine {
-    /// What the planner was told, and what it might do.
+    /// What the planner knows and may do.
     pub name: String,
-    /// How it was placed.
+    /// The kinds of placement that the plan uses.
     pub kinds: String,
-    /// Largest time of a rank over the mean, by the plan.
+    /// Largest lookup time of a rank divided by the mean, estimated.
     pub predicted: f64,
-    /// The same of each rank's median time.
+    /// The same, from the measured median time of each rank.
     pub measured: f64,
-    /// The same by turn.
+    /// The same, by turn.
     pub by_turn: Vec<f64>,
-    /// The busiest rank's time for a batch by the plan, in microseconds.
+    /// Estimated time of the busiest rank for a batch, in microseconds.
     pub predicted_us: f64,
-    /// The busiest rank's median time, in microseconds.
+    /// Measured median time of the busiest rank, in microseconds.
     pub measured_us: f64,
-    /// Each rank's median time over its predicted time.
+    /// Measured over estimated time, by rank.
     pub ratios: Vec<f64>,
 }
 
-/// A plan, and what its ranks hold.
+/// A plan, and the parts on its ranks.
 struct Placement<'a> {
     name: &'a str,
     plan: Plan,
@@ -92,7 +92,7 @@ struct Held {
     out: Vec<f32>,
 }
 
-/// Measures all placements.
+/// Measures all plans.
 ///
 /// # Errors
 ///
@@ -126,7 +126,7 @@ pub fn planning(options: &PlanningOptions) -> Result<Vec<PlanningLine>, BenchErr
     Ok(placements.into_iter().map(|placement| placement.line(options.batch)).collect())
 }
 
-/// By name: what the planner knows, and what it may do with that.
+/// The plans, named by what the planner knows and may do.
 fn plans<'a>(
     options: &PlanningOptions,
     tables: &[HeapTable],
@@ -278,11 +278,11 @@ fn draw(options: &PlanningOptions) -> Result<Vec<Batch>, BenchError> {
     Ok((0..2 * options.batches as u64).map(draw).collect())
 }
 
-/// A table for people.
+/// A readable table.
 pub fn describe(lines: &[PlanningLine]) -> String {
     let mut text = format!(
         "{:<42} {:>9}  {:<19} {:>5}  {:>13}  {}\n",
-        "placement", "predicted", "measured max/mean", "ratio", "busiest us", "ranks' times / predicted"
+        "plan", "estimated", "measured max/mean", "ratio", "busiest us", "measured / estimated, by rank"
     );
     for line in lines {
         let Spread { min, max, .. } = Spread::of(line.by_turn.clone());
@@ -299,6 +299,6 @@ pub fn describe(lines: &[PlanningLine]) -> String {
             line.kinds
         );
     }
-    text + "max/mean: of the ranks' median lookup times (smallest and largest of the turns); ratio: measured over predicted;\n\
-            busiest us: the busiest rank's time for a batch, measured / predicted\n"
+    text + "max/mean: of the ranks' median lookup times (smallest-largest of the turns); ratio: measured over estimated;\n\
+            busiest us: time of the busiest rank for a batch, measured / estimated\n"
 }

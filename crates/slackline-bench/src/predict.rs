@@ -1,4 +1,4 @@
-//! What a bounded lag can do with given work: the recurrence, and its two ends.
+//! The best time that a bounded lag allows for given work: a recurrence.
 //!
 //! With `c[p][i]` the work and delay of rank `p` in round `i`, cheap transfers, and a group that starts at 0, rank `p` has
 //! sent round `i` at
@@ -12,10 +12,10 @@
 
 use std::collections::VecDeque;
 
-/// When the last rank is through with its last round, in the unit of `work`, if every rank may be `lag` rounds ahead.
+/// The time at which the last rank finishes its last round, in the unit of `work`, if every rank may be `lag` rounds ahead.
 ///
-/// `work[p][i]` is the work and delay of rank `p` in round `i`; all ranks have equally many rounds. Cost: one pass, with
-/// memory for `lag` rounds.
+/// `work[p][i]` is the work and delay of rank `p` in round `i`; all ranks have the same number of rounds. Cost: one
+/// pass, with memory for `lag` rounds.
 ///
 /// # Panics
 ///
@@ -46,7 +46,7 @@ pub fn makespan<W: AsRef<[f64]>>(work: &[W], lag: usize) -> f64 {
     largest(sent.into_iter())
 }
 
-/// The best that any lag can reach: the most work that any one rank has of its own. Same units and panics as [`makespan`].
+/// The bound of any lag: the total work of the busiest rank. Same units and panics as [`makespan`].
 pub fn ideal<W: AsRef<[f64]>>(work: &[W]) -> f64 {
     rounds(work);
     largest(work.iter().map(|work| work.as_ref().iter().sum()))

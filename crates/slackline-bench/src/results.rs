@@ -1,4 +1,4 @@
-//! The results file: everything that a reader needs to believe a number, or to repeat it.
+//! The results file: everything that a reader needs to judge a number or to reproduce it.
 
 use std::fs;
 use std::io::Write;
@@ -22,19 +22,19 @@ pub struct Results {
     pub format: String,
     /// [`VERSION`].
     pub version: u32,
-    /// When the run began, UTC, as in RFC 3339.
+    /// Start of the run, UTC, in RFC 3339.
     pub date: String,
     /// The exact command.
     pub command: Vec<String>,
-    /// How long everything took, in seconds.
+    /// Duration of the whole run, in seconds.
     pub seconds: f64,
-    /// Where.
+    /// The machine.
     pub machine: Machine,
-    /// Of what.
+    /// The software.
     pub versions: Versions,
-    /// What was asked for.
+    /// The settings.
     pub settings: Settings,
-    /// One entry a scenario, in the order in which they ran.
+    /// One entry per scenario, in the order of the runs.
     pub scenarios: Vec<ScenarioResult>,
 }
 
@@ -49,7 +49,7 @@ pub struct Machine {
     pub memory_bytes: u64,
     /// The operating system's kernel.
     pub kernel: String,
-    /// Processes that wanted a core when the run began, averaged over a minute: above about 0.3 something else was running.
+    /// Load average over a minute at the start: above about 0.3, something else was running.
     pub load_before: f64,
 }
 
@@ -62,11 +62,11 @@ pub struct Versions {
     pub rustc: String,
     /// `release` or `debug`.
     pub profile: String,
-    /// The source's revision, with `-dirty` where files had been changed; none outside of a checkout.
+    /// The revision of the source, with `-dirty` if files were changed; none outside a checkout.
     pub revision: Option<String>,
 }
 
-/// What was asked for, defaults included.
+/// The settings, defaults included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Ranks of the group.
@@ -77,7 +77,7 @@ pub struct Settings {
     pub rounds: usize,
     /// Runs of each lag.
     pub repetitions: usize,
-    /// Rounds that the delay unit was measured on.
+    /// Rounds to measure the unit of the delays.
     pub warmup: usize,
     /// Lags under test, the first of them 0.
     pub lags: Vec<usize>,
@@ -87,23 +87,23 @@ pub struct Settings {
     pub batch: usize,
     /// Bytes to each rank (work `slept`).
     pub bytes: usize,
-    /// Microseconds of slept work of a round before its messages go (work `slept`).
+    /// Microseconds that a round sleeps before it sends (work `slept`).
     pub unit_us: u64,
-    /// The same after they have gone.
+    /// The same, after it has sent.
     #[serde(default)]
     pub own_unit_us: u64,
     /// Rank `r` was bound to core `r` modulo cores.
     pub pin: bool,
-    /// Arrivals of the open loop, as a share of what lag 0 does in the closed one.
+    /// Arrival rate of the open loop, as a share of the throughput of lag 0 in the closed loop.
     pub load: f64,
-    /// Of delays, model and data.
+    /// Random seed of delays, model and data.
     pub seed: u64,
 }
 
 /// A number over the repetitions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// The middle one, or the mean of the two middle ones.
+    /// The median; of an even count, the mean of the two middle values.
     pub median: f64,
     /// The smallest.
     pub min: f64,
@@ -135,9 +135,9 @@ pub struct ScenarioResult {
     pub interval_us: f64,
     /// What throughput counts: `samples` or `rounds`.
     pub counted: String,
-    /// One entry a lag, the first of them lag 0.
+    /// One entry per lag, lag 0 first.
     pub lags: Vec<LagResult>,
-    /// The same work and delays over MPI's own alltoallv, where that was asked for.
+    /// The same work and delays over MPI's own alltoallv, if requested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub baselines: Vec<BaselineResult>,
     /// The first rounds of the first repetition, for lag 0 and for one other.
@@ -149,28 +149,28 @@ pub struct ScenarioResult {
 pub struct LagResult {
     /// The lag.
     pub lag: usize,
-    /// A second, from the first rank's beginning to the last rank's end.
+    /// Per second, from the start of the first rank to the end of the last.
     pub throughput: Spread,
     /// Over lag 0 of the same repetition.
     pub speedup: Spread,
     /// From the arrival of a batch to its predictions on each rank (open loop), microseconds.
     pub open_latency_us: Percentiles,
-    /// From the beginning of a batch on a rank to its predictions there (closed loop), microseconds.
+    /// From starting a batch on a rank to its predictions there (closed loop), microseconds.
     pub latency_us: Percentiles,
     /// In calls of the collective in an iteration, waiting included, microseconds.
     pub call_us: Percentiles,
-    /// The largest lead of any rank over its slowest peer, in rounds; at most `lag + 1`.
+    /// The most rounds that a rank was ahead of its slowest peer when it published the next one; at most `lag`.
     pub observed_lag: usize,
-    /// What this run would have reached had the rank with the most work and delay of its own never waited.
+    /// The throughput of the rank with the most work and delay if it never waited.
     pub ideal_throughput: Spread,
-    /// Of that, reached: never above 1, unless clocks are wrong.
+    /// Throughput as a share of the ideal: at most 1, unless clocks are wrong.
     pub share_of_ideal: Spread,
     /// By the recurrence, from the work and delays measured in the lag 0 run of the same repetition, and no more than its
     /// processor time allows on all cores.
     pub predicted_throughput: Spread,
     /// Predicted for this lag over predicted for lag 0.
     pub predicted_speedup: Spread,
-    /// Share of its time that each rank spent in calls.
+    /// The share of its time that each rank spent in calls.
     pub waiting: Vec<f64>,
 }
 
@@ -181,27 +181,27 @@ pub struct BaselineResult {
     pub name: String,
     /// Rounds under way beside the newest.
     pub lag: usize,
-    /// Rounds a second.
+    /// Rounds per second.
     pub throughput: Spread,
-    /// Of the ideal of its own run, reached.
+    /// Throughput as a share of the ideal of its own run.
     pub share_of_ideal: Spread,
 }
 
-/// Who did what when.
+/// The activities of all ranks over time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timeline {
     /// The lag.
     pub lag: usize,
-    /// One list a rank.
+    /// One list per rank.
     pub ranks: Vec<Vec<Segment>>,
 }
 
-/// A stretch of time of one rank.
+/// An activity of one rank.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Segment {
-    /// What it did.
+    /// The kind of activity.
     pub kind: Activity,
-    /// The round that it had begun last.
+    /// The round started last.
     pub round: usize,
     /// Since the run began.
     pub begin_us: f64,
@@ -209,7 +209,7 @@ pub struct Segment {
     pub end_us: f64,
 }
 
-/// What a rank can be seen to do.
+/// Kinds of activity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activity {
@@ -295,7 +295,7 @@ impl Versions {
 }
 
 fn revision() -> Option<String> {
-    // The program lies in the checkout that it was built from, as a rule; if not, one may be worked in.
+    // The program usually lies in the checkout that it was built from; otherwise the current folder may be one.
     let beside = std::env::current_exe().ok().and_then(|file| Some(file.parent()?.to_owned()));
     let folders = beside.into_iter().chain(std::env::current_dir().ok());
     folders.into_iter().find_map(|folder| {
@@ -306,7 +306,7 @@ fn revision() -> Option<String> {
     })
 }
 
-/// This moment in UTC, as in RFC 3339.
+/// The current time in UTC, in RFC 3339.
 pub fn now() -> String {
     date(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
 }

@@ -1,4 +1,4 @@
-//! Runs scenarios: starts the ranks, checks what they computed, and only then looks at how long it took.
+//! Runs scenarios: starts the ranks, verifies their outputs, and only then evaluates times.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -24,43 +24,43 @@ pub struct RunOptions {
     pub rounds: usize,
     /// Runs of each lag, at least 1.
     pub repetitions: usize,
-    /// Undelayed rounds that the unit of the delays is measured on, at least 2.
+    /// Undelayed rounds to measure the unit of the delays, at least 2.
     pub warmup: usize,
-    /// Lags; 0 is added if it is missing, since everything is compared with it.
+    /// Lags; 0 is added if missing, since everything is compared with it.
     pub lags: Vec<usize>,
     /// What to run, in order.
     pub scenarios: Vec<Scenario>,
-    /// Work of scenarios that don't say.
+    /// Work of scenarios that set none.
     pub work: WorkKind,
     /// Samples of a batch (model).
     pub batch: usize,
-    /// Most rows of a table (model).
+    /// Largest number of rows in a table (model).
     pub table_rows: usize,
     /// Bytes to each rank (slept).
     pub bytes: usize,
-    /// Slept work of a round before its messages go (slept).
+    /// Sleep of a round before it sends (slept).
     pub unit: Duration,
-    /// The same after they have gone, as the bottom MLP of a model (slept).
+    /// Sleep after it has sent, in place of a bottom MLP (slept).
     pub own_unit: Duration,
     /// How the ranks are run.
     pub transport: Transport,
     /// Whether MPI's own alltoallv runs beside it (MPI and slept work only).
     pub baselines: bool,
-    /// Which rounds are handed out when.
+    /// When rounds are handed out.
     pub delivery: Delivery,
-    /// Arrivals of the open loop, as a share of what lag 0 does in the closed one; above 0, up to 10.
+    /// Arrival rate of the open loop, as a share of the throughput of lag 0 in the closed loop; above 0, at most 10.
     pub load: f64,
     /// Whether each rank is bound to a core, if there is one for each (shm).
     pub pin: bool,
-    /// Of delays, model and data.
+    /// Random seed of delays, model and data.
     pub seed: u64,
-    /// Whether to say on stderr how far things are.
+    /// Whether to print progress on standard error.
     pub progress: bool,
-    /// The rank that falsifies its last output, to test that this is found.
+    /// The rank that flips a bit of its last output, to test that the check finds it.
     pub flip: Option<usize>,
 }
 
-/// What the work of a scenario is, for all ranks.
+/// The work of a scenario, for all ranks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum WorkTask {
     Model(ModelTask),
@@ -77,7 +77,7 @@ struct MeasureTask {
 /// The command of a rank process.
 const RANK_COMMAND: &str = "run-rank";
 
-/// Runs all scenarios. `command` is what was typed, for the record.
+/// Runs all scenarios. `command` is the command line, for the results file.
 ///
 /// # Errors
 ///
@@ -104,7 +104,7 @@ pub fn run(options: &RunOptions, command: Vec<String>) -> Result<Results, BenchE
             },
             WorkKind::Model if model.is_none() => {
                 if options.progress {
-                    eprintln!("making a model");
+                    eprintln!("creating the model");
                 }
                 let create =
                     || ModelTask::create(folder.path(), options.ranks, options.batch, options.table_rows, options.seed);
@@ -168,16 +168,16 @@ pub fn rank(folder: &Path) -> Result<(), BenchError> {
 fn check(options: &RunOptions) -> Result<(), BenchError> {
     let wrong = |why: &str| Err(BenchError::Settings(why.to_owned()));
     if options.ranks == 0 || options.rounds == 0 || options.repetitions == 0 {
-        return wrong("ranks, rounds and repetitions are at least 1");
+        return wrong("ranks, rounds and repetitions must be at least 1");
     }
     if options.warmup < 2 {
-        return wrong("the unit of the delays needs at least 2 rounds of warm-up");
+        return wrong("warm-up needs at least 2 rounds, to measure the unit of the delays");
     }
     if !(options.load > 0.0 && options.load <= 10.0) {
-        return wrong("the load of the open loop is above 0 and at most 10");
+        return wrong("the load of the open loop must be above 0 and at most 10");
     }
     if options.batch == 0 {
-        return wrong("a batch has at least 1 sample");
+        return wrong("a batch needs at least 1 sample");
     }
     for (place, lag) in options.lags.iter().enumerate() {
         if options.lags[..place].contains(lag) {
@@ -191,10 +191,10 @@ fn check(options: &RunOptions) -> Result<(), BenchError> {
         scenario.check(options.ranks)?;
     }
     if options.baselines && options.transport.name() != "mpi" {
-        return wrong("the baselines are MPI's, and need the transport mpi");
+        return wrong("--baselines needs --transport mpi");
     }
     if options.pin && matches!(options.transport, Transport::Threads) {
-        return wrong("ranks that are threads are not bound to cores: pin needs the transport shm or mpi");
+        return wrong("--pin needs --transport shm or mpi: threads are not bound to cores");
     }
     Ok(())
 }
@@ -254,7 +254,7 @@ fn run_scenario(
     })
 }
 
-/// MPI's own alltoallv under the same work and delays, where that was asked for and makes sense.
+/// MPI's own alltoallv under the same work and delays, if requested and applicable.
 fn baselines(
     options: &RunOptions,
     task: &MeasureTask,

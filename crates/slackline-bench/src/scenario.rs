@@ -1,4 +1,4 @@
-//! Scenarios: who is late in which round, and whether lag is expected to help. Data, in TOML files.
+//! Scenarios: which rank is late in which round, and whether lag is expected to help. TOML files.
 
 use std::fs;
 use std::path::Path;

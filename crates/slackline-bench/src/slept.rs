@@ -1,4 +1,4 @@
-//! The bare exchange: a round sleeps for its work and exchanges messages whose every byte is checked.
+//! Work `slept`: a round sleeps in place of computing, and exchanges messages whose every byte is checked.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use crate::BenchError;
 use crate::measure::Work;
 
-/// Sleeps, and fills messages with words that belong to the seed, the round, the sender and the receiver. The output of a
-/// round is the digest of each message.
+/// Sleeps, and fills messages with words that depend on seed, round, sender and receiver. The output of a round is the
+/// digest of each message.
 #[derive(Clone, Debug)]
 pub(crate) struct Slept {
     rank: usize,

@@ -1,4 +1,4 @@
-//! From what the ranks wrote down to what a reader wants to know; but first, whether the outputs are right.
+//! From the records of the ranks to results; but first, whether the outputs are right.
 
 use crate::BenchError;
 use crate::measure::{Experiment, RankRecord, RunRecord};
@@ -43,7 +43,7 @@ pub(crate) fn verify(
     Ok(())
 }
 
-/// One entry a lag; `counted` is what a round counts for in throughput. To be called on verified records only.
+/// One entry per lag; `counted` is what a round counts in throughput. Call it on verified records only.
 pub(crate) fn summarise(experiment: &Experiment, records: &[RankRecord], counted: usize) -> Vec<LagResult> {
     let all = |open: bool| -> Vec<Vec<Run>> {
         let of = |lag| (0..experiment.repetitions).map(|r| Run::find(records, open, lag, r)).collect();
@@ -54,7 +54,7 @@ pub(crate) fn summarise(experiment: &Experiment, records: &[RankRecord], counted
     let a_second = |nanoseconds: f64| total / nanoseconds * 1e9;
     let summary = |(place, &lag): (usize, &usize)| {
         let spread = |value: &dyn Fn(&Run, &Run) -> f64| {
-            // Beside each run, that of lag 0 in the same repetition.
+            // Each run is compared with that of lag 0 in the same repetition.
             Spread::of(runs[place].iter().zip(&runs[0]).map(|(run, base)| value(run, base)).collect())
         };
         let percentiles = |runs: &[Run], times: &dyn Fn(&RunRecord) -> &[u64]| {
@@ -138,7 +138,7 @@ impl<'a> Run<'a> {
         self.0.iter().map(|run| run.begin).min().unwrap_or(0)
     }
 
-    /// From the first rank's beginning to the last rank's end, in nanoseconds.
+    /// From the start of the first rank to the end of the last, in nanoseconds.
     fn span(&self) -> f64 {
         (self.0.iter().map(|run| run.end).max().unwrap_or(0) - self.begin()) as f64
     }
@@ -147,14 +147,14 @@ impl<'a> Run<'a> {
         self.0.iter().map(|run| run.work()).collect()
     }
 
-    /// How long a run of another lag should take, judged by this one: by the recurrence, but no less than all the processor
-    /// time takes on all cores. The latter matters where ranks share cores: who waits lends its core to the others.
+    /// The predicted time of a run with another lag: by the recurrence, but no less than the processor time takes on all
+    /// cores. The latter matters where ranks share cores: a rank that waits frees its core for the others.
     fn predicted(&self, lag: usize, cores: usize) -> f64 {
         let shared = self.0.iter().map(|run| run.cpu as f64).sum::<f64>() / self.0.len().min(cores) as f64;
         predict::makespan(&self.work(), lag).max(shared)
     }
 
-    /// Over all rounds of all ranks, in microseconds: the smallest time that so many of a hundred don't exceed.
+    /// A percentile over all rounds of all ranks, in microseconds, by nearest rank.
     fn percentile(&self, percent: usize, times: &dyn Fn(&RunRecord) -> &[u64]) -> f64 {
         let mut all: Vec<u64> = self.0.iter().flat_map(|run| times(run)).copied().collect();
         all.sort_unstable();

@@ -1,4 +1,4 @@
-//! Charts as plain SVG: no script, no font, nothing to fetch. Colours are classes, which the page's style sheet defines.
+//! Charts as plain SVG without scripts, fonts or links. Colours are classes of the page's style sheet.
 
 use std::fmt::Write;
 
@@ -97,7 +97,7 @@ pub(crate) fn latency(result: &ScenarioResult, title: &str, pick: fn(&LagResult)
     out
 }
 
-/// The first rounds of every rank, one block a lag, all on one scale of time.
+/// The first rounds of every rank, one block per lag, all on one time scale.
 pub(crate) fn timelines(timelines: &[Timeline]) -> String {
     const WIDE: f64 = 1140.0;
     const ROW: f64 = 18.0;
@@ -130,7 +130,7 @@ pub(crate) fn timelines(timelines: &[Timeline]) -> String {
                     Activity::Wait => "wait",
                 };
                 let (begin, width) = (x(segment.begin_us), x(segment.end_us) - x(segment.begin_us));
-                // Thinner than a tenth of a pixel cannot be seen.
+                // Less than a tenth of a pixel is invisible.
                 if width >= 0.1 {
                     let _ = write!(
                         out,

@@ -1,54 +1,52 @@
-//! The tables on the terminal, and what their columns mean.
+//! The tables on the terminal, and the meaning of their columns.
 
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::results::{BaselineResult, Percentiles, Results, ScenarioResult, Spread};
 use crate::scenario::Expect;
 
-/// What the columns mean; stands under the tables and in the report.
+/// What the columns mean: printed below the tables and in the report.
 pub(crate) const LEGEND: [(&str, &str); 9] = [
     (
         "lag",
-        "how many rounds a rank may go on past the oldest round that is incomplete; lag 0 is an ordinary, synchronous \
-         alltoallv",
+        "how many rounds a rank may be ahead of the oldest incomplete round; lag 0 is an ordinary, synchronous alltoallv",
     ),
     (
         "throughput",
-        "median (smallest-largest) over the repetitions, from the first rank's beginning to the last rank's end; the \
-         lags take turns in the same processes",
+        "median (smallest-largest) of the repetitions, from the start of the first rank to the end of the last; the lags \
+         take turns in the same processes",
     ),
     ("speed-up", "over lag 0 of the same repetition; compare these, not throughputs of different runs"),
     (
         "open loop latency",
-        "batches arrive at fixed times, at a share of what lag 0 can do (0.9, unless --load says otherwise): from the arrival of a batch to its predictions on \
-         each rank, whenever the rank began it, so that no stall is hidden; medians over the repetitions of p50 / p95 / p99 \
-         over all rounds and ranks",
+        "batches arrive at fixed times, at a share of the throughput of lag 0 (0.9, or --load); from the arrival of a batch \
+         to its predictions on each rank, no matter when the rank starts the batch, so that no stall is hidden; medians over \
+         the repetitions of p50 / p95 / p99 over all rounds and ranks",
     ),
     (
         "closed loop latency",
-        "the next batch is always there: from the beginning of a batch on a rank (before its delay) to its predictions \
-         there. A rank that runs ahead begins its batches earlier, so this grows with the lag although nobody waits longer",
+        "the next batch is always there; from starting a batch on a rank (before its delay) to its predictions there. A rank \
+         that is ahead starts its batches earlier, so this grows with the lag although no rank waits longer",
     ),
     (
         "in the call",
-        "time of an iteration in `take`, which is where the collective waits; beginning and publishing a round never wait \
-         and count as work",
+        "time per iteration in `take`, where the collective waits; beginning and publishing a round never wait and count as \
+         work",
     ),
     (
         "observed lag",
-        "the largest lead of a rank over its slowest peer when it published, in rounds; its bound is lag + 1, one of \
-         which is the round just published",
+        "the most rounds that a rank was ahead of its slowest peer when it published the next one; the lag is the bound",
     ),
     (
         "of ideal",
-        "the ideal is the rate of the rank with the most work and delay of its own, had it never waited, measured in the \
-         same run (time that its work spent waiting for a core included); no schedule can be above 100 %",
+        "the ideal is the throughput of the rank with the most work and delay if it never waited, measured in the same run \
+         (time in which its work waited for a core included); no schedule exceeds 100 %",
     ),
     (
         "predicted",
         "by the recurrence F[p][i] = max(F[p][i-1], max over q of F[q][i-1-k]) + c[p][i] from the work and delays c \
-         measured at lag 0, with free transfers; but no faster than the processor time of lag 0 allows on all cores. Where \
-         ranks share cores this is a rough guess, and so is the ideal: who waits lends its core to the others",
+         measured at lag 0, with free transfers, but not above what the processor time of lag 0 allows on all cores. Where \
+         ranks share cores, this and the ideal are rough estimates: a rank that waits frees its core for the others",
     ),
 ];
 
@@ -67,7 +65,7 @@ pub fn render(results: &Results) -> String {
     for scenario in &results.scenarios {
         out.push_str(&format!("\n{}\n{}\n", title(scenario), scenario.scenario.words));
         out.push_str(&format!(
-            "undelayed iteration (the unit of the delays): {:.2} ms; open loop: a batch every {:.2} ms\n",
+            "unit of delay (an undelayed iteration): {:.2} ms; open loop: a batch every {:.2} ms\n",
             scenario.unit_us / 1e3,
             scenario.interval_us / 1e3
         ));
@@ -90,9 +88,9 @@ pub fn render(results: &Results) -> String {
 
 /// The columns of [`baseline_rows`].
 pub(crate) const BASELINE_HEADER: [&str; 5] =
-    ["MPI's own alltoallv", "lag", "N/s", "of\nideal", "Slackline's\nN/s over it"];
+    ["MPI's own alltoallv", "lag", "N/s", "of\nideal", "Slackline's\nN/s / MPI's"];
 
-/// One row for each way of using MPI's own alltoallv, beside Slackline at the same lag.
+/// One row for each use of MPI's own alltoallv, compared with Slackline at the same lag.
 pub(crate) fn baseline_rows(result: &ScenarioResult) -> Vec<[String; 5]> {
     let row = |way: &BaselineResult| {
         let ours = result.lags.iter().find(|lag| lag.lag == way.lag);
@@ -141,12 +139,12 @@ pub(crate) fn header(counted: &str) -> [String; 9] {
     ]
 }
 
-/// One row a lag.
+/// One row per lag.
 pub(crate) fn rows(result: &ScenarioResult) -> Vec<[String; 9]> {
     let row = |lag: &crate::results::LagResult| {
         let share = 100.0 * lag.share_of_ideal.median;
-        // The work of a rank lies within its run, so this means that a clock is wrong.
-        let flag = if lag.share_of_ideal.max > 1.0 { " (above 100 %: a measuring mistake)" } else { "" };
+        // A rank's work is part of its run, so more than 1 means that a clock is wrong.
+        let flag = if lag.share_of_ideal.max > 1.0 { " (above 100 %: measurement error)" } else { "" };
         [
             lag.lag.to_string(),
             format!("{:.0} ({:.0}-{:.0})", lag.throughput.median, lag.throughput.min, lag.throughput.max),
@@ -167,7 +165,7 @@ fn percentiles(times: &Percentiles) -> String {
     format!("{} / {} / {}", ms(&times.p50), ms(&times.p95), ms(&times.p99))
 }
 
-/// A number of bytes, as short as it is exact.
+/// A number of bytes, exact and short.
 pub(crate) fn bytes(bytes: usize) -> String {
     match bytes {
         b if b >= 1 << 20 && b % (1 << 20) == 0 => format!("{} MiB", b >> 20),

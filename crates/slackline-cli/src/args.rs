@@ -39,6 +39,13 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
 }
 
+impl Command {
+    /// Whether this process is a rank of an MPI job.
+    pub(crate) fn joins_mpi(&self) -> bool {
+        matches!(self, Command::Infer(args) if args.transport == Transport::Mpi)
+    }
+}
+
 /// Import a checkpoint of the reference DLRM or of TorchRec into a model directory
 ///
 /// Reads a PyTorch checkpoint (.pt, zip or legacy), safetensors (a file or an index) or a torchsnapshot directory, and

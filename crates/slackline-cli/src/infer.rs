@@ -22,7 +22,6 @@ use slackline_transport::delay::DelaySchedule;
 
 use crate::args::{InferArgs, Transport};
 use crate::fail::{self, Misuse};
-use crate::model::input_shape;
 use crate::output::PredictionFile;
 use crate::placement::{plan_for, ranks_of};
 use crate::{inspect, print};
@@ -115,7 +114,7 @@ impl<'a> Job<'a> {
             .map_err(|error| Misuse(format!("--delay: {error}")))?;
         Ok(Job {
             args,
-            input_shape: input_shape(directory.config()),
+            input_shape: directory.config().input_shape(),
             dense: directory.load_dense()?,
             directory,
             plan,

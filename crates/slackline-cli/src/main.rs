@@ -31,9 +31,10 @@ fn main() -> ExitCode {
         // Help and version.
         Err(error) => return ended(print(&error.render().to_string()).map(|()| fail::OK)),
     };
-    // Before anything is mapped: a table file that is truncated during a run is then an error, not SIGBUS.
-    if let Err(error) = slackline_embedding::guard::install() {
-        return ended(Err(error.into()));
+    if !cli.command.joins_mpi()
+        && let Err(error) = guard()
+    {
+        return ended(Err(error));
     }
     ended(match cli.command {
         Command::Import(args) => model::import(&args),
@@ -45,6 +46,12 @@ fn main() -> ExitCode {
         Command::Infer(args) => infer::run(&args),
         Command::Generate(args) => model::generate(&args),
     })
+}
+
+/// Makes a table file that is truncated during a run an error instead of SIGBUS. Called before anything is mapped, but after
+/// MPI, which may have a handler of its own, is initialised.
+fn guard() -> Result<()> {
+    Ok(slackline_embedding::guard::install()?)
 }
 
 fn ended(result: Result<u8>) -> ExitCode {

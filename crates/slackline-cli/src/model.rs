@@ -9,7 +9,7 @@ use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
-use slackline_data::{InputShape, generate_criteo};
+use slackline_data::generate_criteo;
 use slackline_dlrm::{
     DlrmError, ImportOptions, ImportReport, ImportedTable, ModelConfig, ModelDirectory, RowLoss, Written,
     write_synthetic,
@@ -155,17 +155,12 @@ pub(crate) fn init(args: &args::InitArgs) -> Result<u8> {
 pub(crate) fn generate(args: &args::GenerateArgs) -> Result<u8> {
     let config = read_config(&args.config)?;
     let mut progress = Progress::new("generate");
-    generate_criteo(&input_shape(&config), args.rows, args.seed, &args.output, |rows| {
+    generate_criteo(&config.input_shape(), args.rows, args.seed, &args.output, |rows| {
         progress.share(rows, args.rows, "rows");
     })?;
     drop(progress);
     print(&format!("wrote {}: {} rows\n", args.output.display(), args.rows))?;
     Ok(fail::OK)
-}
-
-/// The input that a model needs.
-pub(crate) fn input_shape(config: &ModelConfig) -> InputShape {
-    InputShape { dense_features: config.dense_features(), table_rows: config.rows().to_vec() }
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig> {

@@ -13,7 +13,6 @@ use slackline_embedding::{Bags, CostModel, Load, Plan, PlanOptions, Pooling, Pro
 
 use crate::args;
 use crate::fail::{self, Misuse};
-use crate::model::input_shape;
 use crate::output::write_whole;
 use crate::print;
 use crate::progress::{Progress, bytes};
@@ -26,7 +25,7 @@ pub(crate) fn profile(args: &args::ProfileArgs) -> Result<u8> {
     // All pages present, as in a rank that has worked for a while.
     let tables = directory.load_tables(&all, Load::Prefaulted, Verify::HeaderOnly)?;
     let format = args.format.map_or_else(|| InputFormat::detect(&args.input), Ok)?;
-    let mut input = Input::open(&args.input, Some(format), &input_shape(config))?;
+    let mut input = Input::open(&args.input, Some(format), &config.input_shape())?;
     let mut profiler = Profiler::new(tables.iter().map(|table| (table.name().to_owned(), table.rows())));
     let mut progress = Progress::new("profile");
     // Each table has its own output buffer, as in a message: a shared one would stay in a cache.

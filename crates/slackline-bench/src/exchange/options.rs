@@ -15,23 +15,23 @@ pub struct ExchangeOptions {
     pub ranks: usize,
     /// Bytes to each peer, before they are made uneven.
     pub sizes: Vec<usize>,
-    /// The lag; 0 is an ordinary alltoallv. MPI is given as many non-blocking calls at once as the lag allows.
+    /// The lag; 0 is an ordinary alltoallv. MPI has lag + 1 non-blocking calls under way.
     pub lag: usize,
     /// Whether receivers read one byte of every cache line.
     pub read: bool,
-    /// Whether each rank is bound to a core; done only if there is one for each.
+    /// Whether each rank is bound to a core, if there are enough cores.
     pub pin: bool,
-    /// Timed blocks a turn; a block before them warms up.
+    /// Timed blocks per turn; another block before them warms up.
     pub blocks: usize,
-    /// Turns of each size, MPI after ours where it takes part.
+    /// Turns per size; in each, Slackline comes first, then MPI.
     pub turns: usize,
-    /// Whether MPI takes part, as a program of its own.
+    /// Whether MPI takes part, as another program.
     pub mpi: bool,
-    /// How the ranks are run; not as threads.
+    /// How ranks are run; not as threads.
     pub transport: Transport,
 }
 
-/// One implementation's call at one size, over all blocks of all turns.
+/// One implementation at one size, over all blocks of all turns.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ExchangeLine {
     /// `slackline`, or MPI's name and version.
@@ -42,13 +42,13 @@ pub struct ExchangeLine {
     pub ranks: usize,
     /// The lag.
     pub lag: usize,
-    /// Whether what was received was read.
+    /// Whether received messages were read.
     pub read: bool,
     /// Bytes to each peer.
     pub bytes: usize,
-    /// Microseconds of a round.
+    /// Microseconds per round.
     pub us: Spread,
-    /// MPI's time over ours, one turn after the other; for MPI's lines.
+    /// MPI's time divided by Slackline's, turn by turn; in MPI's lines.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<Spread>,
 }

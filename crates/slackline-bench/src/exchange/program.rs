@@ -1,4 +1,4 @@
-//! The same exchange done by MPI, as another program: compiled and started here, so that the two take turns.
+//! The same exchange in MPI, as another program that is compiled and started here.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,7 @@ impl Program {
             .filter(|line| line.starts_with('{'))
             .map(serde_json::from_str)
             .collect::<Result<_, _>>()
-            .map_err(|source| BenchError::Unreadable { what: "what the MPI program printed".to_owned(), source })
+            .map_err(|source| BenchError::Unreadable { what: "the output of the MPI program".to_owned(), source })
     }
 }
 

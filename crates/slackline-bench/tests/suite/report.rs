@@ -139,14 +139,14 @@ fn the_tables_have_the_numbers_and_name_the_control() {
     {
         assert!(text.contains(expected), "{expected} is missing in {text}");
     }
-    assert!(!text.contains("above 100 %: a measuring mistake"));
+    assert!(!text.contains("above 100 %: measurement error"));
 }
 
 #[test]
 fn more_than_the_ideal_is_marked_as_a_mistake() {
     let mut results = canned();
     results.scenarios[0].lags[1].share_of_ideal.max = 1.001;
-    assert!(render(&results).contains("above 100 %: a measuring mistake"));
+    assert!(render(&results).contains("above 100 %: measurement error"));
 }
 
 #[test]

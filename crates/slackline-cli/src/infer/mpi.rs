@@ -11,6 +11,7 @@ use crate::fail::Misuse;
 /// Works as the rank of this process in its job, and returns the exit code.
 pub(super) fn run(args: &InferArgs) -> Result<u8> {
     let world = World::join()?;
+    crate::guard()?;
     // Every rank checks input and model on its own node before the ranks form a group; the first that finds an error
     // reports it for all.
     let job = prepare_on_nodes(args, &world);
