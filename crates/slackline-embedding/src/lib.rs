@@ -4,6 +4,7 @@
 //! * [`EmbeddingTable`] is what callers hold: a name, a shape, and [`pool`](EmbeddingTable::pool). [`MappedTable`] lies
 //!   in a [`Shard`] file mapped into memory, [`HeapTable`] in memory of the process.
 //! * [`compressed`] tables stand for more rows, or wider ones, than they hold.
+//! * [`conformance`] checks an [`EmbeddingTable`] of your own.
 //! * [`RowFormat`] names how rows are stored, [`Rows`] are such rows: made from values, and read back.
 //! * [`kernels`] reduce rows to pooled vectors. They all sum in index order, so all give the same bits.
 //! * [`ShardWriter`] and [`Shard`] write and read shard files: safetensors with checksums and a page-aligned data section.
@@ -23,6 +24,7 @@ compile_error!("shard files hold little-endian rows and are used in place");
 
 mod bags;
 pub mod compressed;
+pub mod conformance;
 mod format;
 mod generation;
 pub mod guard;
