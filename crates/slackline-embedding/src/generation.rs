@@ -1,4 +1,4 @@
-//! Replacing what readers use while they use it: generations, of which each request sees one.
+//! Generations: a value that is replaced while requests read it. Each request sees one generation.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -11,27 +11,27 @@ use arc_swap::ArcSwap;
 
 use crate::EmbeddingTable;
 
-/// Something that can take the place of another of its kind while requests go on.
+/// A value that can replace another of its kind while requests go on.
 pub trait Successor {
-    /// Why it cannot.
+    /// The reason why a value cannot replace the current one.
     type Unfit;
 
-    /// Checks that whatever was right to ask of `current` is right to ask of this one.
+    /// Checks that every request that is valid for `current` is valid for this value.
     ///
     /// # Errors
     ///
-    /// What a caller would notice.
+    /// The first difference that would make a valid request invalid.
     fn check(&self, current: &Self) -> Result<(), Self::Unfit>;
 }
 
 /// The generation that requests are answered from, and the way to the next one.
 ///
-/// A request takes the current [`Generation`] once and asks nothing else until it is answered, so it never mixes two.
+/// A request takes the current [`Generation`] once and uses it until it is answered, so it never mixes two.
 /// [`switch`](Self::switch) puts the next one in place for all requests that begin afterwards, and returns the old one as
-/// [`Retired`]: whoever switched waits there until its last reader is gone, and gets it back to be dropped. So what may take
-/// long, unmapping or freeing many GiB, is done by the switcher and never by a request.
+/// [`Retired`]: the caller waits there until the last reader is gone, and then gets the old value and drops it. So unmapping or
+/// freeing many GiB is never done by a request.
 ///
-/// From the moment the next generation is opened until the old one is dropped there is memory for both.
+/// Both generations take memory from the moment the next one is opened until the old one is dropped.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -65,7 +65,7 @@ pub struct Generations<T> {
     switching: Mutex<Receiver<Infallible>>,
 }
 
-/// What the readers of one generation share.
+/// The part of a generation that its readers share.
 #[derive(Debug)]
 struct Held<T> {
     number: u64,
@@ -85,11 +85,11 @@ impl<T> Generations<T> {
 
     /// The current generation, for one request.
     ///
-    /// It stays as it is until it is dropped, whatever is switched, and keeps the generation in memory so long: it is to be
-    /// dropped when the request is answered.
+    /// It does not change when generations are switched, and it keeps its generation in memory: drop it when the request is
+    /// answered.
     ///
-    /// Cost: a few atomic operations on what is the thread's own, however many threads do the same; it never waits, not for
-    /// a switch either. A thread that holds more than eight at a time pays for a counter that it shares with all threads.
+    /// Cost: a few atomic operations on memory of this thread, however many threads do the same. It never waits, not even for
+    /// a switch. A thread that holds more than eight at a time pays for a counter that it shares with all threads.
     pub fn current(&self) -> Generation<T> {
         Generation(self.current.load())
     }
@@ -97,12 +97,12 @@ impl<T> Generations<T> {
     /// Puts the next generation in place, whose number is one more. Requests that begin after the call see it; those under
     /// way keep theirs.
     ///
-    /// Cost: an allocation, and a look at every thread that ever read; the old generation is not dropped. Several switches
-    /// at a time come one after the other.
+    /// Cost: one allocation, and a look at every thread that ever read; the old generation is not dropped here. Concurrent
+    /// switches are done one after the other.
     ///
     /// # Errors
     ///
-    /// What [`Successor::check`] says. The current generation then stays, and `next` is dropped.
+    /// Those of [`Successor::check`]. The current generation then stays, and `next` is dropped.
     pub fn switch(&self, next: T) -> Result<Retired<T>, T::Unfit>
     where
         T: Successor,
@@ -124,8 +124,8 @@ impl<T> Generations<T> {
     }
 }
 
-/// One generation, as a request holds it. Dropping it costs an atomic operation; only where the [`Retired`] handle was
-/// thrown away does the last reader free the generation.
+/// One generation, as a request holds it. Dropping it costs an atomic operation. The last reader frees the generation only if
+/// the [`Retired`] handle was dropped before.
 pub struct Generation<T>(arc_swap::Guard<Arc<Held<T>>>);
 
 impl<T> Generation<T> {
@@ -167,16 +167,16 @@ impl<T> Retired<T> {
         self.number
     }
 
-    /// How many readers it still has. There will never be more.
+    /// How many readers it still has; the number never grows.
     pub fn readers(&self) -> usize {
         self.readers.strong_count()
     }
 
-    /// Waits, asleep, until the last reader is gone, and hands the generation out to be dropped.
+    /// Sleeps until the last reader is gone, and returns the generation, to be dropped.
     ///
     /// # Errors
     ///
-    /// The handle itself if there still are readers after `timeout`. It can be waited for again.
+    /// The handle itself if there are readers left after `timeout`. Wait again with it.
     pub fn wait(self, timeout: Duration) -> Result<T, Self> {
         match self.last.recv_timeout(timeout) {
             Ok(never) => match never {},
@@ -190,7 +190,7 @@ impl<T> Retired<T> {
 
 /// The tables of one generation, in the order of the model.
 ///
-/// It lends them and does not hand them out, so that none of them outlives the [`Generation`] that a request holds.
+/// Tables are only borrowed from it, so that none of them outlives the [`Generation`] that a request holds.
 #[derive(Debug)]
 pub struct TableSet(Vec<Arc<dyn EmbeddingTable>>);
 

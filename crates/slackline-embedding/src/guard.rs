@@ -1,4 +1,4 @@
-//! Living on when a mapped shard is cut short, or its disk fails: a SIGBUS handler that a program asks for.
+//! A SIGBUS handler that turns a mapped shard that is cut short, or a failing disk, into an error. A program asks for it.
 //!
 //! The kernel answers a read of a mapped page that is gone with SIGBUS, which ends the process by default. After
 //! [`install`], such a read of a shard's mapping is an error of the lookup instead ([`PoolError::Lost`]).

@@ -218,7 +218,8 @@ mod tests {
         let table = HeapTable::random("t", 2, 2, 7);
         assert_eq!(table.data(), HeapTable::random("t", 2, 2, 7).data());
         assert_ne!(table.data(), HeapTable::random("t", 2, 2, 8).data());
-        // Worked out from the published xoshiro256++ and splitmix64: another generator, or another order of the values, would change every synthetic benchmark.
+        // Worked out from the published xoshiro256++ and splitmix64: another generator, or another order of the values,
+        // would change every synthetic benchmark.
         let recorded: [u32; 4] = [3210979276, 3207061616, 1054788676, 3189052168];
         assert_eq!(table.data().iter().map(|value| value.to_bits()).collect::<Vec<_>>(), recorded);
     }

@@ -4,7 +4,7 @@ use crate::{Bags, HeapTable, RowFormat, Rows};
 
 /// Some rows of a table, copied, so that a rank can pool bags of nothing but these by itself.
 ///
-/// A bag that lies within them pools here to the bits that the whole table gives: the same rows in the same order.
+/// A bag whose rows are all copied gives the same bits here as in the whole table: the same rows in the same order.
 #[derive(Clone, Debug)]
 pub struct HotRows {
     table: HeapTable,
@@ -16,7 +16,7 @@ pub struct HotRows {
 impl HotRows {
     /// Copies `rows`, ascending, each once, of a table whose rows are `from`.
     ///
-    /// Cost: the rows, and 12 bytes for every 64 rows of the table.
+    /// Cost: the memory of the rows, and 12 bytes for every 64 rows of the table.
     ///
     /// # Panics
     ///
@@ -52,7 +52,7 @@ impl HotRows {
         &self.table
     }
 
-    /// Where a row of the whole table is among the copies.
+    /// The number of a row of the whole table among the copies.
     #[inline]
     pub fn position(&self, row: u64) -> Option<u64> {
         let (word, before) = self.words[(row / 64) as usize];
@@ -60,7 +60,7 @@ impl HotRows {
         (word & bit != 0).then(|| u64::from(before + (word & (bit - 1)).count_ones()))
     }
 
-    /// Whether a sample's bag has none but these rows; an empty one has none.
+    /// Whether all rows of a sample's bag are copied. True for an empty bag.
     ///
     /// # Panics
     ///

@@ -12,10 +12,10 @@
 //! * [`HotRows`] are copies of the rows that are looked up most.
 //! * [`Plan`] says which rank holds which tables, or which parts of them; a [`Profile`] of a trace tells it what is looked
 //!   up, and [`CostModel`] what that costs.
-//! * [`guard`] makes a process survive a mapped shard that is cut short, if it asks for that.
+//! * [`guard`] turns the SIGBUS of a mapped shard that is cut short into an error. A program has to ask for it.
 //!
-//! This crate knows no running ranks and no transports: the planner is given a number of ranks and nothing more. It starts
-//! no threads either: [`pool_all`] works on those that it is given. Shards are for Unix, where a renamed file leaves the mapping of the old one alone.
+//! This crate does not communicate and starts no threads: the planner takes a number of ranks, [`pool_all`] a thread pool.
+//! Shards are for Unix, where replacing a file by renaming leaves the mapping of the old one intact.
 
 #![deny(unsafe_code)]
 
@@ -58,5 +58,5 @@ pub use shard::{
     Load, MappedTable, Shard, ShardDefect, ShardError, ShardMark, ShardTable, ShardWriter, TableSpec, Verify,
 };
 pub use table::{EmbeddingTable, Output, PoolError, Pooling};
-// Types of theirs are in public signatures: `f16` and `bf16` of an [`Output`], the thread pool of [`pool_all`].
+// Their types are in public signatures: `f16` and `bf16` in [`Output`], the thread pool of [`pool_all`].
 pub use {half, rayon};

@@ -59,11 +59,10 @@ impl Plan {
     /// Places whole tables so that no rank has much more work than another, and then so that none has much more memory.
     ///
     /// First by cost ([`CostModel::nanoseconds`], with the constants of [`CostModel::default`]): the most expensive table
-    /// that is left goes to the rank with the least
-    /// cost so far (longest processing time first), so the largest cost of a rank is at most 4/3 of the best possible
-    /// (R. L. Graham, Bounds on multiprocessing timing anomalies, 1969). Ties go by bytes, then by number. Then tables are
-    /// moved and swapped from the rank with the most bytes, as long as that lowers its bytes by a thousandth and leaves the
-    /// largest cost where it is. With more ranks than tables some hold nothing.
+    /// that is left goes to the rank with the least cost so far (longest processing time first), so the largest cost of a
+    /// rank is at most 4/3 of the best possible (R. L. Graham, Bounds on multiprocessing timing anomalies, 1969). Ties go by
+    /// bytes, then by number. Then tables are moved and swapped from the rank with the most bytes, as long as that lowers
+    /// its bytes by a thousandth and leaves the largest cost where it is. With more ranks than tables some hold nothing.
     ///
     /// Cost: at most 4 passes over all pairs of tables for each table; milliseconds for hundreds of tables.
     ///
@@ -87,7 +86,7 @@ impl Plan {
         Self::make(tables, ranks, &PlanOptions { split: Split::Never, ..PlanOptions::default() })
     }
 
-    /// A placement of whole tables that somebody else made: table `i` lies on rank `placement[i]`.
+    /// A given placement of whole tables: table `i` lies on rank `placement[i]`.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What a trace says of tables: how often they are looked up, and which of their rows.
+//! Profiles: how often each table of a trace is looked up, and which of its rows.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -10,17 +10,17 @@ use crate::{Bags, Cuts, TableCost};
 /// Equal runs of rows whose lookups are counted.
 const RUNS: usize = 256;
 
-/// What was counted and measured over some batches, for the planner. Written and read by serde.
+/// Counts and times of some batches, for the planner. Written and read by serde.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// The samples that were looked at.
+    /// The number of samples.
     pub samples: u64,
-    /// One a table, in order.
+    /// One entry for each table, in order.
     pub tables: Vec<TableProfile>,
 }
 
-/// What was counted and measured of one table.
+/// Counts and times of one table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TableProfile {
@@ -32,16 +32,16 @@ pub struct TableProfile {
     pub lookups: u64,
     /// Different rows among them.
     pub used_rows: u64,
-    /// The time to check and pool its lookups of one sample, in nanoseconds: of the median batch, so that a batch in which
-    /// the system took the core away counts for no more than another; 0 if none was measured.
+    /// The time to check and pool its lookups of one sample in the median batch, in nanoseconds; 0 if it was not measured. The
+    /// median, so that a batch that lost its core for a while counts no more than another.
     pub ns_per_sample: f64,
     /// Lookups in each of equal runs of rows: row `i` is in run `i * runs / rows`.
     pub runs: Vec<u64>,
-    /// The rows that were looked up most, each with its number of times, most first.
+    /// The most looked-up rows with their number of lookups, the largest first.
     pub hot: Vec<(u64, u64)>,
 }
 
-/// A profile of other tables than those to be planned for.
+/// The profile was made of other tables than those to be placed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the profile is of other tables: {why}")]
 pub struct OtherTables {
@@ -50,8 +50,8 @@ pub struct OtherTables {
 }
 
 impl Profile {
-    /// What the planner should know of these tables: lookups, the rows in use, how they are spread, and, where it was
-    /// measured, the time.
+    /// The planner's input for these tables: lookups, rows in use, how the lookups are spread over the rows, and the time if it
+    /// was measured.
     ///
     /// # Errors
     ///
@@ -72,8 +72,8 @@ impl Profile {
         Ok(())
     }
 
-    /// The rows to be copied to every rank so that the exchange has least to carry, in at most so many bytes a rank: by the
-    /// vectors that each saves, if the other rows of its bags are there as well. Rows that were looked up once are noise.
+    /// The rows whose copies on every rank save most of the exchange, within a limit of bytes a rank. Rows are ranked by the
+    /// vectors that each saves if the other rows of its bags are copied as well. Rows that were looked up once are left out.
     ///
     /// # Errors
     ///
@@ -132,25 +132,25 @@ struct Counted {
     name: String,
     rows: u64,
     counts: HashMap<u64, u64>,
-    /// Of each batch that was measured.
+    /// One entry for each measured batch.
     ns_per_sample: Vec<f64>,
 }
 
 impl Profiler {
-    /// Nothing counted yet of tables with these names and numbers of rows.
+    /// A profiler of tables with these names and numbers of rows.
     pub fn new(tables: impl IntoIterator<Item = (String, u64)>) -> Self {
         let none = |(name, rows)| Counted { name, rows, counts: HashMap::new(), ns_per_sample: Vec::new() };
         Profiler { samples: 0, tables: tables.into_iter().map(none).collect() }
     }
 
-    /// Counts the next batch of so many samples, whose lookups follow by [`lookups`](Self::lookups).
+    /// Begins a batch of `samples` samples; its lookups follow with [`lookups`](Self::lookups).
     pub fn batch(&mut self, samples: usize) {
         self.samples += samples as u64;
     }
 
-    /// Counts a table's lookups of a batch, and the time that checking and pooling them took, if it was measured.
+    /// Counts the lookups of one table in a batch, and the time to check and pool them if it was measured.
     ///
-    /// Cost: a hash table's entry for every row that is looked up.
+    /// Cost: an entry of a hash table for each row looked up.
     ///
     /// # Panics
     ///

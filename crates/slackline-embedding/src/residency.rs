@@ -3,13 +3,14 @@
 use std::fs;
 use std::ops::Range;
 
-/// Where the bytes of a table are at the moment. The system may take mapped ones back at any time, unless they are locked.
+/// How many bytes of a table are in memory at the moment. The system may take mapped ones back at any time, unless they are
+/// locked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Residency {
     /// All bytes.
     pub bytes: u64,
-    /// Those in memory: of a file, also where another process has read them.
+    /// Bytes in memory. For a mapped file this is the page cache, whichever process has read them.
     pub resident: u64,
     /// Those that this process reads through huge pages.
     pub huge: u64,
@@ -23,8 +24,8 @@ impl std::ops::AddAssign for Residency {
     }
 }
 
-/// The bytes of some addresses that lie in huge pages, by what the system tells of each mapping: if only a part of a mapping
-/// is asked for, its share. 0 where the system tells nothing.
+/// The bytes of a range of addresses that lie in huge pages, as the system reports them for each mapping; of a part of a
+/// mapping, the part's share. 0 if the system reports nothing.
 pub(crate) fn huge_bytes(addresses: Range<usize>) -> u64 {
     let text = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
     let mut overlap = 0.0;

@@ -64,8 +64,8 @@ pub trait EmbeddingTable: Send + Sync + fmt::Debug {
     /// [`PoolError::Lost`] or [`PoolError::Other`] if rows could not be read; what `out` holds is then undefined.
     fn pool_to(&self, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) -> Result<(), PoolError>;
 
-    /// Whether all that was looked up so far was the table's. Lookups of a mapped file that was cut short are errors by
-    /// themselves, but for a cut within its last page; before results are given away that took long to make, ask.
+    /// Checks that all rows looked up so far were the table's own. A lookup in a mapped file that was cut short is an error
+    /// by itself, unless the cut is within the file's last page. Call this before releasing the results of a long run.
     ///
     /// Cost: one system call for each file that is mapped.
     ///

@@ -7,7 +7,7 @@ use super::MAX_RANKS;
 #[non_exhaustive]
 pub enum PlanError {
     /// More ranks than a plan is made for.
-    #[error("{ranks} ranks, of which a plan has at most {MAX_RANKS}")]
+    #[error("{ranks} ranks; a plan has at most {MAX_RANKS}")]
     TooManyRanks {
         /// The number asked for.
         ranks: usize,
@@ -24,7 +24,7 @@ pub enum PlanError {
         lookups: f64,
     },
     /// The tables are larger than any memory.
-    #[error("table {table}: {rows} rows of {row_bytes} bytes, with the tables before it, are more than can be counted")]
+    #[error("table {table}: {rows} rows of {row_bytes} bytes and the tables before it are more than 64 bits can count")]
     TooLarge {
         /// The table at which the sum overflows.
         table: String,
@@ -44,7 +44,7 @@ pub enum PlanError {
         ranks: usize,
     },
     /// A part, a replica or hot rows of a table that does not exist.
-    #[error("table number {table} is placed, but there are {tables}")]
+    #[error("table number {table} is placed, but there are only {tables} tables")]
     NoSuchTable {
         /// The number given.
         table: usize,
@@ -68,7 +68,7 @@ pub enum PlanError {
         why: String,
     },
     /// No rank has room for a table, or what can be cut of it.
-    #[error("table {table}: {bytes} bytes fit into no rank's memory: of {limit} bytes a rank, {room} are left at most")]
+    #[error("table {table} needs {bytes} bytes; the limit is {limit} bytes a rank, of which at most {room} are free")]
     Memory {
         /// The table.
         table: String,

@@ -1,4 +1,4 @@
-//! From a shard to a table that can be looked up: in the file's mapping, or in memory of our own.
+//! Loading a table from a shard: mapped, or copied into memory of the process.
 
 use std::fmt;
 use std::ops::Range;
@@ -21,11 +21,11 @@ pub enum Load {
     Mapped,
     /// `prefaulted`: in the file, all pages read before it is ready.
     Prefaulted,
-    /// `locked`: in the file, all pages read and kept in memory, whatever else the machine needs memory for. Takes the right to
-    /// lock so much (`ulimit -l`).
+    /// `locked`: in the file, all pages read and kept in memory even if memory is short. The process must be allowed to lock so
+    /// much (`ulimit -l`).
     Locked,
-    /// `copied`: in memory of this process, in huge pages where the system gives them: the fastest lookups, and whatever
-    /// becomes of the file afterwards does no harm. Not shared between processes.
+    /// `copied`: in memory of this process, in huge pages where the system gives them. Lookups are fastest, and later
+    /// changes of the file do no harm. Not shared between processes.
     Copied,
 }
 
@@ -63,7 +63,8 @@ impl Shard {
     /// # Errors
     ///
     /// Those of [`verify`](Shard::verify), if that is asked for; [`ShardError::Io`] where memory is short;
-    /// [`ShardError::Lock`]; [`ShardError::Unguarded`] unless it is copied; and [`ShardDefect::Short`] within [`ShardError::Corrupt`] if the file was cut short since the shard was opened.
+    /// [`ShardError::Lock`]; [`ShardError::Unguarded`] unless it is copied; and [`ShardDefect::Short`] within
+    /// [`ShardError::Corrupt`] if the file was cut short since the shard was opened.
     pub fn load(&self, name: &str, how: Load, verify: Verify) -> Result<Arc<dyn EmbeddingTable>, ShardError> {
         let meta = self.find(name)?;
         let (rows, columns) = (0..meta.rows, 0..meta.dim);

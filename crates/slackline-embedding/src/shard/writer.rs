@@ -103,7 +103,8 @@ impl ShardWriter {
     /// # Errors
     ///
     /// [`ShardError::Spec`] if a name is used twice or reserved (`__metadata__`), a dimension is not in 1 to [`MAX_DIM`],
-    /// the sizes overflow, or the header would become too large to be read; [`ShardError::Io`] if no file can be made in the folder of `path`.
+    /// the sizes overflow, or the header would become too large to be read; [`ShardError::Io`] if no file can be made in the
+    /// folder of `path`.
     pub fn create(path: impl AsRef<Path>, tables: &[TableSpec]) -> Result<Self, ShardError> {
         let path = path.as_ref();
         let (tables, data) = planned(path, tables)?;

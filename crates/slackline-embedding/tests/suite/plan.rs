@@ -229,7 +229,7 @@ fn impossible_numbers_are_refused_by_name() {
     assert_eq!(refused(&[table("a", 1, 4, f64::INFINITY)], 1), "table a: inf lookups per sample");
     let large = table("b", u64::MAX / 4, 4, 1.0);
     let message =
-        "table b: 4611686018427387903 rows of 4 bytes, with the tables before it, are more than can be counted";
+        "table b: 4611686018427387903 rows of 4 bytes and the tables before it are more than 64 bits can count";
     assert_eq!(refused(&[table("a", 1, 4, 1.0), large], 1), message);
 }
 
