@@ -71,20 +71,17 @@ impl fmt::Display for Isa {
 /// Pools `bags` over `rows` into `out`, `[bags.len(), dim]`, with the given instructions; see
 /// [`EmbeddingTable::pool_to`](crate::EmbeddingTable::pool_to) for what is computed. Gives the bits of [`naive::pool`].
 ///
-/// Cost: one pass over the lookups, in which rows are asked for ahead of their use ([`LookAhead`], chosen by what this thread
-/// has measured), so that their way from memory overlaps the work on the rows before them; a block of columns is summed over a
-/// bag in registers, and stored once.
+/// Cost: one pass over the lookups. Rows are requested ahead of their use ([`LookAhead::of`]), so that their way from memory
+/// overlaps the work on the rows before them; a block of columns is summed over a bag in registers, and stored once.
 ///
 /// # Panics
 ///
 /// If a length does not fit the others, a mean of weighted bags is asked for, or this machine does not have `isa`.
 pub fn pool(isa: Isa, rows: Rows<'_>, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) {
-    assert!(Isa::available().contains(&isa), "this machine has no {isa}");
-    check(rows, bags, pooling, &out);
-    lookahead::with_best(rows, bags, out, |ahead, bags, out| simd::pool(isa, ahead, rows, bags, pooling, out));
+    pool_with(isa, LookAhead::of(rows), rows, bags, pooling, out);
 }
 
-/// [`pool`] with rows asked for in the given way.
+/// [`pool`] with rows requested in the given way.
 ///
 /// # Panics
 ///

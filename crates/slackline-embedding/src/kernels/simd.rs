@@ -23,11 +23,6 @@ use super::lookahead::{Cache, LINE, LookAhead, lines};
 use crate::bags::Index;
 use crate::{Bags, Indices, Output, Pooling, RowFormat, Rows};
 
-const LARGEST_GROUP: usize = 64;
-
-/// Lines of a row that have an instruction of their own to ask for them.
-const NAMED_LINES: usize = 8;
-
 /// See [`super::pool_with`], which has checked the lengths and that the machine has `isa`.
 pub(super) fn pool(isa: Isa, ahead: LookAhead, rows: Rows<'_>, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) {
     match bags.indices() {
@@ -64,6 +59,9 @@ fn by_isa<F: Format, I: Index>(isa: Isa, job: &Job<'_, I>, out: Output<'_>) {
     }
 }
 
+/// Lines of a row that have an instruction of their own to request them.
+const NAMED_LINES: usize = 8;
+
 /// Lines of the smallest output that is streamed: half of a second-level cache that is not large.
 const STREAMED_LINES: usize = (256 << 10) / LINE;
 
@@ -79,13 +77,11 @@ struct Job<'a, I> {
     lines_before_last: usize,
     bags: &'a Bags<'a>,
     indices: &'a [I],
-    /// By position, the index whose row's first line is asked for there.
+    /// By position, the index whose row's first line is requested there.
     ask_first: &'a [I],
-    /// By position, the index whose row is asked for there, with all lines.
+    /// By position, the index whose row is requested there, with all lines.
     ask_all: &'a [I],
     ahead: LookAhead,
-    /// The positions with no bit of this ask, each for all positions up to the next of them.
-    group: usize,
     /// The positions of these samples.
     positions: Range<usize>,
     mean: bool,
@@ -105,7 +101,6 @@ impl<'a, I: Index> Job<'a, I> {
             ask_first: to_come(ahead.first).unwrap_or(&[]),
             ask_all: to_come(ahead.all).unwrap_or(&[]),
             ahead,
-            group: ahead.group.clamp(1, LARGEST_GROUP).next_power_of_two() - 1,
             positions,
             mean: pooling == Pooling::Mean,
         }
@@ -138,89 +133,56 @@ impl<'a, I: Index> Job<'a, I> {
         whole_lines && lines >= STREAMED_LINES && read >= STREAMED_READS * lines
     }
 
-    /// Asks for the rows of the lookups that no position asks for, since they come too early.
-    #[inline(always)]
+    /// Requests the rows of the lookups that come before any position could request them.
+    #[inline(never)]
     fn begin(&self) {
-        // The first position that asks.
-        let asks = (self.positions.start + self.group) & !self.group;
-        let early =
-            |ahead: usize| &self.indices[self.positions.start..self.positions.end.min(asks.saturating_add(ahead))];
-        for index in self.ahead.all.map_or(&[][..], early) {
-            match self.ahead.cache {
-                Cache::First => self.ask_for_lines::<false, true>(*index),
-                Cache::Second => self.ask_for_lines::<true, true>(*index),
-            }
-        }
-        for index in self.ahead.first.map_or(&[][..], early) {
+        let Range { start, end } = self.positions;
+        let early = |ahead: Option<usize>| &self.indices[start..ahead.map_or(start, |ahead| end.min(start + ahead))];
+        early(self.ahead.all).iter().for_each(|index| self.ask_for_lines(*index));
+        early(self.ahead.first).iter().for_each(|index| prefetch(self.row_of(*index), Cache::First));
+    }
+
+    /// Requests the rows that are due at the positions of a bag.
+    #[inline(never)]
+    fn ask_for_bag(&self, bag: Range<usize>) {
+        bag.for_each(|position| self.look_ahead(position));
+    }
+
+    /// Requests the rows that are due at a position.
+    #[inline(always)]
+    fn look_ahead(&self, position: usize) {
+        if let Some(index) = self.ask_first.get(position) {
             prefetch(self.row_of(*index), Cache::First);
+        }
+        if let Some(index) = self.ask_all.get(position) {
+            self.ask_for_lines(*index);
         }
     }
 
-    /// Asks for all lines of a row, of which there may be more than [`NAMED_LINES`] if it is said that it may be `LONG`.
-    ///
+    /// Requests all lines of a row.
+    #[inline(always)]
+    fn ask_for_lines(&self, index: I) {
+        match self.ahead.cache {
+            Cache::First => self.ask_for_each(index, |at| prefetch(at, Cache::First)),
+            Cache::Second => self.ask_for_each(index, |at| prefetch(at, Cache::Second)),
+        }
+    }
+
     /// The first requests are instructions of their own. One instruction that steps along a row looks to a processor like the
     /// beginning of a stream, and it may bring what follows the row: that cost a third of the rate on a Zen 3.
     #[inline(always)]
-    fn ask_for_lines<const SECOND: bool, const LONG: bool>(&self, index: I) {
+    fn ask_for_each(&self, index: I, ask_for: impl Fn(*const u8)) {
         let row = self.row_of(index);
-        let ask_for = |at: *const u8| prefetch(at, if SECOND { Cache::Second } else { Cache::First });
         let count = self.lines_before_last;
-        macro_rules! ask_for_each {
+        macro_rules! named {
             ($($line:literal)*) => { $(if count > $line { ask_for(row.wrapping_add(LINE * $line)); })* };
         }
-        ask_for_each!(0 1 2 3);
+        named!(0 1 2 3);
         if count > 4 {
-            ask_for_each!(4 5 6 7);
-            if LONG {
-                (NAMED_LINES..count).for_each(|line| ask_for(row.wrapping_add(LINE * line)));
-            }
+            named!(4 5 6 7);
+            (NAMED_LINES..count).for_each(|line| ask_for(row.wrapping_add(LINE * line)));
         }
         ask_for(row.wrapping_add(self.row_bytes).wrapping_sub(1));
-    }
-}
-
-/// How the loop over the lookups asks for rows to come. It is compiled for each of them: a core that waits for rows works on
-/// as many of them as its window of instructions holds, so every instruction more in that loop costs almost a per cent.
-trait Ask {
-    /// Asks for the rows that are due at a position.
-    fn look_ahead<I: Index>(job: &Job<'_, I>, position: usize);
-}
-
-/// Every position asks, for rows of at most [`NAMED_LINES`] lines and their last byte.
-struct OneByOne<const SECOND: bool>;
-
-impl<const SECOND: bool> Ask for OneByOne<SECOND> {
-    #[inline(always)]
-    fn look_ahead<I: Index>(job: &Job<'_, I>, position: usize) {
-        if let Some(index) = job.ask_first.get(position) {
-            prefetch(job.row_of(*index), Cache::First);
-        }
-        if let Some(index) = job.ask_all.get(position) {
-            job.ask_for_lines::<SECOND, false>(*index);
-        }
-    }
-}
-
-/// A position may ask for many, which may be long.
-struct InGroups;
-
-impl Ask for InGroups {
-    #[inline(always)]
-    fn look_ahead<I: Index>(job: &Job<'_, I>, position: usize) {
-        if position & job.group != 0 {
-            return;
-        }
-        for position in position..=position + job.group {
-            if let Some(index) = job.ask_first.get(position) {
-                prefetch(job.row_of(*index), Cache::First);
-            }
-            if let Some(index) = job.ask_all.get(position) {
-                match job.ahead.cache {
-                    Cache::First => job.ask_for_lines::<false, true>(*index),
-                    Cache::Second => job.ask_for_lines::<true, true>(*index),
-                }
-            }
-        }
     }
 }
 
@@ -232,16 +194,14 @@ impl Ask for InGroups {
 #[inline(always)]
 unsafe fn samples<V: Vector, F: Format, I: Index>(job: &Job<'_, I>, out: Output<'_>) {
     job.begin();
-    let one_by_one = job.group == 0 && job.lines_before_last <= NAMED_LINES;
-    match (job.bags.weights(), one_by_one, job.ahead.cache) {
+    match job.bags.weights() {
+        // Weights of 1 change no bit, and save the code for having none.
         // SAFETY: the caller's.
-        (None, true, Cache::First) => unsafe { each::<V, F, I, OneByOne<false>, false>(job, &[], out) },
+        None if !V::FAST => unsafe { each::<V, F, I, true>(job, &[], out) },
         // SAFETY: the caller's.
-        (None, true, Cache::Second) => unsafe { each::<V, F, I, OneByOne<true>, false>(job, &[], out) },
+        None => unsafe { each::<V, F, I, false>(job, &[], out) },
         // SAFETY: the caller's.
-        (None, ..) => unsafe { each::<V, F, I, InGroups, false>(job, &[], out) },
-        // SAFETY: the caller's.
-        (Some(weights), ..) => unsafe { each::<V, F, I, InGroups, true>(job, weights, out) },
+        Some(weights) => unsafe { each::<V, F, I, true>(job, weights, out) },
     }
 }
 
@@ -251,35 +211,35 @@ unsafe fn samples<V: Vector, F: Format, I: Index>(job: &Job<'_, I>, out: Output<
 ///
 /// As [`samples`].
 #[inline(always)]
-unsafe fn each<V: Vector, F: Format, I: Index, A: Ask, const WEIGHTED: bool>(
+unsafe fn each<V: Vector, F: Format, I: Index, const WEIGHTED: bool>(
     job: &Job<'_, I>,
     weights: &[f32],
     out: Output<'_>,
 ) {
     let streamed = job.is_streamed(&out);
-    let mut rest = out;
+    let mut out = out;
     for number in 0..job.bags.len() {
-        let (out, after) = rest.split_at(job.rows.dim());
-        rest = after;
-        let bag = job.bags.bag(number);
-        let mut sample = Sample::<'_, '_, I, WEIGHTED> { job, bag, weights, out, streamed, column: 0 };
+        let (bag, begin) = (job.bags.bag(number), number * job.rows.dim());
+        let mut sample = Sample::<'_, '_, I, WEIGHTED> { job, bag, weights, out: &mut out, begin, streamed, column: 0 };
+        if V::FAST {
+            // SAFETY: the caller's.
+            unsafe { sample.blocks::<V, F, 8>() };
+            // SAFETY: the caller's.
+            unsafe { sample.blocks::<V, F, 4>() };
+            // SAFETY: the caller's.
+            unsafe { sample.blocks::<V, F, 2>() };
+        }
         // SAFETY: the caller's.
-        unsafe { sample.blocks::<V, F, A, 8>() };
+        unsafe { sample.blocks::<V, F, 1>() };
         // SAFETY: the caller's.
-        unsafe { sample.blocks::<V, F, A, 4>() };
-        // SAFETY: the caller's.
-        unsafe { sample.blocks::<V, F, A, 2>() };
-        // SAFETY: the caller's.
-        unsafe { sample.blocks::<V, F, A, 1>() };
-        // SAFETY: the caller's.
-        unsafe { sample.rest::<V, F, A>() };
+        unsafe { sample.rest::<V, F>() };
     }
     if streamed {
         fence();
     }
 }
 
-/// One sample, which is pooled into `out`, `[dim]`.
+/// One sample, which is pooled into `out[begin..begin + dim]`.
 ///
 /// What its values are stored as is seen at run time, once for each block of columns: it costs less than it takes to compile all
 /// of this for each.
@@ -287,7 +247,8 @@ struct Sample<'j, 'a, I, const WEIGHTED: bool> {
     job: &'j Job<'a, I>,
     bag: Range<usize>,
     weights: &'j [f32],
-    out: Output<'j>,
+    out: &'j mut Output<'a>,
+    begin: usize,
     /// The output goes past the caches.
     streamed: bool,
     /// The first column that is not pooled.
@@ -301,13 +262,13 @@ impl<I: Index, const WEIGHTED: bool> Sample<'_, '_, I, WEIGHTED> {
     ///
     /// As [`samples`].
     #[inline(always)]
-    unsafe fn blocks<V: Vector, F: Format, A: Ask, const N: usize>(&mut self) {
+    unsafe fn blocks<V: Vector, F: Format, const N: usize>(&mut self) {
         while self.job.rows.dim() - self.column >= N * V::LANES {
-            // Rows are asked for once, however many blocks they have.
+            // Rows are requested once, however many blocks they have.
             let mut sums = match self.column {
-                // SAFETY: the caller's.
-                0 => unsafe { self.sums::<V, F, N>(0, |position| A::look_ahead(self.job, position)) },
-                // SAFETY: the caller's.
+                // SAFETY: the caller's; the loop's condition.
+                0 => unsafe { self.sums::<V, F, N>(0, |position| self.job.look_ahead(position)) },
+                // SAFETY: as above.
                 column => unsafe { self.sums::<V, F, N>(column, |_| ()) },
             };
             if self.job.mean && !self.bag.is_empty() {
@@ -315,16 +276,16 @@ impl<I: Index, const WEIGHTED: bool> Sample<'_, '_, I, WEIGHTED> {
                 let divisor = unsafe { V::splat(self.bag.len() as f32) };
                 sums = sums.map(|sum| sum.div(divisor));
             }
-            let column = self.column;
-            match (&mut self.out, self.streamed) {
+            let at = self.begin + self.column;
+            match (&mut *self.out, self.streamed) {
                 // SAFETY: room for a vector, whole vectors after the begin of a cache line, since streamed rows are whole lines.
-                (Output::F32(out), true) => store(sums, &mut out[column..], |sum, at| unsafe { sum.stream_f32(at) }),
+                (Output::F32(out), true) => store(sums, &mut out[at..], |sum, at| unsafe { sum.stream_f32(at) }),
                 // SAFETY: room for a vector.
-                (Output::F32(out), false) => store(sums, &mut out[column..], |sum, at| unsafe { sum.store_f32(at) }),
-                // SAFETY: as above.
-                (Output::F16(out), _) => store(sums, &mut out[column..], |sum, at| unsafe { sum.store_f16(at) }),
-                // SAFETY: as above.
-                (Output::Bf16(out), _) => store(sums, &mut out[column..], |sum, at| unsafe { sum.store_bf16(at) }),
+                (Output::F32(out), false) => store(sums, &mut out[at..], |sum, at| unsafe { sum.store_f32(at) }),
+                // SAFETY: the caller's.
+                (Output::F16(out), _) => unsafe { V::store_halves(&{ sums }, Output::F16(&mut out[at..])) },
+                // SAFETY: the caller's.
+                (Output::Bf16(out), _) => unsafe { V::store_halves(&{ sums }, Output::Bf16(&mut out[at..])) },
             }
             self.column += N * V::LANES;
         }
@@ -343,7 +304,7 @@ impl<I: Index, const WEIGHTED: bool> Sample<'_, '_, I, WEIGHTED> {
         let mut sums = [unsafe { V::splat(0.0) }; N];
         for position in self.bag.clone() {
             look_ahead(position);
-            let weight = if WEIGHTED { self.weights[position] } else { 1.0 };
+            let weight = self.weight(position);
             // SAFETY: a position of a bag of the job.
             let row = unsafe { self.job.row(position) };
             // SAFETY: a row of the table, since the bags were checked against as many rows as there are.
@@ -361,22 +322,27 @@ impl<I: Index, const WEIGHTED: bool> Sample<'_, '_, I, WEIGHTED> {
         sums
     }
 
+    #[inline(always)]
+    fn weight(&self, position: usize) -> f32 {
+        if WEIGHTED { self.weights.get(position).copied().unwrap_or(1.0) } else { 1.0 }
+    }
+
     /// Pools the columns that are too few for a vector, one by one.
     ///
     /// # Safety
     ///
     /// As [`samples`].
     #[inline(always)]
-    unsafe fn rest<V: Vector, F: Format, A: Ask>(&mut self) {
+    unsafe fn rest<V: Vector, F: Format>(&mut self) {
         let job = self.job;
+        if self.column == 0 {
+            // A table of few columns has no block that would have requested them.
+            job.ask_for_bag(self.bag.clone());
+        }
         for column in self.column..job.rows.dim() {
             let mut sum = 0.0;
             for position in self.bag.clone() {
-                // A table of few columns has no block that would have asked.
-                if column == 0 {
-                    A::look_ahead(job, position);
-                }
-                let weight = if WEIGHTED { self.weights[position] } else { 1.0 };
+                let weight = self.weight(position);
                 // SAFETY: a position of a bag of the job.
                 let row = unsafe { job.row(position) };
                 // SAFETY: a row of the table, as above.
@@ -387,10 +353,10 @@ impl<I: Index, const WEIGHTED: bool> Sample<'_, '_, I, WEIGHTED> {
             if job.mean && !self.bag.is_empty() {
                 sum /= self.bag.len() as f32;
             }
-            match &mut self.out {
-                Output::F32(out) => out[column] = sum,
-                Output::F16(out) => out[column] = f16::from_f32(sum),
-                Output::Bf16(out) => out[column] = bf16::from_f32(sum),
+            match &mut *self.out {
+                Output::F32(out) => out[self.begin + column] = sum,
+                Output::F16(out) => out[self.begin + column] = f16::from_f32(sum),
+                Output::Bf16(out) => out[self.begin + column] = bf16::from_f32(sum),
             }
         }
     }
@@ -401,5 +367,31 @@ impl<I: Index, const WEIGHTED: bool> Sample<'_, '_, I, WEIGHTED> {
 fn store<V: Vector, T, const N: usize>(values: [V; N], room: &mut [T], store: impl Fn(V, *mut u8)) {
     for (value, room) in values.into_iter().zip(room[..N * V::LANES].chunks_exact_mut(V::LANES)) {
         store(value, room.as_mut_ptr().cast());
+    }
+}
+
+/// Rounds the values of some vectors to half precision and stores them at the begin of `room`.
+///
+/// # Safety
+///
+/// The machine has the vector's instructions.
+#[inline(always)]
+unsafe fn store_halves<V: Vector>(values: &[V], room: Output<'_>) {
+    match room {
+        Output::F32(_) => unreachable!("stored by whoever summed"),
+        Output::F16(room) => {
+            let room = &mut room[..values.len() * V::LANES];
+            for (value, room) in values.iter().zip(room.chunks_exact_mut(V::LANES)) {
+                // SAFETY: room for a vector.
+                unsafe { value.store_f16(room.as_mut_ptr().cast()) };
+            }
+        }
+        Output::Bf16(room) => {
+            let room = &mut room[..values.len() * V::LANES];
+            for (value, room) in values.iter().zip(room.chunks_exact_mut(V::LANES)) {
+                // SAFETY: room for a vector.
+                unsafe { value.store_bf16(room.as_mut_ptr().cast()) };
+            }
+        }
     }
 }

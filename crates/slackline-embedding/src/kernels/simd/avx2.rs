@@ -17,6 +17,18 @@ pub(super) unsafe fn samples<F: Format, I: Index>(job: &Job<'_, I>, out: Output<
     unsafe { super::samples::<Avx2, F, I>(job, out) }
 }
 
+/// [`super::store_halves`], compiled for these instructions.
+///
+/// # Safety
+///
+/// As [`super::store_halves`].
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline(never)]
+unsafe fn store_halves(values: &[Avx2], room: Output<'_>) {
+    // SAFETY: the caller's.
+    unsafe { super::store_halves(values, room) }
+}
+
 /// 8 values.
 #[derive(Clone, Copy)]
 struct Avx2(__m256);
@@ -149,5 +161,10 @@ impl Vector for Avx2 {
         let joined = vouched!(_mm256_permute4x64_epi64::<0b10_00>(packed));
         let low = vouched!(_mm256_castsi256_si128(joined));
         vouched!(_mm_storeu_si128(at.cast(), low));
+    }
+    #[inline(always)]
+    unsafe fn store_halves(values: &[Self], room: Output<'_>) {
+        // SAFETY: the caller's.
+        unsafe { store_halves(values, room) }
     }
 }

@@ -17,6 +17,18 @@ pub(super) unsafe fn samples<F: Format, I: Index>(job: &Job<'_, I>, out: Output<
     unsafe { super::samples::<Avx512, F, I>(job, out) }
 }
 
+/// [`super::store_halves`], compiled for these instructions.
+///
+/// # Safety
+///
+/// As [`super::store_halves`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
+#[inline(never)]
+unsafe fn store_halves(values: &[Avx512], room: Output<'_>) {
+    // SAFETY: the caller's.
+    unsafe { super::store_halves(values, room) }
+}
+
 /// 16 values.
 #[derive(Clone, Copy)]
 struct Avx512(__m512);
@@ -145,5 +157,10 @@ impl Vector for Avx512 {
         let chosen = vouched!(_mm512_mask_blend_epi32(is_nan, rounded, quiet));
         let halves = vouched!(_mm512_cvtepi32_epi16(chosen));
         vouched!(_mm256_storeu_si256(at.cast(), halves));
+    }
+    #[inline(always)]
+    unsafe fn store_halves(values: &[Self], room: Output<'_>) {
+        // SAFETY: the caller's.
+        unsafe { store_halves(values, room) }
     }
 }

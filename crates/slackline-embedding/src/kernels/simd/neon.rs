@@ -5,6 +5,18 @@ use std::arch::aarch64::*;
 use half::{bf16, f16};
 
 use super::vector::Vector;
+use crate::Output;
+
+/// [`super::store_halves`], compiled for these instructions.
+///
+/// # Safety
+///
+/// As [`super::store_halves`].
+#[inline(never)]
+unsafe fn store_halves(values: &[Neon], room: Output<'_>) {
+    // SAFETY: the caller's.
+    unsafe { super::store_halves(values, room) }
+}
 
 /// 4 values.
 #[derive(Clone, Copy)]
@@ -113,5 +125,10 @@ impl Vector for Neon {
     unsafe fn store_bf16(self, at: *mut u8) {
         let halves = self.array().map(|value| bf16::from_f32(value).to_le_bytes());
         always!(at.cast::<[[u8; 2]; 4]>().write(halves));
+    }
+    #[inline(always)]
+    unsafe fn store_halves(values: &[Self], room: Output<'_>) {
+        // SAFETY: the caller's.
+        unsafe { store_halves(values, room) }
     }
 }

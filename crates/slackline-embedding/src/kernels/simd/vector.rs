@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 
+use crate::Output;
 use crate::kernels::Cache;
 
 /// Some `f32` in a register.
@@ -11,6 +12,9 @@ use crate::kernels::Cache;
 pub(super) trait Vector: Copy {
     /// Values in a vector; even.
     const LANES: usize;
+
+    /// Whether the loops are compiled in many variants for it, for speed, and not in few.
+    const FAST: bool = true;
 
     /// # Safety
     ///
@@ -94,6 +98,13 @@ pub(super) trait Vector: Copy {
     ///
     /// As [`store_f32`](Self::store_f32).
     unsafe fn store_bf16(self, at: *mut u8);
+
+    /// [`super::store_halves`], compiled once for the vector's instructions.
+    ///
+    /// # Safety
+    ///
+    /// As [`super::store_halves`].
+    unsafe fn store_halves(values: &[Self], room: Output<'_>);
 }
 
 /// Asks for the cache line of an address, which need not be anything's. For a `cache` that is known where this is compiled.
@@ -178,6 +189,7 @@ impl Portable {
 
 impl Vector for Portable {
     const LANES: usize = 8;
+    const FAST: bool = false;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -258,6 +270,11 @@ impl Vector for Portable {
     unsafe fn store_bf16(self, at: *mut u8) {
         // SAFETY: the caller's.
         unsafe { self.put(at, |value| bf16::from_f32(value).to_le_bytes()) }
+    }
+    #[inline(never)]
+    unsafe fn store_halves(values: &[Self], room: Output<'_>) {
+        // SAFETY: the caller's.
+        unsafe { super::store_halves(values, room) }
     }
 }
 
