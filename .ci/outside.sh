@@ -59,3 +59,4 @@ outside slackline-embedding shard "" 41
 outside slackline-embedding own_table "" 41
 outside slackline-dlrm predict "" 46
 outside slackline-dlrm distributed distributed 49
+outside slackline click_log "" 76

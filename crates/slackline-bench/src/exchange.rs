@@ -88,10 +88,9 @@ pub fn describe(lines: &[ExchangeLine]) -> String {
     let mut out = String::new();
     for line in lines {
         let us = format!("{:.3} us ({:.3}-{:.3})", line.us.median, line.us.min, line.us.max);
-        let ratio = line
-            .ratio
-            .as_ref()
-            .map_or(String::new(), |ratio| format!("  {:.2}x ours ({:.2}-{:.2})", ratio.median, ratio.min, ratio.max));
+        let ratio = line.ratio.as_ref().map_or(String::new(), |ratio| {
+            format!("  {:.2}x slackline ({:.2}-{:.2})", ratio.median, ratio.min, ratio.max)
+        });
         let name = format!("{} {}", line.implementation, line.call);
         out.push_str(&format!("{:>10}  {name:<32} {us:<34}{ratio}\n", table::bytes(line.bytes)));
     }
