@@ -1,7 +1,7 @@
 //! How far ahead of their use a kernel asks for rows.
 //!
-//! A way is fixed by the processor's vendor and by whether a cache holds the table. The figures behind the choice stand in
-//! docs/benchmarks.md. The bits of a result do not depend on it.
+//! The way is fixed by the processor's vendor, by the lines of a row and by whether a cache holds the table. CHANGELOG.md has the
+//! figures behind the choice. The bits of a result do not depend on it.
 
 use std::sync::LazyLock;
 

@@ -137,7 +137,9 @@ impl<'a, I: Index> Job<'a, I> {
     #[inline(never)]
     fn begin(&self) {
         let Range { start, end } = self.positions;
-        let early = |ahead: Option<usize>| &self.indices[start..ahead.map_or(start, |ahead| end.min(start + ahead))];
+        let early = |ahead: Option<usize>| {
+            &self.indices[start..ahead.map_or(start, |ahead| end.min(start.saturating_add(ahead)))]
+        };
         early(self.ahead.all).iter().for_each(|index| self.ask_for_lines(*index));
         early(self.ahead.first).iter().for_each(|index| prefetch(self.row_of(*index), Cache::First));
     }
