@@ -7,12 +7,13 @@ mod source;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use self::source::Source;
-use crate::{cargo, root};
+use crate::{cargo, root, target_dir};
 
 /// Which crates of this workspace a crate may depend on: the arrows of `docs/architecture.md`. Tests may use more.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -58,10 +59,6 @@ const MOST_LINES: usize = 600;
 
 /// Modules that may hold `unsafe`: folders or files of these names.
 const UNSAFE_MODULES: &[&str] = &["shm", "simd", "mmap", "ffi"];
-
-/// The programs whose commands the README shows: package and binary.
-const SLACKLINE: (&str, &str) = ("slackline-cli", "slackline");
-const BENCH: (&str, &str) = ("slackline-bench", "slackline-bench");
 
 /// Runs every check and reports all that fails.
 pub(crate) fn run() -> Result<()> {
@@ -137,7 +134,7 @@ fn arrows(complaints: &mut Vec<String>) -> Result<()> {
 }
 
 fn tracked_files() -> Result<Vec<PathBuf>> {
-    let output = std::process::Command::new("git").arg("ls-files").current_dir(root()).output()?;
+    let output = Command::new("git").arg("ls-files").current_dir(root()).output()?;
     if !output.status.success() {
         bail!("git ls-files: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -169,18 +166,20 @@ fn source_file(source: &Source, text: &str, complaints: &mut Vec<String>) {
 /// Every `cargo` and `slackline` command in the README's code blocks names a command and options that exist.
 fn readme(complaints: &mut Vec<String>) -> Result<()> {
     let text = fs::read_to_string(root().join("README.md")).context("README.md")?;
+    // All programs in one build, with the features that `cargo build --release` gives them, so that nothing is built twice.
+    crate::run(cargo().args(["build", "--quiet", "--release"]))?;
     let mut help = BTreeMap::new();
     for (number, line) in code_lines(&text) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let unknown = match words.as_slice() {
             ["cargo", "xtask", "bench", rest @ ..] => {
                 let command: Vec<&str> = rest.iter().copied().take_while(|word| !word.starts_with('-')).collect();
-                missing_options(&mut help, BENCH, &command[..command.len().min(1)], rest)?
+                missing_options(&mut help, "slackline-bench", &command[..command.len().min(1)], rest)?
             }
             ["cargo", "xtask", command, ..] => {
                 (!["tidy", "ci", "instructions", "help"].contains(command)).then(|| command.to_string())
             }
-            ["slackline", command, rest @ ..] => missing_options(&mut help, SLACKLINE, &[command], rest)?,
+            ["slackline", command, rest @ ..] => missing_options(&mut help, "slackline", &[command], rest)?,
             _ => None,
         };
         if let Some(unknown) = unknown {
@@ -216,17 +215,15 @@ fn code_lines(text: &str) -> Vec<(usize, String)> {
 /// The first option that the command's own help does not know, or the command itself.
 fn missing_options(
     help: &mut BTreeMap<String, Option<String>>,
-    (package, binary): (&str, &str),
+    program: &str,
     command: &[&str],
     words: &[&str],
 ) -> Result<Option<String>> {
-    let key = format!("{binary} {}", command.join(" "));
+    let key = format!("{program} {}", command.join(" "));
     if !help.contains_key(&key) {
-        let output = cargo()
-            .args(["run", "--quiet", "--release", "--package", package, "--bin", binary, "--"])
-            .args(command)
-            .arg("--help")
-            .output()?;
+        let path = target_dir().join("release").join(program);
+        let output =
+            Command::new(&path).args(command).arg("--help").output().with_context(|| path.display().to_string())?;
         let text = output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned());
         help.insert(key.clone(), text);
     }
