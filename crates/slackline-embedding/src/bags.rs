@@ -11,7 +11,7 @@ pub enum Indices<'a> {
     I64(&'a [i64]),
 }
 
-/// The bags of one table for a run of samples: which rows are pooled into each sample's vector, and by which weights.
+/// The bags of one table for a run of samples: the rows pooled into each sample's vector, and their weights.
 ///
 /// Sample `s` has the lookups `offsets[s] .. offsets[s + 1]` of `indices`, as in PyTorch's `EmbeddingBag` with
 /// `include_last_offset=True`. A value of this type is the proof that every index is inside the table and that every
@@ -28,8 +28,8 @@ impl<'a> Bags<'a> {
     /// Checks the lookups of the table named `table` (the name is used for errors only), which has `rows` rows.
     ///
     /// `offsets` has one entry more than there are samples, begins with 0, never decreases and ends with the number of
-    /// indices; equal neighbours are empty bags. `indices` lie in `0 .. rows` and may repeat. `weights`, if given, has one
-    /// entry for each index; any value goes, also an infinite one.
+    /// indices; equal neighbours are empty bags. `indices` lie in `0 .. rows` and may repeat. `weights`, if given, has
+    /// one entry for each index; any value is allowed, including infinities.
     ///
     /// Cost: one pass over offsets and indices, a few instructions for each vector of them; only a failure costs a second
     /// pass, which finds the sample. Nothing is allocated unless the check fails.
@@ -67,12 +67,12 @@ impl<'a> Bags<'a> {
         self.offsets.len() - 1
     }
 
-    /// Whether there is no sample at all.
+    /// Whether there are no samples.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The number of rows that are looked up for all samples together.
+    /// The number of lookups of all samples together.
     pub fn lookups(&self) -> usize {
         self.offsets.at(self.len()) - self.offsets.at(0)
     }
@@ -106,7 +106,7 @@ impl<'a> Bags<'a> {
         self.offsets.at(sample)..self.offsets.at(sample + 1)
     }
 
-    /// The indices, each below [`rows`](Self::rows): those of all samples of the batch, also in a run cut out by
+    /// The indices, each below [`rows`](Self::rows), of all samples of the batch, even in a run cut out by
     /// [`samples`](Self::samples).
     pub fn indices(&self) -> Indices<'a> {
         self.indices
@@ -129,7 +129,7 @@ impl<'a> Bags<'a> {
         offsets && indices && self.weights.is_none_or(|weights| weights.len() == self.indices.len())
     }
 
-    /// The second, slow pass, after [`is_sound`](Self::is_sound) has said no.
+    /// The slow second pass, after [`is_sound`](Self::is_sound) returned false.
     #[cold]
     fn defect(&self, table: &str) -> BagError {
         let table = table.to_owned();
@@ -175,8 +175,8 @@ impl<'a> Bags<'a> {
     }
 }
 
-/// Bags made from other bags: of some samples, with some of the lookups, or with other row numbers. Reused from call to
-/// call, so that nothing is allocated once it has grown.
+/// Bags made from other bags: of some samples, with some of the lookups, or with other row numbers. The buffers are
+/// reused between calls, so nothing is allocated once they are large enough.
 #[derive(Clone, Debug, Default)]
 pub struct BagBuffer {
     indices: Vec<i64>,
@@ -185,18 +185,18 @@ pub struct BagBuffer {
 }
 
 impl BagBuffer {
-    /// The lookups of `bags` for which `row` gives another row number, below `rows`; the others are left out. As many
-    /// samples as before.
+    /// Keeps the lookups of `bags` for which `row` returns a new row number, below `rows`, and drops the others. The
+    /// number of samples stays the same.
     ///
     /// # Panics
     ///
-    /// If `row` gives a number of `rows` or more.
+    /// If `row` returns a number of `rows` or more.
     pub fn map<'a>(&'a mut self, bags: &Bags<'_>, rows: u64, row: impl Fn(u64) -> Option<u64>) -> Bags<'a> {
         self.select(bags, rows, |_| true, row)
     }
 
-    /// The lookups of a run of rows, which count from 0 in it; as many samples as before. What [`map`](Self::map) would
-    /// give, faster.
+    /// Keeps the lookups of a run of rows, renumbered from 0. The number of samples stays the same. Same result as
+    /// [`map`](Self::map), but faster.
     ///
     /// # Panics
     ///
@@ -212,7 +212,7 @@ impl BagBuffer {
         for sample in 0..bags.len() {
             for position in bags.bag(sample) {
                 let row = bags.indices.value(position) - first;
-                // Written in any case and kept if it is one, since which are is not to be guessed.
+                // Written unconditionally and kept only if it belongs to the run: a branch here would be unpredictable.
                 self.indices[kept] = row;
                 if let Some(weights) = bags.weights {
                     self.weights[kept] = weights[position];
@@ -232,7 +232,7 @@ impl BagBuffer {
     ///
     /// # Panics
     ///
-    /// If `row` gives a number of `rows` or more.
+    /// If `row` returns a number of `rows` or more.
     pub fn select<'a>(
         &'a mut self,
         bags: &Bags<'_>,
@@ -290,7 +290,7 @@ pub enum BagError {
         /// The rows that the table has.
         rows: u64,
     },
-    /// There is no offset; even no samples need one.
+    /// There are no offsets; even zero samples need one.
     #[error("table {table}: offsets are empty; there must be one more than samples")]
     NoOffsets {
         /// The table looked up.
@@ -350,7 +350,7 @@ pub enum BagError {
         /// The number of indices.
         indices: usize,
     },
-    /// There is not one weight for each index.
+    /// The number of weights differs from the number of indices.
     #[error("table {table}: {weights} weights for {indices} indices")]
     Weights {
         /// The table looked up.
@@ -407,7 +407,7 @@ impl Indices<'_> {
 
 /// One width of index, so that kernels are written once and compiled for both.
 pub(crate) trait Index: Copy {
-    /// The row that a checked index names.
+    /// The row of a checked index.
     fn row(self) -> usize;
 
     /// Whether all values lie in `0 .. rows`.
@@ -433,8 +433,8 @@ macro_rules! index {
                 values.iter().fold(0, |bad, &x| bad | x | last.wrapping_sub(x)) >= 0
             }
 
-            // As above: where the subtraction wraps, one of the two is negative, and so has set the sign bit as the
-            // left value of a pair; the last value is no left one, but is compared.
+            // As above: where the subtraction wraps, one of the two is negative. A negative `x` sets the sign bit as
+            // the left value of its pair; the last value is never on the left, but is compared with `last`.
             fn rise_from_zero_to(values: &[Self], last: usize) -> bool {
                 let (Some(&first), Some(&end)) = (values.first(), values.last()) else { return false };
                 let pairs = values.iter().zip(&values[1..]);

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 /// never overflow.
 pub const MAX_DIM: usize = 1 << 20;
 
-/// The layout of a table's rows. It is always named, never guessed from a row's size: two different 8-bit layouts are in
-/// use in the field.
+/// The layout of a table's rows. It is always named, never guessed from a row's size: two different 8-bit layouts are
+/// in common use.
 ///
-/// Written and parsed (also by serde) as the short name that stands in shard files and configurations.
+/// Written and parsed (also by serde) as the short name used in shard files and configurations.
 ///
 /// ```
 /// use slackline_embedding::RowFormat;
@@ -32,32 +32,32 @@ pub enum RowFormat {
     F16,
     /// `bf16`: the upper halves of `dim` single-precision values, rounded.
     Bf16,
-    /// `int8`, as PyTorch has it (`quantized::embedding_bag_byte_prepack`): `dim` bytes, then an `f32` scale and an `f32`
-    /// bias. A value is `byte * scale + bias`.
+    /// PyTorch's `int8` (`quantized::embedding_bag_byte_prepack`): `dim` bytes, then an `f32` scale and an `f32` bias.
+    /// A value is `byte * scale + bias`.
     Int8,
-    /// `int4`, as PyTorch has it (`quantized::embedding_bag_4bit_prepack`): half a byte for each column, the even column in
-    /// the low half, then an `f16` scale and an `f16` bias.
+    /// PyTorch's `int4` (`quantized::embedding_bag_4bit_prepack`): half a byte for each column, the even column in the
+    /// low half, then an `f16` scale and an `f16` bias.
     Int4,
-    /// `int8-fbgemm`, as FBGEMM's inference tables have it: an `f16` scale and an `f16` bias, then `dim` bytes.
+    /// `int8-fbgemm`, the layout of FBGEMM's inference tables: an `f16` scale and an `f16` bias, then `dim` bytes.
     Int8Fbgemm,
-    /// `int4-fbgemm`, as FBGEMM's inference tables have it: an `f16` scale and an `f16` bias, then half a byte for each
-    /// column, the even column in the low half.
+    /// `int4-fbgemm`, the layout of FBGEMM's inference tables: an `f16` scale and an `f16` bias, then half a byte for
+    /// each column, the even column in the low half.
     Int4Fbgemm,
 }
 
-/// Where the parts of a quantised row stand, in bytes from its beginning.
+/// Byte offsets of the parts of a quantised row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Quantised {
     pub(crate) bits: u32,
     pub(crate) values_at: usize,
-    /// The bias stands right behind the scale.
+    /// The bias directly follows the scale.
     pub(crate) scale_at: usize,
     /// Scale and bias are `f16`; else `f32`.
     pub(crate) half: bool,
 }
 
 impl RowFormat {
-    /// Every format there is, in the order of their names in messages.
+    /// All formats, in the order in which messages list them.
     pub const ALL: &'static [RowFormat] = &[
         RowFormat::F32,
         RowFormat::F16,
@@ -104,7 +104,7 @@ impl RowFormat {
     }
 }
 
-/// A row format by a name that this version does not know.
+/// A row format name that this version does not know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown row format {name:?}; known: {}", known())]
 pub struct UnknownRowFormat {

@@ -1,4 +1,4 @@
-//! Mapping a file into memory, and living on when it fails: the `unsafe` of this crate that is about memory.
+//! Maps files into memory and survives their failure: the `unsafe` code of this crate that concerns memory.
 
 mod guard;
 mod registry;
@@ -15,7 +15,7 @@ pub(crate) use self::guard::{install as install_guard, is_in_place as guard_in_p
 use self::guard::Guarded;
 use crate::Residency;
 
-/// Bytes that are asked for at a time where progress is told.
+/// Bytes per step when progress is reported.
 const STEP: usize = 64 << 20;
 
 /// A whole file, mapped read-only.
@@ -52,8 +52,8 @@ impl Mapping {
         Ok(Mapping { guard: Guarded::new(&map), map, file, path: path.to_owned() })
     }
 
-    /// The bytes of the file; the first stands on a page boundary. Whoever has read them has to ask for what was
-    /// [lost](Self::lost) before he trusts what he read.
+    /// The bytes of the file; the first is on a page boundary. After reading them, check [`lost`](Self::lost) before
+    /// trusting what was read.
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.map
@@ -67,7 +67,7 @@ impl Mapping {
         &self.path
     }
 
-    /// Why what was read so far is not to be trusted. Cost: one load, as long as all is well.
+    /// Why what was read so far cannot be trusted. Cost: one load if nothing is lost.
     #[inline]
     pub(crate) fn lost(&self) -> Option<Box<Lost>> {
         self.guard.is_lost().then(|| self.describe_loss())
@@ -85,8 +85,9 @@ impl Mapping {
         Box::new(Lost { file: self.path.clone(), expected: self.map.len() as u64, found })
     }
 
-    /// Says how some of the bytes will be read: row by row, wherever these are, or all of them. The first keeps the system from
-    /// reading megabytes around every row that is not in memory. It is a wish: if it is refused, reads are slower and right.
+    /// Tells the system how some of the bytes will be read: row by row, in no order, or all of them. The first keeps
+    /// the system from reading megabytes around every row that is not in memory. This is a hint: if refused, reads are
+    /// slower but still correct.
     pub(crate) fn expect_rows(&self, bytes: Range<usize>, rows: bool) {
         let advice = if rows { memmap2::Advice::Random } else { memmap2::Advice::Normal };
         let first = bytes.start / page() * page();
@@ -115,11 +116,11 @@ impl Mapping {
         })
     }
 
-    /// Keeps some of the bytes, which are in memory, there for good: until the mapping is dropped.
+    /// Locks some of the bytes, which are already in memory, until the mapping is dropped.
     ///
     /// # Errors
     ///
-    /// Where the process may not keep so much.
+    /// If the process may not lock that much.
     pub(crate) fn lock(&self, bytes: Range<usize>) -> io::Result<()> {
         self.in_steps(bytes, &mut |_| (), |run| {
             let from = self.map.as_ptr().wrapping_add(run.start);
@@ -150,13 +151,13 @@ impl Mapping {
         Ok(())
     }
 
-    /// How much of some of the bytes is in memory.
+    /// How much of a range of the bytes is in memory.
     pub(crate) fn residency(&self, bytes: Range<usize>) -> io::Result<Residency> {
         resident(&self.map, bytes)
     }
 }
 
-/// How many of some bytes of a mapping, which begins on a page, are in memory, in whole pages.
+/// How much of a range of a mapping is in memory, in whole pages. The mapping begins on a page boundary.
 pub(crate) fn resident(map: &[u8], bytes: Range<usize>) -> io::Result<Residency> {
     let page = page();
     let first = bytes.start / page * page;

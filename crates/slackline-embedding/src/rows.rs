@@ -16,7 +16,7 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// Rows of `dim` columns in `bytes`, on any address.
+    /// Rows of `dim` columns in `bytes`, which need no alignment.
     ///
     /// # Panics
     ///
@@ -67,18 +67,18 @@ impl<'a> Rows<'a> {
     ///
     /// # Panics
     ///
-    /// If there are not so many.
+    /// If the rows are out of range.
     pub fn run(&self, rows: Range<u64>) -> Rows<'a> {
         let bytes = self.format.row_bytes(self.dim);
         Rows { bytes: &self.bytes[rows.start as usize * bytes..rows.end as usize * bytes], ..*self }
     }
 
-    /// Appends all rows to `out`, of each only some columns: the stored values as they are, with the row's scale and bias
-    /// where it has them, so what is read back is the same to the bit.
+    /// Appends some columns of every row to `out`. Stored values are copied unchanged, with the row's scale and bias if
+    /// it has them, so they read back bit for bit the same.
     ///
     /// # Panics
     ///
-    /// If there are no such columns, or a row of half bytes would be cut within a byte.
+    /// If the columns are out of range, or a row of half bytes would be cut within a byte.
     pub fn write_columns(&self, columns: Range<usize>, out: &mut Vec<u8>) {
         assert!(columns.start < columns.end && columns.end <= self.dim, "columns {columns:?} of {}", self.dim);
         let two_values = self.format.row_bytes(2) - self.format.row_bytes(0);
@@ -110,8 +110,8 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// One row's values into `out`, of length `dim`: exactly, since all formats fit into `f32`, but for the rounding of
-    /// `byte * scale + bias` (once, as by a fused multiply-add).
+    /// Decodes one row into `out`, of length `dim`. This is exact, since `f32` holds the values of all formats, except
+    /// that `byte * scale + bias` is rounded (once, as by a fused multiply-add).
     ///
     /// # Panics
     ///
@@ -144,7 +144,7 @@ pub struct UnfitValue {
 }
 
 impl RowFormat {
-    /// One row of `row.len()` values into `out`, of length [`row_bytes`](Self::row_bytes).
+    /// Encodes one row of `row.len()` values into `out`, of length [`row_bytes`](Self::row_bytes).
     ///
     /// `f16` and `bf16` round to the nearest, ties to even. `int8` and `int4` give the bytes of PyTorch's
     /// `embedding_bag_byte_prepack` and `embedding_bag_4bit_prepack`: the row's smallest value is the bias, its range over
@@ -153,8 +153,8 @@ impl RowFormat {
     ///
     /// # Errors
     ///
-    /// [`UnfitValue`] for an infinity or NaN in a quantised row, and for a finite value above 65504 in a format that keeps
-    /// it, or the scale, or the bias, as `f16`. What `out` holds is then undefined.
+    /// [`UnfitValue`] for an infinity or NaN in a quantised row, and for a finite value above 65504 in a format that
+    /// stores it, or the scale, or the bias, as `f16`. The contents of `out` are then unspecified.
     ///
     /// # Panics
     ///
@@ -174,7 +174,7 @@ impl RowFormat {
         if parts.half {
             unfit(&|value| f16::from_f32(value).is_finite())?;
         }
-        // The range of two finite values need not be finite.
+        // The range of two finite values may be infinite.
         unfit(&|_| (highest - lowest).is_finite())?;
         let (codes, scale, bias) = if parts.bits == 8 {
             let range = highest - lowest;

@@ -30,12 +30,12 @@ pub struct WrongProjection {
 }
 
 impl ProjectedTable {
-    /// A table over one with fewer columns; `matrix` is `[dim, columns of the table]`, row after row, as PyTorch's `Linear`
+    /// Wraps a table with fewer columns; `matrix` is `[dim, columns of the table]`, row-major, as PyTorch's `Linear`
     /// stores it.
     ///
     /// # Errors
     ///
-    /// [`WrongProjection`] if the matrix has no whole number of rows, or none, or too many.
+    /// [`WrongProjection`] if the matrix does not have a whole number of rows, or has none, or too many.
     pub fn new(table: Arc<dyn EmbeddingTable>, matrix: &[f32]) -> Result<Self, WrongProjection> {
         let narrow = table.dim();
         let dim = matrix.len() / narrow;
@@ -77,7 +77,7 @@ impl EmbeddingTable for ProjectedTable {
         self.table.bytes() + size_of_val(&*self.columns) as u64
     }
 
-    /// The narrow table as any table, in single precision, then the matrix.
+    /// Pools the narrow table in single precision, then applies the matrix.
     fn pool_to(&self, bags: &Bags<'_>, pooling: Pooling, mut out: Output<'_>) -> Result<(), PoolError> {
         PoolError::check(self, bags, pooling, &out)?;
         let narrow = self.table.dim();

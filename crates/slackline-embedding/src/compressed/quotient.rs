@@ -49,7 +49,7 @@ impl FromStr for Combine {
 /// pooled by itself, and the pooled vectors are combined. So the product of a bag is the product of two sums, and weights
 /// count twice in it.
 ///
-/// The reference computes `i / c` in single precision; rows from 2^24 on, which it takes for others, are right here.
+/// The reference computes `i / c` in single precision and so confuses rows from 2^24 on; here they are exact.
 #[derive(Clone, Debug)]
 pub struct QuotientRemainderTable {
     quotient: RemappedTable,
@@ -57,7 +57,7 @@ pub struct QuotientRemainderTable {
     combine: Combine,
 }
 
-/// Two tables that are no quotient and remainder of each other.
+/// Two tables that do not fit together as quotient and remainder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("table {table}: {why}")]
 pub struct WrongParts {
@@ -68,11 +68,11 @@ pub struct WrongParts {
 }
 
 impl QuotientRemainderTable {
-    /// A table of `rows` rows; the remainder table's rows say how many share one of the quotient table.
+    /// A table of `rows` rows; each row of the quotient table is shared by as many rows as the remainder table has.
     ///
     /// # Errors
     ///
-    /// [`WrongParts`] if there are not exactly as many rows in the quotient table as that needs, or vectors of different
+    /// [`WrongParts`] if the quotient table does not have exactly the rows that this needs, or if vectors of different
     /// lengths are to be added or multiplied.
     pub fn new(
         quotient: Arc<dyn EmbeddingTable>,
@@ -132,7 +132,7 @@ impl EmbeddingTable for QuotientRemainderTable {
         self.quotient.bytes() + self.remainder.bytes()
     }
 
-    /// Each of the two tables as any table, in single precision; then their sum or product, rounded.
+    /// Pools each of the two tables in single precision, then combines the vectors, rounding each sum or product.
     fn pool_to(&self, bags: &Bags<'_>, pooling: Pooling, mut out: Output<'_>) -> Result<(), PoolError> {
         PoolError::check(self, bags, pooling, &out)?;
         let (one, other) = (self.quotient.dim(), self.remainder.dim());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{CHUNK, with_scratch};
 use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling, Residency, RowFormat};
 
-/// Which row of a smaller table stands for a row.
+/// Maps a row to a row of a smaller table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RowMap {
@@ -16,7 +16,7 @@ pub enum RowMap {
         /// Rows that share one.
         divisor: u64,
     },
-    /// Row `i` is the row of entry `i`; none, and a row of zeros, if the entry is negative: FBGEMM's index remapping.
+    /// Row `i` is the row that entry `i` gives; a negative entry means a row of zeros: FBGEMM's index remapping.
     Remap(Arc<[i32]>),
 }
 
@@ -43,7 +43,7 @@ pub struct RemappedTable {
     map: RowMap,
 }
 
-/// A map that leads out of the smaller table.
+/// A map that points outside the smaller table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("table {table}: {why}")]
 pub struct WrongMap {
@@ -60,7 +60,7 @@ impl RemappedTable {
     ///
     /// # Errors
     ///
-    /// [`WrongMap`] if some row would be none of the smaller table, or there is not one entry for each row.
+    /// [`WrongMap`] if a row maps outside the smaller table, or the number of entries differs from the number of rows.
     pub fn new(table: Arc<dyn EmbeddingTable>, rows: u64, map: RowMap) -> Result<Self, WrongMap> {
         let held = table.rows();
         let why = match &map {
@@ -123,7 +123,7 @@ impl EmbeddingTable for RemappedTable {
         self.table.bytes() + map
     }
 
-    /// As any table; a row that is gone counts as one of zeros.
+    /// Pools like any table; a pruned row counts as a row of zeros.
     fn pool_to(&self, bags: &Bags<'_>, pooling: Pooling, mut out: Output<'_>) -> Result<(), PoolError> {
         PoolError::check(self, bags, pooling, &out)?;
         let dim = self.dim();
@@ -137,7 +137,7 @@ impl EmbeddingTable for RemappedTable {
                     self.table.pool_to(&mapped, pooling, room)?;
                     continue;
                 }
-                // Rows that are gone count for the mean.
+                // Pruned rows count for the mean.
                 scratch.first.resize(chunk.len() * dim, 0.0);
                 self.table.pool(&mapped, Pooling::Sum, &mut scratch.first)?;
                 for (sample, vector) in scratch.first.chunks_exact_mut(dim).enumerate() {

@@ -1,4 +1,4 @@
-//! How far ahead of their use a kernel asks for rows.
+//! How far ahead of their use a kernel prefetches rows.
 //!
 //! The way is fixed by the processor's vendor, by the lines of a row and by whether a cache holds the table. CHANGELOG.md has the
 //! figures behind the choice. The bits of a result do not depend on it.

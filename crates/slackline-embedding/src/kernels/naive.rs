@@ -1,4 +1,4 @@
-//! The oracle: one element at a time, as the definition reads. It is kept for ever, and never made fast.
+//! The reference for tests: one element at a time, exactly as defined. It is kept, and never optimized.
 
 use crate::rows::float;
 use crate::{Bags, Output, Pooling, Rows};
@@ -8,7 +8,7 @@ use crate::{Bags, Output, Pooling, Rows};
 ///
 /// # Panics
 ///
-/// If a length does not fit the others, or a mean of weighted bags is asked for.
+/// If the lengths do not match, or for a mean of weighted bags.
 pub fn pool(rows: Rows<'_>, bags: &Bags<'_>, pooling: Pooling, mut out: Output<'_>) {
     super::check(rows, bags, pooling, &out);
     let dim = rows.dim();
@@ -29,7 +29,7 @@ pub fn pool(rows: Rows<'_>, bags: &Bags<'_>, pooling: Pooling, mut out: Output<'
     }
 }
 
-/// One value of one row added to a sum.
+/// Adds one value of one row to a sum.
 fn add(sum: f32, rows: Rows<'_>, row: &[u8], column: usize, weight: Option<f32>) -> f32 {
     let Some(parts) = rows.format().quantised(rows.dim()) else {
         let value = float(rows.format(), row, column);

@@ -59,7 +59,7 @@ fn by_isa<F: Format, I: Index>(isa: Isa, job: &Job<'_, I>, out: Output<'_>) {
     }
 }
 
-/// Lines of a row that have an instruction of their own to request them.
+/// Lines of a row that are requested by an instruction each.
 const NAMED_LINES: usize = 8;
 
 /// Lines of the smallest output that is streamed: half of a second-level cache that is not large.
@@ -68,12 +68,12 @@ const STREAMED_LINES: usize = (256 << 10) / LINE;
 /// Lines that are read for each line of an output that is streamed.
 const STREAMED_READS: usize = 8;
 
-/// All that a kernel is given but the output.
+/// The inputs of a kernel, without the output.
 struct Job<'a, I> {
     rows: Rows<'a>,
     row_bytes: usize,
     parts: Parts,
-    /// The lines that a row touches at most, but the one of its last byte.
+    /// The most lines that a row touches, without the line of its last byte.
     lines_before_last: usize,
     bags: &'a Bags<'a>,
     indices: &'a [I],
@@ -243,8 +243,8 @@ unsafe fn each<V: Vector, F: Format, I: Index, const WEIGHTED: bool>(
 
 /// One sample, which is pooled into `out[begin..begin + dim]`.
 ///
-/// What its values are stored as is seen at run time, once for each block of columns: it costs less than it takes to compile all
-/// of this for each.
+/// The storage format of the values is checked at run time, once for each block of columns: this costs less than
+/// compiling all of this for each format.
 struct Sample<'j, 'a, I, const WEIGHTED: bool> {
     job: &'j Job<'a, I>,
     bag: Range<usize>,

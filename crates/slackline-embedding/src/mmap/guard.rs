@@ -62,7 +62,7 @@ pub(crate) fn install() -> io::Result<()> {
     let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_bus_error;
     let mut ours = no_action();
     ours.sa_sigaction = handler as usize;
-    // On the stack for signals, where a thread has one: the ordinary one may be what overflowed.
+    // On the thread's signal stack, if it has one: the ordinary stack may be what overflowed.
     ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
     let mut before = no_action();
     // SAFETY: both point to whole structs; the handler keeps to what a handler may do.
@@ -87,7 +87,7 @@ fn no_action() -> libc::sigaction {
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
-/// Keeps to loads and stores of atomics and to system calls, as a signal handler must, and leaves `errno` as it was.
+/// Uses only atomic loads and stores and system calls, as a signal handler must, and preserves `errno`.
 extern "C" fn on_bus_error(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel hands a handler with SA_SIGINFO a valid one.
     let about = unsafe { &*info };
@@ -128,7 +128,7 @@ fn pass_on(signal: libc::c_int, code: libc::c_int, info: *mut libc::siginfo_t, c
     // Not there yet only if another thread's fault came between the kernel's answer and its being kept.
     let before = INSTALLED.get().map_or(libc::SIG_DFL, |installed| installed.before.sa_sigaction);
     let flags = INSTALLED.get().map_or(0, |installed| installed.before.sa_flags);
-    // Asked for by kill(2), and ignored: so it is.
+    // Sent by kill(2), and ignored before: ignore it.
     if before == libc::SIG_IGN && code <= 0 {
         return;
     }

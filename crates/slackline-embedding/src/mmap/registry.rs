@@ -1,9 +1,9 @@
-//! Which addresses are mapped files: written by whoever maps and unmaps, read by a signal handler, which may neither lock
-//! nor allocate.
+//! The addresses of mapped files: written when files are mapped and unmapped, read by a signal handler, which may
+//! neither lock nor allocate.
 //!
-//! Entries stand in chunks that are never freed. Each is a small seqlock: its version is odd while it changes. A handler
-//! that meets an entry which changes passes it by, since nobody reads a mapping that is being made or unmade: the one that
-//! it was called for stands still.
+//! Entries are in chunks that are never freed. Each is a small seqlock: its version is odd while it changes. A handler
+//! skips an entry that is changing, since nobody reads a mapping while it is made or unmapped: the entry the handler
+//! needs is stable.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -47,7 +47,7 @@ impl Registry {
         Registry { first: Chunk::new(), writing: Mutex::new(()) }
     }
 
-    /// Notes a mapping. It has to be [removed](Self::remove) before it is unmapped.
+    /// Adds a mapping. It has to be [removed](Self::remove) before it is unmapped.
     pub(super) fn add(&self, start: usize, end: usize) -> &Entry {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut chunk = &self.first;
@@ -62,7 +62,7 @@ impl Registry {
         }
     }
 
-    /// Forgets a mapping.
+    /// Removes a mapping.
     pub(super) fn remove(&self, entry: &Entry) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         entry.set(0, 0);
@@ -131,15 +131,15 @@ impl Entry {
         (before.is_multiple_of(2) && before == after).then_some(bounds)
     }
 
-    /// Says that bytes of the mapping are gone.
+    /// Marks bytes of the mapping as lost.
     pub(super) fn lose(&self) {
         self.lost.store(true, Ordering::SeqCst);
     }
 
-    /// Whether they are, of all that this thread has read so far.
+    /// Whether the mapping is marked as lost, as of all that this thread has read so far.
     #[inline]
     pub(super) fn is_lost(&self) -> bool {
-        // What was read before is read before the mark: no instruction on x86-64, but a word to the compiler.
+        // Reads before this stay before the load of the mark: no instruction on x86-64, only a compiler barrier.
         fence(Ordering::Acquire);
         self.lost.load(Ordering::Acquire)
     }
@@ -162,7 +162,7 @@ mod tests {
         assert!(entries[7].is_lost() && !entries[8].is_lost());
         registry.remove(entries[7]);
         assert!(registry.find(820).is_none());
-        // Room is used again, and forgets what was lost.
+        // A reused entry starts without the mark.
         let again = registry.add(820, 830);
         assert!(std::ptr::eq(again, entries[7]) && !again.is_lost());
     }

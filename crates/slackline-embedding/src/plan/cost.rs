@@ -1,10 +1,10 @@
-//! What the planner knows of tables, and what it reckons that looking them up costs.
+//! What the planner knows about tables, and its estimate of the cost of lookups.
 
 use serde::{Deserialize, Serialize};
 
 use super::Part;
 
-/// What the planner knows of one table.
+/// What the planner knows about one table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TableCost {
@@ -19,24 +19,24 @@ pub struct TableCost {
     /// How many rows are looked up for one sample on average, 0 or more: 1 for one-hot features, the mean length of the
     /// bags for others, measured on a trace where there is one.
     pub lookups_per_sample: f64,
-    /// Along what the table may be cut.
+    /// How the table may be cut.
     #[serde(default)]
     pub cuts: Cuts,
-    /// The bytes that it takes, where these are not `rows * row_bytes`: compressed tables take fewer.
+    /// The size of the table in bytes, if it is not `rows * row_bytes`: compressed tables take fewer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_bytes: Option<u64>,
     /// The bytes of the rows that a trace looks up, each counted once: what competes for the caches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_bytes: Option<u64>,
-    /// The time to pool the table for one sample, in nanoseconds, where somebody has measured it.
+    /// The measured time to pool the table for one sample, in nanoseconds, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured_ns: Option<f64>,
-    /// Which share of the lookups falls into each of so many equal runs of rows; empty if nobody has counted.
+    /// The share of the lookups in each of several equal runs of rows; empty if not counted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub row_load: Vec<f64>,
 }
 
-/// Along what a table may be cut.
+/// How a table may be cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cuts {
@@ -84,7 +84,7 @@ impl TableCost {
         TableCost { lookups_per_sample, ..self }
     }
 
-    /// The memory that the table takes, in bytes; the largest number if it overflows, which no plan accepts.
+    /// The memory that the table takes, in bytes; saturates at the largest number, which no plan accepts.
     pub fn bytes(&self) -> u64 {
         self.stored_bytes.unwrap_or_else(|| self.rows.saturating_mul(self.row_bytes))
     }
@@ -133,7 +133,7 @@ pub struct CostModel {
     pub vector_ns: f64,
     /// To write one value of a pooled vector, in nanoseconds.
     pub value_ns: f64,
-    /// To see whether a lookup goes to a run of rows, in nanoseconds.
+    /// To check whether a lookup goes to a run of rows, in nanoseconds.
     pub pick_ns: f64,
 }
 
@@ -163,7 +163,7 @@ impl Default for CostModel {
 }
 
 impl CostModel {
-    /// The time to pool a whole table for one sample, in nanoseconds: as measured, or else as reckoned.
+    /// The time to pool a whole table for one sample, in nanoseconds: measured if known, otherwise estimated.
     pub fn nanoseconds(&self, table: &TableCost) -> f64 {
         table.measured_ns.unwrap_or_else(|| self.reckoned(table, table.lookups_per_sample, table.dim, 1.0))
     }

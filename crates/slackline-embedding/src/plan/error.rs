@@ -51,7 +51,7 @@ pub enum PlanError {
         /// The tables.
         tables: usize,
     },
-    /// There is not one rank for each table.
+    /// The number of ranks given differs from the number of tables.
     #[error("{placed} placements for {tables} tables")]
     Placements {
         /// The tables.
@@ -59,7 +59,7 @@ pub enum PlanError {
         /// The placements.
         placed: usize,
     },
-    /// The parts of a table are not the table, each value once.
+    /// The parts of a table do not cover each of its values exactly once.
     #[error("table {table}: {why}")]
     Parts {
         /// The table.
@@ -67,7 +67,7 @@ pub enum PlanError {
         /// What is missing, twice, or cannot be.
         why: String,
     },
-    /// No rank has room for a table, or what can be cut of it.
+    /// No rank has room for a table or a piece of it.
     #[error("table {table} needs {bytes} bytes; the limit is {limit} bytes a rank, of which at most {room} are free")]
     Memory {
         /// The table.
@@ -76,7 +76,7 @@ pub enum PlanError {
         bytes: u64,
         /// What a rank may hold.
         limit: u64,
-        /// What is left where most is left.
+        /// The free bytes of the rank that has most.
         room: u64,
     },
 }

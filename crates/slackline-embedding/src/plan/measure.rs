@@ -13,9 +13,9 @@ const NARROW: usize = 16;
 const WIDE: usize = 128;
 const SAMPLES: usize = 256;
 const LOOKUPS: usize = 20;
-/// The fastest of so many passes counts.
+/// The number of passes; the fastest counts.
 const PASSES: usize = 7;
-/// Values of a room for vectors that no core's own cache holds: messages are not in one either when they are written.
+/// Values in an output buffer too large for a core's own cache: messages are not cached when written, either.
 const ROOM: usize = 4 << 20;
 
 impl CostModel {
@@ -52,7 +52,7 @@ fn sample_ns(table: &HeapTable, lookups: usize, room: &mut [f32]) -> f64 {
     let mut rooms = room.chunks_exact_mut(ROOM / PASSES);
     let mut fastest = f64::INFINITY;
     for pass in 0..PASSES {
-        // Other rows in every pass, so that a pass does not find those of the last one in a cache.
+        // Different rows in every pass, so that a pass does not find the last one's rows in a cache.
         let indices = indices(pass, lookups, table.rows());
         let out = &mut rooms.next().expect("room for every pass")[..SAMPLES * table.dim()];
         let begin = Instant::now();
@@ -66,7 +66,7 @@ fn sample_ns(table: &HeapTable, lookups: usize, room: &mut [f32]) -> f64 {
     fastest
 }
 
-/// For one lookup of a table.
+/// The time to pick one lookup of a table.
 fn pick_ns() -> f64 {
     const ROWS: u64 = 1 << 20;
     let offsets = offsets(LOOKUPS);
@@ -86,7 +86,7 @@ fn offsets(lookups: usize) -> Vec<i64> {
     (0..=SAMPLES).map(|sample| (sample * lookups) as i64).collect()
 }
 
-/// Rows that are spread evenly, others in every pass.
+/// Evenly spread rows, different in every pass.
 fn indices(pass: usize, lookups: usize, rows: u64) -> Vec<i64> {
     let row = |at: usize| {
         let hash = ((at + pass * SAMPLES * lookups) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);

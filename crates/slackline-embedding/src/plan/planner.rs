@@ -9,20 +9,20 @@ use super::{CostModel, Part, Plan, PlanError, TableCost, check};
 /// Runs of columns begin on a multiple of this, so that none cuts a cache line of single-precision values.
 const COLUMN_GRAIN: usize = 16;
 
-/// What a placement has to keep to.
+/// The constraints of a placement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlanOptions {
-    /// What costs are reckoned with.
+    /// The cost model.
     pub model: CostModel,
-    /// Bytes that a rank may hold; none for no limit.
+    /// Bytes that a rank may hold; `None` for no limit.
     pub memory: Option<u64>,
-    /// Along what tables may be cut where whole ones cannot be balanced, or are too large.
+    /// How tables may be cut if whole ones cannot be balanced or are too large.
     pub split: Split,
     /// Tables of up to this many bytes lie on every rank: their vectors are never sent.
     pub replicate: u64,
-    /// The largest cost of a rank, divided by the mean, with which the planner is content.
+    /// The planner stops once the largest cost of a rank, divided by the mean, is at most this.
     pub balance: f64,
-    /// Tables, by number, for which somebody has decided.
+    /// Forced placements of tables, by number.
     pub forced: BTreeMap<usize, Forced>,
     /// Rows of tables, by number, that every rank is to have a copy of, as far as the table is whole on one rank.
     pub hot: BTreeMap<usize, Vec<u64>>,
@@ -43,7 +43,7 @@ impl Default for PlanOptions {
     }
 }
 
-/// Along what tables may be cut.
+/// How tables may be cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
     /// Tables stay whole.
@@ -63,9 +63,9 @@ pub enum Forced {
     Rank(usize),
     /// Whole, on any rank.
     Whole,
-    /// In so many runs of columns.
+    /// Cut into this many runs of columns.
     Columns(usize),
-    /// In so many runs of rows.
+    /// Cut into this many runs of rows.
     Rows(usize),
     /// On every rank.
     Replicated,
@@ -87,10 +87,10 @@ struct Piece {
 impl Plan {
     /// Places tables under some conditions so that no rank has much more work than another.
     ///
-    /// Whole tables first, as [`table_wise`](Plan::table_wise). Then, while some rank has more than `balance` times the mean
-    /// cost, the most expensive table is halved, if it may be and if that helps; and whatever fits
-    /// into no rank's memory is halved until it does. Runs of rows are cut so that equally many lookups fall into each, if
-    /// these were counted.
+    /// Whole tables first, as [`table_wise`](Plan::table_wise). Then, while some rank has more than `balance` times the
+    /// mean cost, the most expensive table is halved, if this is allowed and helps; and whatever fits into no rank's
+    /// memory is halved until it does. Runs of rows are cut so that each gets equally many lookups, if these were
+    /// counted.
     ///
     /// Cost: as [`table_wise`](Plan::table_wise), for each cut.
     ///
@@ -245,7 +245,7 @@ impl Planner<'_> {
         // Without further cuts: evening out the bytes may happen to even out the cost.
         let mut uncut = best.clone();
         self.even_out_bytes(&mut uncut);
-        // Pieces that it did not help to cut.
+        // Pieces whose cut did not help.
         let mut hopeless = Vec::new();
         for _ in 0..8 * self.ranks + self.tables.len() {
             let loads = self.loads(&best);
@@ -265,7 +265,7 @@ impl Planner<'_> {
                 cut.iter_mut().filter(|piece| !self.is_fixed(piece)).for_each(|piece| piece.rank = None);
                 let placed = self.assign(&cut, room).ok()?;
                 let after = self.loads(&placed);
-                // Of two ranks that are equally busy, one has to come first.
+                // With two equally busy ranks, the first cut relieves only one: accept it if it evens out the costs.
                 let evener = squares(&after) < squares(&loads) * 0.999;
                 let most = self::largest(&after);
                 (most < largest * 0.995 || (most <= largest && evener)).then_some(placed)
@@ -371,7 +371,7 @@ impl Planner<'_> {
             pieces.iter().for_each(|piece| bytes[rank_of(piece)] += piece.bytes);
             let heavy = (0..self.ranks).max_by_key(|&rank| (bytes[rank], Reverse(rank))).expect("there is a rank");
             let mut best = None;
-            // A step that gains less than a thousandth is not worth its time, nor a plan that people cannot follow.
+            // A step that gains less than a thousandth is not worth its time, nor a plan that is harder to follow.
             let mut lowest = bytes[heavy] - bytes[heavy] / 1024;
             let movable = |at: &usize| !self.is_fixed(&pieces[*at]);
             for out in (0..pieces.len()).filter(|at| rank_of(&pieces[*at]) == heavy).filter(movable) {

@@ -22,18 +22,18 @@ pub enum ShardError {
         /// The path asked for.
         file: PathBuf,
     },
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{}: {action} failed: {source}", file.display())]
     Io {
         /// The file concerned.
         file: PathBuf,
         /// What was being done.
         action: &'static str,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// Rows cannot be kept in memory for good.
+    /// Rows cannot be locked in memory.
     #[error(
         "{}: locking {bytes} bytes into memory failed{}: {source}",
         file.display(),
@@ -44,13 +44,13 @@ pub enum ShardError {
         file: PathBuf,
         /// The bytes that were to be locked.
         bytes: u64,
-        /// The bytes that the process may lock in all; none for no limit.
+        /// The bytes that the process may lock in total; `None` for no limit.
         limit: Option<u64>,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// The program installed the guard of mapped shards, and a later SIGBUS handler has its place ([`crate::guard`]).
+    /// The program installed the guard of mapped shards, and a later SIGBUS handler replaced it ([`crate::guard`]).
     #[error(
         "{}: not mapped, since another SIGBUS handler has displaced the guard (install the guard after it, or load copied)",
         file.display()
@@ -96,7 +96,7 @@ pub enum ShardError {
         /// What is wrong with it.
         why: String,
     },
-    /// Rows came for another table than the one whose turn it is.
+    /// Rows were written for a table other than the next one.
     #[error("{}: rows for table number {found}, but table number {expected} comes next", file.display())]
     Order {
         /// The shard being written.
@@ -106,7 +106,7 @@ pub enum ShardError {
         /// The table given.
         found: usize,
     },
-    /// More bytes came than the table has.
+    /// More bytes were written than the table has.
     #[error("{}: table {table} takes {expected} bytes, not {found}", file.display())]
     TooManyBytes {
         /// The shard being written.
@@ -118,7 +118,7 @@ pub enum ShardError {
         /// The bytes it would have had with those refused.
         found: u64,
     },
-    /// The shard was finished before all rows had come.
+    /// The shard was finished before all rows were written.
     #[error("{}: table {table} has only {found} of its {expected} bytes", file.display())]
     Unfinished {
         /// The shard being written; its name is still free, or holds what it held before.
@@ -127,7 +127,7 @@ pub enum ShardError {
         table: String,
         /// All its bytes.
         expected: u64,
-        /// The bytes that came.
+        /// The bytes written.
         found: u64,
     },
     /// An earlier write had failed, so nothing more can be written.
@@ -138,24 +138,24 @@ pub enum ShardError {
     },
 }
 
-/// What is wrong with a file that is no sound shard.
+/// What is wrong with a damaged or foreign file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShardDefect {
     /// The file ends too early.
     #[error("the file is short: {expected} bytes by its header, {found} in the file")]
     Short {
-        /// The bytes that there should be, as far as what is left of the header tells.
+        /// The expected length in bytes, as far as the rest of the header shows.
         expected: u64,
-        /// The bytes that there are.
+        /// The actual length in bytes.
         found: u64,
     },
     /// The file goes on after its last tensor.
     #[error("the file is too long: {expected} bytes by its header, {found} in the file")]
     Long {
-        /// The bytes that there should be.
+        /// The expected length in bytes.
         expected: u64,
-        /// The bytes that there are.
+        /// The actual length in bytes.
         found: u64,
     },
     /// The header is impossibly long.
@@ -164,13 +164,13 @@ pub enum ShardDefect {
         /// Its length by the first 8 bytes of the file.
         found: u64,
     },
-    /// The header is no safetensors header.
+    /// The header is not a safetensors header.
     #[error("the header cannot be parsed: {why}")]
     HeaderSyntax {
         /// What the parser found.
         why: String,
     },
-    /// The metadata do not say that this is a shard.
+    /// The metadata do not name the format of a shard.
     #[error("a safetensors file, but not a slackline.shard (format: {})", found.as_deref().unwrap_or("none"))]
     Format {
         /// The `format` found.
@@ -182,7 +182,7 @@ pub enum ShardDefect {
         /// The version found.
         found: String,
     },
-    /// A key of the metadata is missing or is not of the form it must have.
+    /// A key of the metadata is missing or malformed.
     #[error("metadata {key}: {why}")]
     Metadata {
         /// The key.
@@ -193,7 +193,7 @@ pub enum ShardDefect {
     /// The header was altered.
     #[error("the header was altered: its checksum is {found:016x}, it should be {expected:016x}")]
     HeaderChecksum {
-        /// The checksum that the header claims.
+        /// The checksum that the header states.
         expected: u64,
         /// The checksum that it has.
         found: u64,
@@ -213,7 +213,7 @@ pub enum ShardDefect {
         #[source]
         source: UnknownRowFormat,
     },
-    /// A tensor's entry and its metadata say different things.
+    /// A tensor's entry and its metadata disagree.
     #[error("table {table}: its {what} is {entry} by the tensor's entry, but {metadata} by the metadata")]
     Contradiction {
         /// The tensor.
@@ -270,7 +270,7 @@ pub enum ShardDefect {
 }
 
 impl ShardError {
-    /// Turns the system's answer to `action` into an error that names the file.
+    /// Turns the system's error for `action` into an error that names the file.
     pub(super) fn io(file: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| ShardError::Io { file: file.to_owned(), action, source }
     }

@@ -1,4 +1,4 @@
-//! The header of a shard: made and checked here, and nowhere else.
+//! The header of a shard: the only code that writes and checks it.
 
 use std::collections::BTreeMap;
 
@@ -139,7 +139,7 @@ struct Tensor {
     data_offsets: (u64, u64),
 }
 
-/// What stands, as a JSON string, under `table:<name>`.
+/// The value of `table:<name>`, as a JSON string.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Description {
@@ -162,7 +162,7 @@ fn tensor_type(format: RowFormat, rows: u64, dim: u64) -> (&'static str, [u64; 2
     }
 }
 
-/// Brings together what the tensor's entry and the metadata say of one table.
+/// Combines the tensor's entry and the metadata of one table.
 fn table(name: String, tensor: &Tensor, described: &str) -> Result<ShardTable, ShardDefect> {
     let key = format!("{TABLE_KEY}{name}");
     let described: Description =

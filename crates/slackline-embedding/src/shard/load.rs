@@ -12,20 +12,20 @@ use super::header::ShardTable;
 use super::reader::{CHUNK, Shard, Verify};
 use crate::{EmbeddingTable, HeapTable, Rows, mmap};
 
-/// Where the rows of a table are when it is ready.
+/// Where the rows of a loaded table are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Load {
-    /// `mapped`: in the file. Ready at once; a row comes from the disk when it is first looked up, a page at a time, and the
-    /// system may take it back when memory is short. Ranks of one machine share the memory.
+    /// `mapped`: in the file. Ready at once; a row is read from the disk when first looked up, a page at a time, and
+    /// the system may evict it when memory is short. Ranks of one machine share the memory.
     #[default]
     Mapped,
     /// `prefaulted`: in the file, all pages read before it is ready.
     Prefaulted,
-    /// `locked`: in the file, all pages read and kept in memory even if memory is short. The process must be allowed to lock so
-    /// much (`ulimit -l`).
+    /// `locked`: in the file, all pages read and kept in memory even if memory is short. The process's limit on locked
+    /// memory (`ulimit -l`) must allow this.
     Locked,
-    /// `copied`: in memory of this process, in huge pages where the system gives them. Lookups are fastest, and later
-    /// changes of the file do no harm. Not shared between processes.
+    /// `copied`: in memory of this process, in huge pages where the system provides them. Lookups are fastest, and
+    /// later changes of the file have no effect. Not shared between processes.
     Copied,
 }
 

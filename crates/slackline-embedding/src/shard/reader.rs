@@ -22,19 +22,19 @@ pub(super) const CHUNK: usize = 1 << 20;
 /// How much of a shard is checked when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
-    /// Everything: also the checksums of all tables, which reads the whole file once.
+    /// Everything, including the checksums of all tables; this reads the whole file once.
     Checksums,
-    /// The header, its checksum and the length of the file, which is quick whatever the size of the tables.
-    /// [`Shard::verify`] checks single tables afterwards: a rank needs only its own.
+    /// The header, its checksum and the length of the file: fast whatever the size of the tables. [`Shard::verify`]
+    /// checks single tables afterwards: a rank needs only its own.
     HeaderOnly,
 }
 
 /// An open shard file, mapped into memory. Cheap to clone; the mapping lives as long as a clone or a table of it does.
 ///
-/// The file must not be written into while it is mapped, since what is looked up would change; [`ShardWriter`] never does
-/// that, it replaces files as a whole. What happens if another program cuts it short all the same, or its disk fails, is the
-/// program's choice ([`guard`]): after [`guard::install`], lookups of its tables are errors ([`PoolError::Lost`]) from then on,
-/// and other shards are not affected; without it the process ends by SIGBUS, unless the tables were
+/// The file must not be modified in place while it is mapped, since lookups would return changed rows; [`ShardWriter`]
+/// always replaces whole files instead. If another program truncates the file anyway, or its disk fails, the result
+/// depends on [`guard`]: after [`guard::install`], lookups in its tables return [`PoolError::Lost`] from then on, and
+/// other shards are not affected; without it SIGBUS ends the process, unless the tables were
 /// [copied](crate::Load::Copied).
 ///
 /// [`ShardWriter`]: super::ShardWriter
@@ -48,7 +48,7 @@ struct Opened {
 }
 
 impl Shard {
-    /// Opens and checks a shard. Nothing is read into memory but the header; rows are paged in when first looked up.
+    /// Opens and checks a shard. Only the header is read into memory; rows are paged in when first looked up.
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ impl Shard {
     /// [`ShardDefect`] of a file that is short, long, altered, of another version, or not a shard.
     pub fn open(path: impl AsRef<Path>, verify: Verify) -> Result<Self, ShardError> {
         let path = path.as_ref();
-        // Opening a pipe would wait for its other end.
+        // Opening a pipe would block until its other end is opened.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
         match file {
             Ok(file) => Self::from_file(file, path, verify),
@@ -88,7 +88,7 @@ impl Shard {
             return Err(ShardError::corrupt(path)(defect));
         }
         let map = Mapping::new(file, path).map_err(io("mapping"))?;
-        // The file may have been cut short since its length was asked for.
+        // The file may have been truncated since its length was read.
         let mapped = map.bytes().len() as u64;
         if mapped != expected {
             return Err(ShardError::corrupt(path)(ShardDefect::Short { expected, found: mapped }));
@@ -110,7 +110,8 @@ impl Shard {
         &self.0.tables
     }
 
-    /// One table, by the name of its tensor. It keeps the mapping alive, and costs nothing but two counters and its name.
+    /// One table, by the name of its tensor. It keeps the mapping alive. Cost: two reference counts and a copy of the
+    /// name.
     ///
     /// # Errors
     ///
@@ -123,8 +124,8 @@ impl Shard {
         Ok(MappedTable { map: Arc::clone(&self.0.map), meta })
     }
 
-    /// Checks the bytes of one table against its checksum. Reads them once, through the file and not through the mapping:
-    /// a disk that fails is then an error with and without a [`guard`].
+    /// Checks the bytes of one table against its checksum. Reads them once, through the file and not through the
+    /// mapping, so a failing disk gives an error with or without a [`guard`].
     ///
     /// # Errors
     ///
@@ -133,7 +134,7 @@ impl Shard {
         self.verify_with(name, &mut |_| ())
     }
 
-    /// [`verify`](Self::verify), telling how many of the table's bytes are done after every MiB.
+    /// [`verify`](Self::verify) with a progress callback: after every MiB it gets the number of the table's bytes done.
     ///
     /// # Errors
     ///
@@ -168,7 +169,7 @@ impl Shard {
         self.0.map.file().read_exact_at(bytes, at)
     }
 
-    /// Why the rows of a table cannot be read: the file was cut short since it was opened, or the system's reason.
+    /// Why the rows of a table cannot be read: the file was truncated after it was opened, or the system's error.
     pub(super) fn unreadable(&self, table: &ShardTable, error: io::Error) -> ShardError {
         let expected = table.offset + table.bytes;
         match self.0.map.file().metadata() {
@@ -198,7 +199,7 @@ impl MappedTable {
         &self.meta
     }
 
-    /// The bytes of all rows, in place in the file's mapping. Whoever reads them asks [`check`](Self::check) afterwards.
+    /// The bytes of all rows, in place in the file's mapping. Call [`check`](Self::check) after reading them.
     pub fn row_bytes(&self) -> &[u8] {
         let start = self.meta.offset as usize;
         &self.map.bytes()[start..start + self.meta.bytes as usize]
@@ -218,14 +219,14 @@ impl MappedTable {
         MappedTable { meta, ..self }
     }
 
-    /// All rows. Whoever reads them asks [`check`](Self::check) afterwards.
+    /// All rows. Call [`check`](Self::check) after reading them.
     pub fn stored(&self) -> Rows<'_> {
         Rows::new(self.meta.row_format, self.meta.dim, self.row_bytes())
     }
 
-    /// Whether what was read of the rows so far was the file's: not so if it was cut short while it was mapped, or its disk
-    /// failed. [`pool_to`](EmbeddingTable::pool_to) asks for most of it by itself, but not for a cut within the file's last
-    /// page, whose rest then reads as zeros without a signal: that only the file's length tells.
+    /// Checks that the rows read so far came from the file: they did not if it was truncated while mapped, or its disk
+    /// failed. [`pool_to`](EmbeddingTable::pool_to) detects most of this itself, but not a cut within the file's last
+    /// page: the rest of that page then reads as zeros without a signal, and only the file's length shows it.
     ///
     /// Cost: one system call.
     ///
@@ -278,7 +279,7 @@ impl EmbeddingTable for MappedTable {
     fn pool_to(&self, bags: &Bags<'_>, pooling: Pooling, out: Output<'_>) -> Result<(), PoolError> {
         PoolError::check(self, bags, pooling, &out)?;
         kernels::pool(Isa::best(), self.stored(), bags, pooling, out);
-        // Afterwards, since a file may be cut short at any time.
+        // Checked afterwards, since a file may be truncated at any time.
         if self.map.lost().is_some() { Err(self.lost()) } else { Ok(()) }
     }
 

@@ -21,7 +21,7 @@ const BUFFER: usize = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TableSpec {
-    /// The table's name, which becomes the tensor's.
+    /// The table's name, also the name of its tensor.
     pub name: String,
     /// Its rows; there may be none.
     pub rows: u64,
@@ -38,8 +38,8 @@ impl TableSpec {
     }
 }
 
-/// How far a shard had come at some moment, with everything up to there on the disk: what another writer needs to
-/// [go on](ShardWriter::resume) from it.
+/// The progress of a shard at some moment, with everything up to there on the disk: what another writer needs to
+/// [resume](ShardWriter::resume) from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ShardMark {
@@ -53,12 +53,12 @@ pub struct ShardMark {
 
 /// Writes one shard file.
 ///
-/// The file appears under its name only with [`finish`](Self::finish), whole and synced to the disk; until then its bytes
-/// are in a file `.<name>.<random>.partial` beside it, which is removed when the writer is dropped. A file that stood
-/// under the name is replaced; who has mapped it keeps what they mapped. Memory: one buffer of 1 MiB, and the header.
+/// The file appears under its name only with [`finish`](Self::finish), whole and synced to the disk; until then its
+/// bytes are in a file `.<name>.<random>.partial` beside it, which is removed when the writer is dropped. An existing
+/// file of that name is replaced; existing mappings keep the old contents. Memory: one buffer of 1 MiB, and the header.
 ///
-/// A shard that takes long to write can be begun with [`create_kept`](Self::create_kept) instead. Its bytes are then in
-/// `<name>.partial`, which stays whatever ends the writer, and [`resume`](Self::resume) goes on from any
+/// For a shard that takes long to write, use [`create_kept`](Self::create_kept) instead. Its bytes are then in
+/// `<name>.partial`, which stays however the writer ends, and [`resume`](Self::resume) continues from any
 /// [`mark`](Self::mark) of it.
 ///
 /// ```
@@ -115,7 +115,8 @@ impl ShardWriter {
         let file = tempfile::Builder::new()
             .prefix(&prefix)
             .suffix(".partial")
-            // As any new file, less what the umask takes away; the default is readable by the owner only.
+            // The usual mode of a new file, subject to the umask; the default of temporary files is readable by the
+            // owner only.
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(folder(path))
             .map_err(io("creating a file beside it"))?;
@@ -154,10 +155,10 @@ impl ShardWriter {
         Ok(writer)
     }
 
-    /// Goes on with a shard of the same tables that [`create_kept`](Self::create_kept) began, from a mark of it. What had
-    /// been written after the mark is cut off. `progress` is told the bytes of rows that have been found to be sound.
+    /// Continues a shard of the same tables that [`create_kept`](Self::create_kept) began, from one of its marks.
+    /// Anything written after the mark is cut off. `progress` gets the number of bytes of rows verified.
     ///
-    /// Cost: reads everything up to the mark, since nothing is trusted that does not have its checksum.
+    /// Cost: reads everything up to the mark, to verify its checksums.
     ///
     /// # Errors
     ///
@@ -216,7 +217,7 @@ impl ShardWriter {
         Ok(writer)
     }
 
-    /// How far the shard has come, once all of that is on the disk.
+    /// Syncs the shard to the disk and returns its progress.
     ///
     /// # Errors
     ///
@@ -295,7 +296,7 @@ impl ShardWriter {
             Partial::Kept(name) => fs::rename(name, path).map_err(io("renaming"))?,
             Partial::Gone => return Err(ShardError::Abandoned { file: path.clone() }),
         }
-        // The name is on the disk only when the folder is.
+        // The name is durable only after the folder is synced.
         File::open(folder(path)).and_then(|folder| folder.sync_all()).map_err(io("syncing its folder"))
     }
 

@@ -1,11 +1,11 @@
-//! How a row's values are read and added, format by format.
+//! Reads and adds a row's values, format by format.
 
 use half::{bf16, f16};
 
 use super::vector::Vector;
 use crate::Rows;
 
-/// Where a quantised row has its parts; zeros for the others.
+/// Where the parts of a quantised row are; zeros for other formats.
 #[derive(Clone, Copy)]
 pub(super) struct Parts {
     values_at: usize,

@@ -1,4 +1,4 @@
-//! What a kernel asks of a vector of `f32`, and the vector that every machine has.
+//! The operations that a kernel needs of a vector of `f32`, and a vector that every machine has.
 
 use half::{bf16, f16};
 
@@ -73,8 +73,9 @@ pub(super) trait Vector: Copy {
     /// There is room for `LANES` values at `at`, on any address.
     unsafe fn store_f32(self, at: *mut u8);
 
-    /// [`store_f32`](Self::store_f32) past the caches, where the machine can: the line is not read before it is written, and
-    /// takes nobody's place. Others may see it later than what is stored after it, unless there is a [`fence`] between.
+    /// [`store_f32`](Self::store_f32) past the caches, where the machine can: the line is not read before it is
+    /// written, and evicts nothing. Other threads may see it later than stores after it, unless there is a [`fence`]
+    /// between.
     ///
     /// # Safety
     ///
@@ -135,7 +136,7 @@ pub(super) fn prefetch(at: *const u8, cache: Cache) {
     let _ = (at, cache);
 }
 
-/// Whoever sees a store after this sees all that was streamed before it.
+/// Orders streamed stores: a thread that sees a store after this also sees everything streamed before it.
 pub(super) fn fence() {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every x86-64 has it.
@@ -144,7 +145,7 @@ pub(super) fn fence() {
     }
 }
 
-/// [`f16::to_f32`] without its look at what the processor has, which costs more than the conversion.
+/// [`f16::to_f32`] without its check of the processor's features, which costs more than the conversion.
 #[inline(always)]
 fn half_to_f32(bytes: [u8; 2]) -> f32 {
     let bits = u32::from(u16::from_le_bytes(bytes));
