@@ -1,4 +1,4 @@
-//! The reference for tests: one element at a time, exactly as defined. It is kept, and never optimized.
+//! The reference for tests: one element at a time, exactly as defined. It is kept, and never optimised.
 
 use crate::rows::float;
 use crate::{Bags, Output, Pooling, Rows};
