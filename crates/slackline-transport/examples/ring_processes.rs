@@ -36,7 +36,7 @@ fn launch() -> Result<(), Box<dyn Error>> {
 fn rank(mut endpoint: impl Endpoint) -> Result<(), Box<dyn Error>> {
     let (rank, ranks) = (endpoint.rank(), endpoint.shape().ranks);
     let (next, before) = ((rank + 1) % ranks, (rank + ranks - 1) % ranks);
-    endpoint.rooms(LANE)[next][..4].copy_from_slice(&process::id().to_le_bytes());
+    endpoint.room(LANE, next).unwrap()[..4].copy_from_slice(&process::id().to_le_bytes());
     endpoint.publish(LANE, next, 4);
     endpoint.notify();
     while endpoint.landed(LANE, before) == 0 {

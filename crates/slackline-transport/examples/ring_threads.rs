@@ -20,7 +20,7 @@ fn main() -> Result<(), TransportError> {
                     sender.wait(sender.now() + Duration::from_secs(1))?;
                 }
                 // The slot is the receiver's memory: nothing is copied.
-                sender.rooms(LANE)[1][..8].copy_from_slice(&number.to_le_bytes());
+                sender.room(LANE, 1).unwrap()[..8].copy_from_slice(&number.to_le_bytes());
                 sender.publish(LANE, 1, 8);
                 sender.notify();
             }

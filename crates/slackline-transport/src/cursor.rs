@@ -12,6 +12,8 @@
 //! load that saw the receiver's release store, or the receiver's word for it in a mark of its own, which is loaded with
 //! acquire as well.
 
+use std::cell::Cell;
+
 use crate::sync::{AtomicU64, Ordering};
 
 /// A counter in shared memory holds a value that its writer cannot have put there: it went backwards, or too far.
@@ -21,29 +23,29 @@ pub struct Implausible(pub u64);
 /// The sender's side of a ring.
 #[derive(Clone, Debug)]
 pub struct SendCursor {
-    published: u64,
+    published: Cell<u64>,
     /// `released` as last read.
-    released: u64,
+    released: Cell<u64>,
     slots: u64,
     /// `published % slots`, kept by counting, since a division costs more than the rest of a publish.
-    index: usize,
+    index: Cell<usize>,
 }
 
 impl SendCursor {
     /// The sender's side of a new ring of `slots` slots.
     pub fn new(slots: usize) -> Self {
-        SendCursor { published: 0, released: 0, slots: slots as u64, index: 0 }
+        SendCursor { published: Cell::new(0), released: Cell::new(0), slots: slots as u64, index: Cell::new(0) }
     }
 
     /// How many slots are known to be free, from this side's copy alone.
     #[inline]
     pub fn known_free(&self) -> u64 {
-        self.slots - (self.published - self.released)
+        self.slots - (self.published.get() - self.released.get())
     }
 
     /// How many slots are free; looks at the receiver's counter only if none is known to be.
     #[inline]
-    pub fn free(&mut self, released: &AtomicU64) -> Result<u64, Implausible> {
+    pub fn free(&self, released: &AtomicU64) -> Result<u64, Implausible> {
         if self.known_free() == 0 {
             self.refresh(released)?;
         }
@@ -52,32 +54,32 @@ impl SendCursor {
 
     /// Reads the receiver's counter; whether it had moved.
     #[inline]
-    pub fn refresh(&mut self, released: &AtomicU64) -> Result<bool, Implausible> {
+    pub fn refresh(&self, released: &AtomicU64) -> Result<bool, Implausible> {
         let now = released.load(Ordering::Acquire);
-        if now == self.released {
+        if now == self.released.get() {
             return Ok(false);
         }
-        if now < self.released || now > self.published {
+        if now < self.released.get() || now > self.published.get() {
             return Err(Implausible(now));
         }
-        self.released = now;
+        self.released.set(now);
         Ok(true)
     }
 
     /// Takes over a count of the receiver's that came another way; it may be older than what this side knows.
     #[inline]
-    pub fn learn(&mut self, released: u64) -> Result<(), Implausible> {
-        if released > self.published {
+    pub fn learn(&self, released: u64) -> Result<(), Implausible> {
+        if released > self.published.get() {
             return Err(Implausible(released));
         }
-        self.released = self.released.max(released);
+        self.released.set(self.released.get().max(released));
         Ok(())
     }
 
     /// The slot that the next message goes to.
     #[inline]
     pub fn index(&self) -> usize {
-        self.index
+        self.index.get()
     }
 
     /// Makes what was written to the slot at [`index`](Self::index) the next message; `mark` is that slot's.
@@ -86,78 +88,82 @@ impl SendCursor {
     ///
     /// If no slot is known to be free.
     #[inline]
-    pub fn publish(&mut self, mark: &AtomicU64) {
+    pub fn publish(&self, mark: &AtomicU64) {
         assert!(self.known_free() > 0, "published without a free slot");
-        self.published += 1;
-        self.index += 1;
-        if self.index as u64 == self.slots {
-            self.index = 0;
-        }
-        mark.store(self.published, Ordering::Release);
+        let published = self.published.get() + 1;
+        self.published.set(published);
+        let next = self.index.get() + 1;
+        self.index.set(if next as u64 == self.slots { 0 } else { next });
+        mark.store(published, Ordering::Release);
     }
 }
 
 /// The receiver's side of a ring.
 #[derive(Clone, Debug)]
 pub struct ReceiveCursor {
-    landed: u64,
-    released: u64,
+    landed: Cell<u64>,
+    released: Cell<u64>,
     slots: u64,
     /// `landed % slots`.
-    next: usize,
+    next: Cell<usize>,
     /// `released % slots`.
-    index: usize,
+    index: Cell<usize>,
 }
 
 impl ReceiveCursor {
     /// The receiver's side of a new ring of `slots` slots.
     pub fn new(slots: usize) -> Self {
-        ReceiveCursor { landed: 0, released: 0, slots: slots as u64, next: 0, index: 0 }
+        let (landed, released) = (Cell::new(0), Cell::new(0));
+        ReceiveCursor { landed, released, slots: slots as u64, next: Cell::new(0), index: Cell::new(0) }
     }
 
     /// How many messages have landed, from this side's copy alone.
     #[inline]
     pub fn landed(&self) -> u64 {
-        self.landed
+        self.landed.get()
     }
 
     /// How many messages have been released.
     #[inline]
     pub fn released(&self) -> u64 {
-        self.released
+        self.released.get()
     }
 
     /// The slot that the next message will land in.
     #[inline]
     pub fn next(&self) -> usize {
-        self.next
+        self.next.get()
     }
 
     /// Reads the mark of the slot at [`next`](Self::next); whether the next message has landed.
     #[inline]
-    pub fn refresh(&mut self, mark: &AtomicU64) -> Result<bool, Implausible> {
+    pub fn refresh(&self, mark: &AtomicU64) -> Result<bool, Implausible> {
         let now = mark.load(Ordering::Acquire);
-        if now != self.landed + 1 {
+        let awaited = self.landed.get() + 1;
+        if now != awaited {
             // What the slot held before, if anything.
-            let before = (self.landed + 1).saturating_sub(self.slots);
-            return if now == before { Ok(false) } else { Err(Implausible(now)) };
+            return if now == awaited.saturating_sub(self.slots) { Ok(false) } else { Err(Implausible(now)) };
         }
-        self.landed = now;
-        self.next += 1;
-        if self.next as u64 == self.slots {
-            self.next = 0;
-        }
+        self.landed.set(now);
+        let next = self.next.get() + 1;
+        self.next.set(if next as u64 == self.slots { 0 } else { next });
         Ok(true)
     }
 
     /// The slot that holds message `number`, or `None` if that message is not here (any more, or yet).
     #[inline]
     pub fn index_of(&self, number: u64) -> Option<usize> {
-        if number < self.released || number >= self.landed {
+        if number < self.released.get() || number >= self.landed.get() {
             return None;
         }
-        let ahead = self.index as u64 + (number - self.released);
-        Some(if ahead >= self.slots { ahead - self.slots } else { ahead } as usize)
+        Some(self.ahead(number))
+    }
+
+    /// The slot of a message that is at most a ring ahead of the oldest one.
+    #[inline]
+    fn ahead(&self, number: u64) -> usize {
+        let ahead = self.index.get() as u64 + (number - self.released.get());
+        (if ahead >= self.slots { ahead - self.slots } else { ahead }) as usize
     }
 
     /// Gives back the slots of all messages below `upto`.
@@ -166,16 +172,12 @@ impl ReceiveCursor {
     ///
     /// If `upto` is below an earlier one or beyond what has landed.
     #[inline]
-    pub fn release(&mut self, released: &AtomicU64, upto: u64) {
-        assert!(
-            upto >= self.released && upto <= self.landed,
-            "released up to message {upto}, outside of {} ..= {}",
-            self.released,
-            self.landed
-        );
-        let ahead = self.index as u64 + (upto - self.released);
-        self.index = if ahead >= self.slots { ahead - self.slots } else { ahead } as usize;
-        self.released = upto;
+    pub fn release(&self, released: &AtomicU64, upto: u64) {
+        let landed = self.landed.get();
+        let before = self.released.get();
+        assert!(upto >= before && upto <= landed, "released up to message {upto}, outside of {before} ..= {landed}");
+        self.index.set(self.ahead(upto));
+        self.released.set(upto);
         released.store(upto, Ordering::Release);
     }
 }
@@ -187,7 +189,7 @@ mod tests {
     #[test]
     fn a_ring_of_three_counts_around_its_end() {
         let (marks, released) = ([0; 3].map(AtomicU64::new), AtomicU64::new(0));
-        let (mut out, mut inc) = (SendCursor::new(3), ReceiveCursor::new(3));
+        let (out, inc) = (SendCursor::new(3), ReceiveCursor::new(3));
         for number in 0..20u64 {
             assert!(out.free(&released).unwrap() > 0);
             assert_eq!(out.index(), (number % 3) as usize);
@@ -208,7 +210,7 @@ mod tests {
     #[test]
     fn a_full_ring_has_no_free_slot_until_one_is_released() {
         let (marks, released) = ([0; 2].map(AtomicU64::new), AtomicU64::new(0));
-        let (mut out, mut inc) = (SendCursor::new(2), ReceiveCursor::new(2));
+        let (out, inc) = (SendCursor::new(2), ReceiveCursor::new(2));
         for _ in 0..2 {
             out.publish(&marks[out.index()]);
             assert!(inc.refresh(&marks[inc.next()]).unwrap());
@@ -221,7 +223,7 @@ mod tests {
 
     #[test]
     fn counts_that_no_peer_can_have_written_are_refused_and_not_taken_over() {
-        let mut out = SendCursor::new(2);
+        let out = SendCursor::new(2);
         out.publish(&AtomicU64::new(0));
         assert_eq!(out.refresh(&AtomicU64::new(2)), Err(Implausible(2)));
         assert_eq!(out.learn(2), Err(Implausible(2)));
@@ -231,7 +233,7 @@ mod tests {
         assert_eq!(out.learn(0), Ok(()));
         assert_eq!(out.known_free(), 2);
 
-        let mut inc = ReceiveCursor::new(2);
+        let inc = ReceiveCursor::new(2);
         for wrong in [2, 3, u64::MAX] {
             assert_eq!(inc.refresh(&AtomicU64::new(wrong)), Err(Implausible(wrong)));
         }
@@ -247,7 +249,7 @@ mod tests {
     #[should_panic(expected = "published without a free slot")]
     fn publishing_into_a_full_ring_panics() {
         let published = AtomicU64::new(0);
-        let mut out = SendCursor::new(1);
+        let out = SendCursor::new(1);
         out.publish(&published);
         out.publish(&published);
     }

@@ -1,5 +1,7 @@
 //! The trait at the bottom: one rank's end of a group of rings.
 
+use std::cell::{Ref, RefMut};
+use std::task::Waker;
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -60,10 +62,14 @@ pub const SLOT_ALIGN: usize = 64;
 /// The longest poison that an endpoint carries, in bytes. See [`Endpoint::poison`].
 pub const POISON_BYTES: usize = 240;
 
-/// The next free slot towards each peer, in rank order, all borrowed together so that one pass over the tables can write to
-/// all of them. The slice is empty for a peer without a free slot. It may also be empty for a peer whose ring was full when
-/// [`free_slots`](Endpoint::free_slots) was last called.
-pub type Rooms<'a> = SmallVec<[&'a mut [u8]; 8]>;
+/// A message that has landed, read in place. Its slot cannot be [released](Endpoint::release) while this is held.
+pub type Message<'e> = Ref<'e, [u8]>;
+
+/// A free slot, to be written. It cannot be [published](Endpoint::publish) while this is held.
+pub type Room<'e> = RefMut<'e, [u8]>;
+
+/// Peers, and how many messages from each have landed since the group began.
+pub type Landings = SmallVec<[(Rank, u64); 8]>;
 
 /// What a peer's process or thread is doing, as far as the transport can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +87,12 @@ pub enum PeerState {
 /// The trait counts messages and does not match them: message `n` of a ring is the `n`-th that was published there.
 /// Rounds, lag and sizes belong to the layer above. An endpoint belongs to one thread.
 ///
+/// # Bytes and bookkeeping
+///
+/// All methods take `&self`. Counters are the endpoint's own, in cells; bytes are lent as a [`Message`] or a [`Room`], and any
+/// number of them can be held while the endpoint goes on: a request is read where it landed while its answer is written where
+/// it will be read. Incoming and outgoing slots never overlap.
+///
 /// # Which calls wait
 ///
 /// [`wait`](Endpoint::wait) and [`sleep`](Endpoint::sleep) wait for as long as they are told to. Where ranks have to agree
@@ -94,9 +106,9 @@ pub enum PeerState {
 /// may panic or fail *within its own group*, but never with undefined behaviour:
 ///
 /// * [`publish`](Endpoint::publish) only after [`free_slots`](Endpoint::free_slots) returned at least 1 for that peer, with
-///   `len` no larger than the slot;
+///   `len` no larger than the slot, and not while the slot's [`Room`] is held;
 /// * [`message`](Endpoint::message) only for numbers in `released .. landed`;
-/// * [`release`](Endpoint::release) never beyond `landed`, and never backwards.
+/// * [`release`](Endpoint::release) never beyond `landed`, never backwards, and not while a [`Message`] below `upto` is held.
 ///
 /// # What a transport promises
 ///
@@ -109,6 +121,7 @@ pub enum PeerState {
 /// * A published message lands without any action of its receiver but [`progress`](Endpoint::progress) or
 ///   [`wait`](Endpoint::wait).
 /// * What [`message`](Endpoint::message) returns does not change until it is released.
+/// * Messages and rooms that are held keep nothing else from moving.
 /// * When a peer is seen to have [left](PeerState::Left), all that it published has landed.
 /// * Lengths that come from a peer have been checked against the slot size.
 pub trait Endpoint {
@@ -120,7 +133,7 @@ pub trait Endpoint {
 
     /// Moves messages, for transports that move them only inside calls (MPI). Call it before reading counters, and now and
     /// then during long computations. Never waits. Does nothing where memory is shared.
-    fn progress(&mut self) {}
+    fn progress(&self) {}
 
     /// Whether messages move only inside calls, so that long computations should call [`progress`](Endpoint::progress).
     fn moves_in_calls(&self) -> bool {
@@ -129,58 +142,176 @@ pub trait Endpoint {
 
     /// How many slots towards `to` are free, at least. It is 0 only if this rank knows of none, and [`wait`](Endpoint::wait)
     /// brings it up to date. Only [`publish`](Endpoint::publish) makes it smaller.
-    fn free_slots(&mut self, lane: Lane, to: Rank) -> usize;
+    fn free_slots(&self, lane: Lane, to: Rank) -> usize;
 
-    /// The next free slot towards every peer, with unspecified contents. Nothing is sent until
-    /// [`publish`](Endpoint::publish); calling `rooms` again lends the same slots with what was written.
-    fn rooms(&mut self, lane: Lane) -> Rooms<'_>;
+    /// The next free slot towards `to`, with unspecified contents. Nothing is sent until [`publish`](Endpoint::publish);
+    /// calling `room` again lends the same slot with what was written. `None` without a free slot, while this slot is lent
+    /// already, and perhaps if the ring was full when [`free_slots`](Endpoint::free_slots) was last called.
+    fn room(&self, lane: Lane, to: Rank) -> Option<Room<'_>>;
 
     /// Makes the first `len` bytes of the next slot towards `to` the next message to it. Costs one counter update, and no
     /// copy where the slot is the receiver's memory.
-    fn publish(&mut self, lane: Lane, to: Rank, len: usize);
+    fn publish(&self, lane: Lane, to: Rank, len: usize);
 
     /// How many messages from `from` have landed since the group began. Never decreases.
-    fn landed(&mut self, lane: Lane, from: Rank) -> u64;
+    fn landed(&self, lane: Lane, from: Rank) -> u64;
+
+    /// Adds to `landings` every peer from which something has landed on `lane` since the last call, with how many messages in
+    /// all. It may add peers from which nothing new has come. So looking costs as much as has moved, where the transport
+    /// knows who moved; the default asks for each peer.
+    fn landings(&self, lane: Lane, landings: &mut Landings) {
+        landings.extend((0..self.shape().ranks).map(|from| (from, self.landed(lane, from))));
+    }
 
     /// Message `number` from `from`, in place. If a peer has left a length there that no message can have, the group is
     /// poisoned and the message reads as empty. So whoever takes messages on asks [`poisoned`](Endpoint::poisoned) between
     /// looking at them and handing them out.
-    fn message(&self, lane: Lane, from: Rank, number: u64) -> &[u8];
+    fn message(&self, lane: Lane, from: Rank, number: u64) -> Message<'_>;
 
     /// Gives back the slots of all messages from `from` numbered below `upto`.
-    fn release(&mut self, lane: Lane, from: Rank, upto: u64);
+    fn release(&self, lane: Lane, from: Rank, upto: u64);
 
     /// Wakes peers that sleep in [`wait`](Endpoint::wait) because counters have moved. Call it once after a batch of
     /// [`publish`](Endpoint::publish) and [`release`](Endpoint::release) calls, so that a round costs one fence.
-    fn notify(&mut self);
+    fn notify(&self);
 
     /// Waits until a counter may have moved since this endpoint last looked, a peer may have ended, the group was poisoned,
-    /// or [`now`](Endpoint::now) reaches `until`. It may also return for no reason: look again, and call it again.
+    /// the [`waker`](Endpoint::waker) was called, or [`now`](Endpoint::now) reaches `until`. It may also return for no reason:
+    /// look again, and call it again.
     ///
     /// # Errors
     ///
     /// Only when the transport itself is broken (a system call failed), never for a dead peer: that is
     /// [`peer_state`](Endpoint::peer_state).
-    fn wait(&mut self, until: Duration) -> Result<(), TransportError>;
+    fn wait(&self, until: Duration) -> Result<(), TransportError>;
+
+    /// Ends a [`wait`](Endpoint::wait) of this rank from any thread: the one that is under way, or else the next one. Calls
+    /// before that count as one. It may outlive the endpoint, and then does nothing.
+    fn waker(&self) -> Waker;
 
     /// What a peer is doing. Cheap enough to ask after each [`wait`](Endpoint::wait) that brought nothing. A death on this
     /// machine is seen within a tenth of a second.
-    fn peer_state(&mut self, peer: Rank) -> PeerState;
+    fn peer_state(&self, peer: Rank) -> PeerState;
 
     /// Marks the whole group as failed, with a reason that is cut to [`POISON_BYTES`] bytes. The first poison of a group wins
     /// and reaches every rank. Wakes all sleepers.
-    fn poison(&mut self, reason: &[u8]);
+    fn poison(&self, reason: &[u8]);
 
     /// The group's poison, if it has one.
-    fn poisoned(&mut self) -> Option<&[u8]>;
+    fn poisoned(&self) -> Option<&[u8]>;
 
     /// Leaves the group in order: peers see [`PeerState::Left`] and can still read what was published. An endpoint that is
     /// dropped without it counts as [`PeerState::Dead`].
-    fn detach(&mut self);
+    fn detach(&self);
 
     /// Time since the group began, by this rank's clock: real time, or virtual time in a simulation.
     fn now(&self) -> Duration;
 
     /// Does nothing for `duration`, by this endpoint's clock.
-    fn sleep(&mut self, duration: Duration);
+    fn sleep(&self, duration: Duration);
 }
+
+/// Calls go to the endpoint behind.
+macro_rules! behind {
+    ($($pointer:ty),+) => {$(
+        impl<E: Endpoint + ?Sized> Endpoint for $pointer {
+            #[inline]
+            fn rank(&self) -> Rank {
+                (**self).rank()
+            }
+
+            #[inline]
+            fn shape(&self) -> &GroupShape {
+                (**self).shape()
+            }
+
+            #[inline]
+            fn progress(&self) {
+                (**self).progress();
+            }
+
+            #[inline]
+            fn moves_in_calls(&self) -> bool {
+                (**self).moves_in_calls()
+            }
+
+            #[inline]
+            fn free_slots(&self, lane: Lane, to: Rank) -> usize {
+                (**self).free_slots(lane, to)
+            }
+
+            #[inline]
+            fn room(&self, lane: Lane, to: Rank) -> Option<Room<'_>> {
+                (**self).room(lane, to)
+            }
+
+            #[inline]
+            fn publish(&self, lane: Lane, to: Rank, len: usize) {
+                (**self).publish(lane, to, len);
+            }
+
+            #[inline]
+            fn landed(&self, lane: Lane, from: Rank) -> u64 {
+                (**self).landed(lane, from)
+            }
+
+            #[inline]
+            fn landings(&self, lane: Lane, landings: &mut Landings) {
+                (**self).landings(lane, landings);
+            }
+
+            #[inline]
+            fn message(&self, lane: Lane, from: Rank, number: u64) -> Message<'_> {
+                (**self).message(lane, from, number)
+            }
+
+            #[inline]
+            fn release(&self, lane: Lane, from: Rank, upto: u64) {
+                (**self).release(lane, from, upto);
+            }
+
+            #[inline]
+            fn notify(&self) {
+                (**self).notify();
+            }
+
+            #[inline]
+            fn wait(&self, until: Duration) -> Result<(), TransportError> {
+                (**self).wait(until)
+            }
+
+            fn waker(&self) -> Waker {
+                (**self).waker()
+            }
+
+            #[inline]
+            fn peer_state(&self, peer: Rank) -> PeerState {
+                (**self).peer_state(peer)
+            }
+
+            fn poison(&self, reason: &[u8]) {
+                (**self).poison(reason);
+            }
+
+            #[inline]
+            fn poisoned(&self) -> Option<&[u8]> {
+                (**self).poisoned()
+            }
+
+            fn detach(&self) {
+                (**self).detach();
+            }
+
+            #[inline]
+            fn now(&self) -> Duration {
+                (**self).now()
+            }
+
+            fn sleep(&self, duration: Duration) {
+                (**self).sleep(duration);
+            }
+        }
+    )+};
+}
+
+behind!(Box<E>, &E, &mut E);

@@ -36,7 +36,7 @@ pub type ThreadEndpoint = RingEndpoint;
 /// std::thread::scope(|threads| {
 ///     threads.spawn(move || {
 ///         assert_eq!(one.free_slots(lane, 1), 4);
-///         one.rooms(lane)[1][..5].copy_from_slice(b"hello");
+///         one.room(lane, 1).unwrap()[..5].copy_from_slice(b"hello");
 ///         one.publish(lane, 1, 5);
 ///         one.notify();
 ///         one.detach();

@@ -134,7 +134,7 @@ fn a_bad_message_is_a_fault_that_names_its_sender() {
         if endpoint.rank() == 2 {
             // Not a rank that follows the protocol: it sends bytes of its own.
             for to in 0..3 {
-                endpoint.rooms(Lane(0))[to].fill(7);
+                endpoint.room(Lane(0), to).unwrap().fill(7);
                 endpoint.publish(Lane(0), to, full);
             }
             endpoint.notify();

@@ -1,9 +1,10 @@
 //! What each rank does in each check.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use super::{Check, PATIENCE};
-use crate::{Checked, Endpoint, Lane, LaneShape, POISON_BYTES, PeerState, Rank};
+use crate::{Checked, Endpoint, Landings, Lane, LaneShape, POISON_BYTES, PeerState, Rank};
 
 /// `Err` says what was noticed.
 type Outcome = Result<(), String>;
@@ -30,12 +31,14 @@ const WHILE: Duration = Duration::from_millis(20);
 
 pub(super) fn run<E: Endpoint>(check: Check, endpoint: Checked<E>) -> Outcome {
     let members = endpoint.shape().ranks;
-    let mut member = Member { endpoint, members, met: 0 };
+    let member = Member { endpoint, members, met: Cell::new(0) };
     match check {
         Check::Fresh => member.fresh(),
         Check::Order => member.converse(&[DATA, SMALL, SINGLE], content),
         Check::Empty => member.converse(&[DATA, SMALL], |_, _, _, _, _| Vec::new()),
         Check::Full => member.full(),
+        Check::Held => member.held(),
+        Check::Landings => member.landings(),
         Check::Wakes => member.wakes(),
         Check::Deadlines => member.deadlines(),
         Check::Leaves => return member.leaves(),
@@ -64,11 +67,11 @@ struct Member<E> {
     endpoint: Checked<E>,
     /// Ranks `0 .. members` take part in the next meeting.
     members: usize,
-    met: u64,
+    met: Cell<u64>,
 }
 
 impl<E: Endpoint> Member<E> {
-    fn fresh(&mut self) -> Outcome {
+    fn fresh(&self) -> Outcome {
         let Member { endpoint, members, .. } = self;
         let asked = Check::Fresh.shape(*members).rounded().map_err(|error| error.to_string())?;
         ensure!(*endpoint.shape() == asked, "the shape is {:?}, not {asked:?}", endpoint.shape());
@@ -87,11 +90,15 @@ impl<E: Endpoint> Member<E> {
                     ensure!(landed == 0, "lane {lane}: {landed} messages from rank {peer} have landed");
                 }
             }
-            for (peer, room) in endpoint.rooms(lane).into_iter().enumerate() {
+            let room = |peer| endpoint.room(lane, peer).ok_or(format!("lane {lane}: no room towards rank {peer}"));
+            let mut rooms = (0..*members).map(room).collect::<Result<Vec<_>, _>>()?;
+            for (peer, room) in rooms.iter_mut().enumerate() {
                 room.fill(peer as u8 + 1);
+                ensure!(endpoint.room(lane, peer).is_none(), "lane {lane}: a room towards rank {peer} was lent twice");
             }
-            for (peer, room) in endpoint.rooms(lane).into_iter().enumerate() {
-                let kept = room.iter().all(|byte| *byte == peer as u8 + 1);
+            drop(rooms);
+            for peer in 0..*members {
+                let kept = room(peer)?.iter().all(|byte| *byte == peer as u8 + 1);
                 ensure!(kept, "lane {lane}: the room towards rank {peer}, lent again, lost what was written");
             }
         }
@@ -99,7 +106,7 @@ impl<E: Endpoint> Member<E> {
     }
 
     /// Sends messages over each ring of these lanes and takes those of all peers, releasing them as late as possible.
-    fn converse(&mut self, lanes: &[Lane], content: fn(Lane, Rank, Rank, u64, usize) -> Vec<u8>) -> Outcome {
+    fn converse(&self, lanes: &[Lane], content: fn(Lane, Rank, Rank, u64, usize) -> Vec<u8>) -> Outcome {
         let (own, shape) = (self.endpoint.rank(), self.endpoint.shape().clone());
         let rings: Vec<(Lane, Rank)> =
             lanes.iter().flat_map(|lane| (0..shape.ranks).map(|peer| (*lane, peer))).collect();
@@ -112,9 +119,9 @@ impl<E: Endpoint> Member<E> {
                 while sent[ring] < MESSAGES && endpoint.free_slots(lane, peer) > 0 {
                     let bytes = content(lane, own, peer, sent[ring], slot_bytes);
                     if !bytes.is_empty() {
-                        let mut rooms = endpoint.rooms(lane);
-                        ensure!(rooms[peer].len() == slot_bytes, "lane {lane}: no room towards rank {peer}");
-                        rooms[peer][..bytes.len()].copy_from_slice(&bytes);
+                        let room = endpoint.room(lane, peer);
+                        let mut room = room.ok_or_else(|| format!("lane {lane}: no room towards rank {peer}"))?;
+                        room[..bytes.len()].copy_from_slice(&bytes);
                     }
                     endpoint.publish(lane, peer, bytes.len());
                     sent[ring] += 1;
@@ -143,7 +150,7 @@ impl<E: Endpoint> Member<E> {
         self.meet()
     }
 
-    fn full(&mut self) -> Outcome {
+    fn full(&self) -> Outcome {
         let (own, ranks) = (self.endpoint.rank(), self.members);
         let (next, before) = ((own + 1) % ranks, (own + ranks - 1) % ranks);
         let slots = self.endpoint.shape().lanes[DATA.index()].slots as u64;
@@ -156,8 +163,7 @@ impl<E: Endpoint> Member<E> {
         // All rings are full, and nobody has released anything.
         let free = self.endpoint.free_slots(DATA, next);
         ensure!(free == 0, "{free} free slots towards rank {next} in a full ring");
-        let room = self.endpoint.rooms(DATA)[next].len();
-        ensure!(room == 0, "a room of {room} bytes towards rank {next} in a full ring");
+        ensure!(self.endpoint.room(DATA, next).is_none(), "a room towards rank {next} in a full ring");
         self.send(SINGLE, next, b"beside a full ring")?;
         self.until("a message beside a full ring", |endpoint| Ok(endpoint.landed(SINGLE, before) == 1))?;
         self.meet()?;
@@ -171,7 +177,7 @@ impl<E: Endpoint> Member<E> {
         self.until("a message in a released slot", |endpoint| Ok(endpoint.landed(DATA, before) == slots + 1))?;
         for number in 1..=slots {
             let came = self.endpoint.message(DATA, before, number);
-            ensure!(came == [number as u8], "message {number} of a full ring is {came:?}");
+            ensure!(*came == [number as u8], "message {number} of a full ring is {came:?}");
         }
         self.endpoint.release(DATA, before, slots + 1);
         self.endpoint.notify();
@@ -179,7 +185,66 @@ impl<E: Endpoint> Member<E> {
         self.meet()
     }
 
-    fn wakes(&mut self) -> Outcome {
+    fn held(&self) -> Outcome {
+        let (own, members) = (self.endpoint.rank(), self.members);
+        for peer in 0..members {
+            self.send(DATA, peer, &[own as u8; 9])?;
+        }
+        self.endpoint.notify();
+        self.until("a message of each rank", |endpoint| Ok((0..members).all(|peer| endpoint.landed(DATA, peer) == 1)))?;
+        let mut held = Vec::new();
+        for peer in 0..members {
+            let room = self.endpoint.room(DATA, peer);
+            let mut room = room.ok_or_else(|| format!("no room towards rank {peer} beside its message"))?;
+            room[..9].fill(100 + own as u8);
+            held.push((self.endpoint.message(DATA, peer, 0), room));
+        }
+        // Everything else goes on meanwhile.
+        self.meet()?;
+        for peer in 0..members {
+            self.send(SMALL, peer, &[own as u8])?;
+        }
+        self.endpoint.notify();
+        let landed = |endpoint: &Checked<E>, lane, count| (0..members).all(|peer| endpoint.landed(lane, peer) == count);
+        self.until("messages beside those that are held", |endpoint| Ok(landed(endpoint, SMALL, 1)))?;
+        for (peer, (message, room)) in held.into_iter().enumerate() {
+            ensure!(*message == [peer as u8; 9], "the message of rank {peer} is {message:?} after it was held");
+            ensure!(room[..9] == [100 + own as u8; 9], "the room towards rank {peer} has changed while it was held");
+            drop(room);
+            self.endpoint.publish(DATA, peer, 9);
+            self.endpoint.notify();
+            drop(message);
+            self.endpoint.release(DATA, peer, 1);
+        }
+        self.until("what was written while messages were held", |endpoint| Ok(landed(endpoint, DATA, 2)))?;
+        for peer in 0..members {
+            let came = self.endpoint.message(DATA, peer, 1);
+            ensure!(*came == [100 + peer as u8; 9], "rank {peer} wrote {came:?} while it held a message");
+        }
+        self.meet()
+    }
+
+    fn landings(&self) -> Outcome {
+        let (own, members) = (self.endpoint.rank(), self.members);
+        let next = (own + 1) % members;
+        for turn in 1..=2 {
+            self.send(DATA, next, b"news")?;
+            self.endpoint.notify();
+            let before = (own + members - 1) % members;
+            self.until("news of a message", |endpoint| {
+                let mut landings = Landings::new();
+                endpoint.landings(DATA, &mut landings);
+                for &(from, landed) in &landings {
+                    let most = if from == before { turn } else { 0 };
+                    ensure!(landed <= most, "news of {landed} messages from rank {from}, which sent {most}");
+                }
+                Ok(landings.contains(&(before, turn)))
+            })?;
+        }
+        self.meet()
+    }
+
+    fn wakes(&self) -> Outcome {
         let first = self.endpoint.rank() == 0;
         if !first {
             self.send(SINGLE, 0, b"fills the ring")?;
@@ -205,9 +270,9 @@ impl<E: Endpoint> Member<E> {
         self.meet()
     }
 
-    fn deadlines(&mut self) -> Outcome {
+    fn deadlines(&self) -> Outcome {
         self.meet()?;
-        let endpoint = &mut self.endpoint;
+        let endpoint = &self.endpoint;
         let begin = endpoint.now();
         endpoint.wait(Duration::ZERO).map_err(|error| error.to_string())?;
         let took = endpoint.now().checked_sub(begin).ok_or("the clock went backwards")?;
@@ -218,6 +283,13 @@ impl<E: Endpoint> Member<E> {
         }
         let took = endpoint.now() - begin;
         ensure!(took < PATIENCE / 2, "a wait of {WHILE:?} took {took:?}");
+        let waker = endpoint.waker();
+        let woken = std::thread::spawn(move || waker.wake()).join();
+        ensure!(woken.is_ok(), "a waker panicked");
+        let begin = endpoint.now();
+        endpoint.wait(begin + PATIENCE).map_err(|error| error.to_string())?;
+        let took = endpoint.now() - begin;
+        ensure!(took < PATIENCE / 2, "a wait after its waker was called took {took:?}");
         let begin = endpoint.now();
         endpoint.sleep(WHILE);
         let took = endpoint.now() - begin;
@@ -225,7 +297,7 @@ impl<E: Endpoint> Member<E> {
         self.meet()
     }
 
-    fn leaves(mut self) -> Outcome {
+    fn leaves(self) -> Outcome {
         let last = self.members - 1;
         self.meet()?;
         if self.endpoint.rank() == last {
@@ -244,12 +316,13 @@ impl<E: Endpoint> Member<E> {
         let landed = (0..3).map(|_| self.endpoint.landed(DATA, last)).last();
         ensure!(landed == Some(2), "rank {last} has left and {landed:?} of its 2 messages are here");
         let came = [0, 1].map(|number| self.endpoint.message(DATA, last, number));
-        ensure!(came == [b"one", b"two"], "rank {last} has left, and its messages are {came:?}");
+        ensure!(*came[0] == *b"one" && *came[1] == *b"two", "rank {last} has left, and its messages are {came:?}");
+        drop(came);
         self.endpoint.release(DATA, last, 2);
         self.carry_on()
     }
 
-    fn dies(mut self) -> Outcome {
+    fn dies(self) -> Outcome {
         let last = self.members - 1;
         let dies = self.endpoint.rank() == last;
         for peer in (0..last).filter(|_| dies) {
@@ -268,7 +341,8 @@ impl<E: Endpoint> Member<E> {
         let state = self.endpoint.peer_state(last);
         ensure!(state == PeerState::Dead, "rank {last} has not detached and is {state:?}");
         let came = self.endpoint.message(DATA, last, 0);
-        ensure!(came == b"remember me", "rank {last} is dead, and its message is {came:?}");
+        ensure!(*came == *b"remember me", "rank {last} is dead, and its message is {came:?}");
+        drop(came);
         self.endpoint.release(DATA, last, 1);
         self.carry_on()
     }
@@ -281,7 +355,7 @@ impl<E: Endpoint> Member<E> {
         Ok(())
     }
 
-    fn poison(&mut self) -> Outcome {
+    fn poison(&self) -> Outcome {
         let reason = [b'x'; POISON_BYTES];
         self.meet()?;
         if self.endpoint.rank() == 0 {
@@ -298,7 +372,7 @@ impl<E: Endpoint> Member<E> {
         Ok(())
     }
 
-    fn poison_race(&mut self) -> Outcome {
+    fn poison_race(&self) -> Outcome {
         self.meet()?;
         let own = [b'a' + self.endpoint.rank() as u8 % 26; 8];
         self.endpoint.poison(&own);
@@ -312,25 +386,26 @@ impl<E: Endpoint> Member<E> {
         for peer in 0..self.members {
             self.until("another rank's reason", |endpoint| Ok(endpoint.landed(DATA, peer) == 1))?;
             let theirs = self.endpoint.message(DATA, peer, 0);
-            ensure!(theirs == reason, "rank {peer} knows the reason {theirs:?}, this rank {reason:?}");
+            ensure!(*theirs == *reason, "rank {peer} knows the reason {theirs:?}, this rank {reason:?}");
         }
         Ok(())
     }
 
     /// A message to all members, and one from each.
-    fn meet(&mut self) -> Outcome {
+    fn meet(&self) -> Outcome {
         for peer in 0..self.members {
-            self.send(MEETING, peer, &self.met.to_le_bytes())?;
+            self.send(MEETING, peer, &self.met.get().to_le_bytes())?;
         }
         self.endpoint.notify();
-        self.met += 1;
-        let (members, met) = (self.members, self.met);
+        self.met.set(self.met.get() + 1);
+        let (members, met) = (self.members, self.met.get());
         self.until("all ranks at a meeting", |endpoint| {
             Ok((0..members).all(|peer| endpoint.landed(MEETING, peer) >= met))
         })?;
         for peer in 0..members {
             let came = self.endpoint.message(MEETING, peer, met - 1);
-            ensure!(came == (met - 1).to_le_bytes(), "message {} on lane {MEETING} is {came:?}", met - 1);
+            ensure!(*came == (met - 1).to_le_bytes(), "message {} on lane {MEETING} is {came:?}", met - 1);
+            drop(came);
             self.endpoint.release(MEETING, peer, met);
         }
         self.endpoint.notify();
@@ -338,17 +413,18 @@ impl<E: Endpoint> Member<E> {
     }
 
     /// Publishes a message, which needs a free slot, without a notification.
-    fn send(&mut self, lane: Lane, to: Rank, bytes: &[u8]) -> Outcome {
+    fn send(&self, lane: Lane, to: Rank, bytes: &[u8]) -> Outcome {
         let free = self.endpoint.free_slots(lane, to);
         ensure!(free > 0, "lane {lane}: no free slot towards rank {to}, which has released enough");
-        self.endpoint.rooms(lane)[to][..bytes.len()].copy_from_slice(bytes);
+        let room = self.endpoint.room(lane, to);
+        room.ok_or_else(|| format!("lane {lane}: no room towards rank {to}"))?[..bytes.len()].copy_from_slice(bytes);
         self.endpoint.publish(lane, to, bytes.len());
         Ok(())
     }
 
     /// Waits until `done` says so.
-    fn until(&mut self, what: &str, mut done: impl FnMut(&mut Checked<E>) -> Result<bool, String>) -> Outcome {
-        let endpoint = &mut self.endpoint;
+    fn until(&self, what: &str, mut done: impl FnMut(&Checked<E>) -> Result<bool, String>) -> Outcome {
+        let endpoint = &self.endpoint;
         let begin = endpoint.now();
         loop {
             endpoint.progress();

@@ -44,13 +44,17 @@ pub enum Check {
     Order,
     /// Messages of zero bytes count like all others, also those whose rooms were never asked for.
     Empty,
-    /// A full ring: no free slot, an empty room, and no slot back before the receiver has released one. Other lanes between
+    /// A message of every peer and the next room towards it are held together while other messages move, and neither changes.
+    Held,
+    /// News of landed messages names who sent them, and no more than were sent.
+    Landings,
+    /// A full ring: no free slot, no room, and no slot back before the receiver has released one. Other lanes between
     /// the same ranks keep working. A released slot comes back although its receiver sends nothing.
     Full,
     /// A rank that sleeps in `wait` is woken by a message and by a released slot.
     Wakes,
     /// The clock: it does not go backwards, `wait` returns at its deadline when nothing happens, at once when the deadline
-    /// has passed, and `sleep` sleeps long enough.
+    /// has passed or its waker was called before, and `sleep` sleeps long enough.
     Deadlines,
     /// A rank that detaches has *left* to its peers, and all that it published is there by then. The others carry on.
     Leaves,
@@ -122,10 +126,12 @@ pub fn check_all<E: Endpoint + Send>(make: impl Fn(&GroupShape) -> Vec<E>) -> Re
 impl Check {
     /// All checks. Over some transports (MPI) a group that was poisoned or has a dead rank cannot be followed by another in
     /// the same process, so the checks that do so come last.
-    pub const ALL: [Check; 10] = [
+    pub const ALL: [Check; 12] = [
         Check::Fresh,
         Check::Order,
         Check::Empty,
+        Check::Held,
+        Check::Landings,
         Check::Full,
         Check::Wakes,
         Check::Deadlines,
@@ -146,6 +152,8 @@ impl Check {
             Check::Fresh => "fresh",
             Check::Order => "order",
             Check::Empty => "empty",
+            Check::Held => "held",
+            Check::Landings => "landings",
             Check::Full => "full",
             Check::Wakes => "wakes",
             Check::Deadlines => "deadlines",

@@ -1,13 +1,15 @@
 //! The endpoint over memory that all ranks can reach: of threads, and of processes.
 
+use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::sync::Arc;
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::group::{Group, Status, check_rank};
 use super::liveness::Watch;
 use super::ring::{Corrupt, PeerRings};
-use crate::sync::Reach;
-use crate::{Endpoint, GroupShape, Lane, PeerState, Rank, Rooms, TransportError, parking};
+use crate::sync::{AtomicU64, Ordering, Reach};
+use crate::{Endpoint, GroupShape, Landings, Lane, Message, PeerState, Rank, Room, TransportError, parking};
 
 /// How long a waiting rank spins, if every rank has a core of its own: a peer that is about to publish does so within that
 /// time. On an idle machine a longer spin gains nothing, since a yield returns at once. Where other work has put two ranks
@@ -38,11 +40,15 @@ pub struct RingEndpoint {
     /// `ranks` pairs a lane.
     pairs: Vec<PeerRings>,
     ranks: usize,
-    watches: Vec<Watch>,
-    seen_changes: u64,
+    watches: Vec<RefCell<Watch>>,
+    seen_changes: Cell<u64>,
+    waker: Arc<Alarm>,
+    seen_alarms: Cell<u64>,
     spins: bool,
-    poison: Option<Vec<u8>>,
-    ended: bool,
+    poison: OnceCell<Vec<u8>>,
+    ended: Cell<bool>,
+    /// What a message of an impossible length reads as.
+    nothing: RefCell<[u8; 0]>,
     /// Last, so that the memory outlives the pairs, which point into it.
     group: Arc<Group>,
 }
@@ -71,11 +77,14 @@ impl RingEndpoint {
             rank,
             pairs,
             ranks,
-            watches: (0..ranks).map(|_| Watch::new()).collect(),
-            seen_changes: 0,
+            watches: (0..ranks).map(|_| RefCell::new(Watch::new())).collect(),
+            seen_changes: Cell::new(0),
+            waker: Arc::new(Alarm { alarms: AtomicU64::new(0), rank, group: Arc::clone(&group) }),
+            seen_alarms: Cell::new(0),
             spins: group.spins(),
-            poison: None,
-            ended: false,
+            poison: OnceCell::new(),
+            ended: Cell::new(false),
+            nothing: RefCell::default(),
             group,
         })
     }
@@ -87,7 +96,7 @@ impl RingEndpoint {
     ///
     /// [`TransportError::NotAttached`] names the ranks that have not attached in time, or those that have ended before they
     /// attached, as soon as that is known.
-    pub fn wait_for_all(&mut self, patience: Duration) -> Result<(), TransportError> {
+    pub fn wait_for_all(&self, patience: Duration) -> Result<(), TransportError> {
         let began = Instant::now();
         loop {
             let dead: Vec<Rank> = (0..self.ranks).filter(|rank| self.peer_state(*rank) == PeerState::Dead).collect();
@@ -108,10 +117,11 @@ impl RingEndpoint {
 
     /// Looks at everything that a wait is for, and remembers it as looked at.
     #[inline]
-    fn moved(&mut self) -> bool {
+    fn moved(&self) -> bool {
         let changes = self.group.changes();
-        let mut moved = changes != self.seen_changes;
-        self.seen_changes = changes;
+        let alarms = self.waker.alarms.load(Ordering::Acquire);
+        let mut moved = self.seen_changes.replace(changes) != changes;
+        moved |= self.seen_alarms.replace(alarms) != alarms;
         for index in 0..self.pairs.len() {
             match self.pairs[index].refresh() {
                 Ok(changed) => moved |= changed,
@@ -122,8 +132,8 @@ impl RingEndpoint {
     }
 
     /// Sleeps until woken, unless something has moved.
-    fn park(&mut self, limit: Duration) -> Result<(), TransportError> {
-        let group = self.group.clone();
+    fn park(&self, limit: Duration) -> Result<(), TransportError> {
+        let group = &self.group;
         let (word, bit) = (self.rank / parking::RANKS_A_WORD, (self.rank % parking::RANKS_A_WORD) as u32);
         parking::sleep(&group.sleepers()[word], bit, &group.cell(self.rank).bell.0, limit, group.reach(), || {
             self.moved()
@@ -164,6 +174,25 @@ impl RingEndpoint {
     }
 }
 
+/// Wakes one rank from any thread of its process.
+struct Alarm {
+    alarms: AtomicU64,
+    rank: Rank,
+    group: Arc<Group>,
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.alarms.fetch_add(1, Ordering::Release);
+        // The count above comes first, so that whoever is kept from sleeping by the ring sees it.
+        self.group.cell(self.rank).bell.0.ring(self.group.reach());
+    }
+}
+
 impl Endpoint for RingEndpoint {
     #[inline]
     fn rank(&self) -> Rank {
@@ -176,7 +205,7 @@ impl Endpoint for RingEndpoint {
     }
 
     #[inline]
-    fn free_slots(&mut self, lane: Lane, to: Rank) -> usize {
+    fn free_slots(&self, lane: Lane, to: Rank) -> usize {
         let index = self.index(lane, to);
         match self.pairs[index].free() {
             Ok(free) => free as usize,
@@ -187,25 +216,19 @@ impl Endpoint for RingEndpoint {
         }
     }
 
-    #[inline(always)]
-    fn rooms(&mut self, lane: Lane) -> Rooms<'_> {
-        let pairs = lane.index() * self.ranks..(lane.index() + 1) * self.ranks;
-        // Pushed one by one: collecting makes a copy of the whole list.
-        let mut rooms = Rooms::new();
-        for pair in &mut self.pairs[pairs] {
-            rooms.push(pair.room());
-        }
-        rooms
+    #[inline]
+    fn room(&self, lane: Lane, to: Rank) -> Option<Room<'_>> {
+        self.pairs[self.index(lane, to)].room()
     }
 
     #[inline]
-    fn publish(&mut self, lane: Lane, to: Rank, len: usize) {
+    fn publish(&self, lane: Lane, to: Rank, len: usize) {
         let index = self.index(lane, to);
         self.pairs[index].publish(len);
     }
 
     #[inline]
-    fn landed(&mut self, lane: Lane, from: Rank) -> u64 {
+    fn landed(&self, lane: Lane, from: Rank) -> u64 {
         let index = self.index(lane, from);
         if let Err(corrupt) = self.pairs[index].refresh_landed() {
             self.corrupt(index, corrupt);
@@ -214,29 +237,43 @@ impl Endpoint for RingEndpoint {
     }
 
     #[inline]
-    fn message(&self, lane: Lane, from: Rank, number: u64) -> &[u8] {
-        let index = self.index(lane, from);
-        match self.pairs[index].message(number) {
-            Ok(message) => message,
-            Err(corrupt) => {
-                self.corrupt(index, corrupt);
-                &[]
+    fn landings(&self, lane: Lane, landings: &mut Landings) {
+        let first = self.index(lane, 0);
+        for (from, pair) in self.pairs[first..first + self.ranks].iter().enumerate() {
+            if let Err(corrupt) = pair.refresh_landed() {
+                self.corrupt(first + from, corrupt);
+            }
+            let landed = pair.incoming.landed();
+            if pair.told.replace(landed) != landed {
+                landings.push((from, landed));
             }
         }
     }
 
     #[inline]
-    fn release(&mut self, lane: Lane, from: Rank, upto: u64) {
+    fn message(&self, lane: Lane, from: Rank, number: u64) -> Message<'_> {
+        let index = self.index(lane, from);
+        match self.pairs[index].message(number) {
+            Ok(message) => message,
+            Err(corrupt) => {
+                self.corrupt(index, corrupt);
+                Ref::map(self.nothing.borrow(), |nothing| &nothing[..])
+            }
+        }
+    }
+
+    #[inline]
+    fn release(&self, lane: Lane, from: Rank, upto: u64) {
         let index = self.index(lane, from);
         self.pairs[index].release(upto);
     }
 
     #[inline(always)]
-    fn notify(&mut self) {
+    fn notify(&self) {
         self.group.wake();
     }
 
-    fn wait(&mut self, until: Duration) -> Result<(), TransportError> {
+    fn wait(&self, until: Duration) -> Result<(), TransportError> {
         // What is about to come, comes before a clock could be read.
         for _ in 0..if self.spins { LOOKS } else { 1 } {
             if self.moved() {
@@ -266,7 +303,11 @@ impl Endpoint for RingEndpoint {
         if now < until { self.park((until - now).min(SLEEP)) } else { Ok(()) }
     }
 
-    fn peer_state(&mut self, peer: Rank) -> PeerState {
+    fn waker(&self) -> Waker {
+        Waker::from(Arc::clone(&self.waker))
+    }
+
+    fn peer_state(&self, peer: Rank) -> PeerState {
         match self.group.status(peer) {
             Status::Left => PeerState::Left,
             Status::Dead => PeerState::Dead,
@@ -276,7 +317,7 @@ impl Endpoint for RingEndpoint {
                     return PeerState::Alive;
                 }
                 match self.group.process(peer) {
-                    Some((pid, start)) if self.watches[peer].gone(pid, start) => {
+                    Some((pid, start)) if self.watches[peer].borrow_mut().gone(pid, start) => {
                         // It may have left in an orderly way between the two looks.
                         self.group.die(peer);
                         if self.group.status(peer) == Status::Left { PeerState::Left } else { PeerState::Dead }
@@ -287,21 +328,20 @@ impl Endpoint for RingEndpoint {
         }
     }
 
-    fn poison(&mut self, reason: &[u8]) {
+    fn poison(&self, reason: &[u8]) {
         self.group.poison(self.rank, reason);
     }
 
     #[inline]
-    fn poisoned(&mut self) -> Option<&[u8]> {
-        if self.poison.is_none() && self.group.is_poisoned() {
-            self.poison = self.group.poisoned();
+    fn poisoned(&self) -> Option<&[u8]> {
+        if !self.group.is_poisoned() {
+            return None;
         }
-        self.poison.as_deref()
+        Some(self.poison.get_or_init(|| self.group.poisoned().unwrap_or_default()))
     }
 
-    fn detach(&mut self) {
-        if !self.ended {
-            self.ended = true;
+    fn detach(&self) {
+        if !self.ended.replace(true) {
             self.group.leave(self.rank);
         }
     }
@@ -310,14 +350,14 @@ impl Endpoint for RingEndpoint {
         self.group.age()
     }
 
-    fn sleep(&mut self, duration: Duration) {
+    fn sleep(&self, duration: Duration) {
         std::thread::sleep(duration);
     }
 }
 
 impl Drop for RingEndpoint {
     fn drop(&mut self) {
-        if !self.ended {
+        if !self.ended.get() {
             self.group.die(self.rank);
         }
     }

@@ -178,7 +178,7 @@ pub fn attach_from_env(patience: Duration) -> Result<Option<ShmEndpoint>, Transp
         .and_then(parse_group)
         .ok_or_else(|| refuse(format!("{GROUP_VARIABLE} is {group:?}, not a descriptor and a token")))?;
     let file = inherited(number).map_err(|error| refuse(format!("descriptor {number}: {error}")))?;
-    let mut endpoint = attach(&file, token, rank, Bond::Child)?;
+    let endpoint = attach(&file, token, rank, Bond::Child)?;
     endpoint.wait_for_all(patience)?;
     Ok(Some(endpoint))
 }

@@ -29,7 +29,7 @@ fn a_second_mapping_of_the_segment_is_the_same_group() {
     assert_eq!(two.shape(), one.shape());
     assert_eq!(two.shape().lanes[1], LaneShape { slots: 3, slot_bytes: 128 });
     two.wait_for_all(Duration::ZERO).unwrap();
-    one.rooms(Lane(1))[1][..4].copy_from_slice(b"over");
+    one.room(Lane(1), 1).unwrap()[..4].copy_from_slice(b"over");
     one.publish(Lane(1), 1, 4);
     assert_eq!(two.landed(Lane(1), 0), 1);
     assert_eq!(two.message(Lane(1), 0, 0), b"over");
@@ -177,7 +177,7 @@ fn a_process_that_nobody_started_finds_the_group_by_its_address() {
     let segment = Segment::create(&shape(2)).unwrap();
     let mut one = segment.rank(0).unwrap();
     let mut two = attach_at(&segment.address(), 1).unwrap();
-    one.rooms(Lane(1))[1][..4].copy_from_slice(b"here");
+    one.room(Lane(1), 1).unwrap()[..4].copy_from_slice(b"here");
     one.publish(Lane(1), 1, 4);
     assert_eq!(two.landed(Lane(1), 0), 1);
     assert_eq!(two.message(Lane(1), 0, 0), b"here");

@@ -1,17 +1,18 @@
 //! One rank's end of a simulated group.
 
-use std::cell::Cell;
-use std::collections::VecDeque;
+use std::cell::{Cell, OnceCell, Ref, RefCell, RefMut};
 use std::io;
 use std::panic;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
 use super::block::Block;
 use super::network::{Arrived, Network, Parcel, Shared};
 use super::schedule::{Phase, nanos};
-use crate::{Endpoint, GroupShape, Lane, POISON_BYTES, PeerState, Rank, Rooms, TransportError};
+use crate::{Endpoint, GroupShape, Landings, Lane, Message, POISON_BYTES, PeerState, Rank, Room, TransportError};
 
 /// An [`Endpoint`] in virtual time; made by [`run`](super::run) for each rank.
 ///
@@ -27,38 +28,57 @@ use crate::{Endpoint, GroupShape, Lane, POISON_BYTES, PeerState, Rank, Rooms, Tr
 pub struct SimEndpoint {
     rank: Rank,
     shared: Arc<Shared>,
-    now: Duration,
+    now: Cell<Duration>,
     /// By lane and peer.
     outs: Vec<OutRing>,
     /// By lane and peer.
     ins: Vec<InRing>,
+    /// For each lane the peers of which something has landed since the last look for news.
+    news: Vec<RefCell<Vec<Rank>>>,
     /// What was published and released, but not yet handed to the network; time does not move while it lies here.
-    outbox: Vec<(Rank, Parcel)>,
+    outbox: RefCell<Vec<(Rank, Parcel)>>,
     /// Peers to which something was sent without a notification.
-    unnotified: Vec<bool>,
-    peers: Vec<PeerState>,
-    poison: Option<Arc<[u8]>>,
+    unnotified: RefCell<Vec<bool>>,
+    peers: Vec<Cell<PeerState>>,
+    poison: OnceCell<Arc<[u8]>>,
     /// Some counter moved since the last `wait`.
-    woken: bool,
+    woken: Cell<bool>,
+    alarm: Arc<Alarm>,
     /// Empty but while it is emptied; kept for its memory.
-    inbox: Vec<Arrived>,
+    inbox: RefCell<Vec<Arrived>>,
     polls: Cell<u32>,
 }
 
 #[derive(Default)]
 struct OutRing {
-    published: u64,
-    released: u64,
+    published: Cell<u64>,
+    released: Cell<u64>,
     /// The next slot, once it was asked for.
-    room: Option<Block>,
+    room: RefCell<Option<Block>>,
 }
 
-#[derive(Default)]
 struct InRing {
-    landed: u64,
-    released: u64,
-    /// `released .. landed`.
-    messages: VecDeque<Block>,
+    landed: Cell<u64>,
+    released: Cell<u64>,
+    /// The peer is in the lane's news.
+    is_news: Cell<bool>,
+    /// Message `n` is in slot `n % slots`.
+    slots: Box<[RefCell<Option<Block>>]>,
+}
+
+/// Wakes a rank from any thread.
+struct Alarm {
+    rank: Rank,
+    rings: AtomicBool,
+    shared: Arc<Shared>,
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        if !self.rings.swap(true, Ordering::AcqRel) {
+            self.shared.lock().alarm(self.rank);
+        }
+    }
 }
 
 /// The payload with which a rank's thread is unwound.
@@ -72,17 +92,19 @@ impl SimEndpoint {
     pub(super) fn new(rank: Rank, shared: Arc<Shared>) -> Self {
         let rings = shared.shape.lanes.len() * shared.shape.ranks;
         let ranks = shared.shape.ranks;
-        let mut endpoint = Self {
+        let endpoint = Self {
             rank,
-            now: Duration::ZERO,
+            now: Cell::new(Duration::ZERO),
             outs: (0..rings).map(|_| OutRing::default()).collect(),
-            ins: (0..rings).map(|_| InRing::default()).collect(),
-            outbox: Vec::new(),
-            unnotified: vec![false; ranks],
-            peers: vec![PeerState::Alive; ranks],
-            poison: None,
-            woken: false,
-            inbox: Vec::new(),
+            ins: (0..rings).map(|ring| InRing::new(shared.shape.lanes[ring / ranks].slots)).collect(),
+            news: shared.shape.lanes.iter().map(|_| RefCell::default()).collect(),
+            outbox: RefCell::default(),
+            unnotified: RefCell::new(vec![false; ranks]),
+            peers: vec![Cell::new(PeerState::Alive); ranks],
+            poison: OnceCell::new(),
+            woken: Cell::new(false),
+            alarm: Arc::new(Alarm { rank, rings: AtomicBool::new(false), shared: Arc::clone(&shared) }),
+            inbox: RefCell::default(),
             polls: Cell::new(0),
             shared: Arc::clone(&shared),
         };
@@ -101,8 +123,8 @@ impl SimEndpoint {
     }
 
     fn free(&self, ring: usize, lane: Lane) -> usize {
-        let OutRing { published, released, .. } = self.outs[ring];
-        self.shared.shape.lanes[lane.index()].slots - (published - released) as usize
+        let OutRing { published, released, .. } = &self.outs[ring];
+        self.shared.shape.lanes[lane.index()].slots - (published.get() - released.get()) as usize
     }
 
     fn polled(&self) {
@@ -112,23 +134,26 @@ impl SimEndpoint {
             panic!(
                 "rank {}: asked its endpoint {MOST_POLLS} times without waiting, but virtual time ({:?}) moves only in \
                  wait and sleep",
-                self.rank, self.now
+                self.rank,
+                self.now.get()
             );
         }
     }
 
     /// Hands the outbox to the network.
-    fn send_off(&mut self, network: &mut Network, wakes: bool) {
+    fn send_off(&self, network: &mut Network, wakes: bool) {
+        let mut outbox = self.outbox.borrow_mut();
         if network.is_gone(self.rank) {
-            self.outbox.clear();
+            outbox.clear();
         }
-        for (to, parcel) in self.outbox.drain(..) {
+        let mut unnotified = self.unnotified.borrow_mut();
+        for (to, parcel) in outbox.drain(..) {
             network.send(self.rank, to, wakes, parcel);
-            self.unnotified[to] |= !wakes;
+            unnotified[to] |= !wakes;
         }
     }
 
-    fn end_turn(&mut self, phase: Phase, until: u64) -> Result<(), TransportError> {
+    fn end_turn(&self, phase: Phase, until: u64) -> Result<(), TransportError> {
         let shared = Arc::clone(&self.shared);
         let mut network = shared.lock();
         self.send_off(&mut network, false);
@@ -152,33 +177,52 @@ impl SimEndpoint {
             panic::resume_unwind(Box::new(Stopped));
         }
         let notified = self.begin_turn(&mut network);
-        self.woken = notified && phase == Phase::Sleeping;
+        self.woken.set(notified && phase == Phase::Sleeping);
         Ok(())
     }
 
     /// Takes in what has landed; returns whether a notification was among it.
-    fn begin_turn(&mut self, network: &mut Network) -> bool {
-        self.now = Duration::from_nanos(network.now());
+    fn begin_turn(&self, network: &mut Network) -> bool {
+        self.now.set(Duration::from_nanos(network.now()));
         self.polls.set(0);
-        let notified = network.collect(self.rank, &mut self.inbox);
+        let mut inbox = self.inbox.borrow_mut();
+        let notified = network.collect(self.rank, &mut inbox);
         let ranks = self.shared.shape.ranks;
-        for Arrived { from, parcel } in self.inbox.drain(..) {
+        for Arrived { from, parcel } in inbox.drain(..) {
             match parcel {
-                Parcel::Message { lane, block, .. } => self.ins[lane * ranks + from].land(block),
-                Parcel::Credit { lane, upto } => self.outs[lane * ranks + from].released = upto,
-                Parcel::State(state) => self.peers[from] = state,
-                Parcel::Poison(reason) => self.poison = Some(reason),
+                Parcel::Message { lane, block, .. } => self.land(lane, from, block),
+                Parcel::Credit { lane, upto } => self.outs[lane * ranks + from].released.set(upto),
+                Parcel::State(state) => self.peers[from].set(state),
+                Parcel::Poison(reason) => drop(self.poison.set(reason)),
                 Parcel::Wake => {}
             }
         }
         notified
     }
+
+    fn land(&self, lane: usize, from: Rank, block: Block) {
+        let ring = &self.ins[lane * self.shared.shape.ranks + from];
+        let number = ring.landed.get();
+        *ring.slot(number).borrow_mut() = Some(block);
+        ring.landed.set(number + 1);
+        if !ring.is_news.replace(true) {
+            self.news[lane].borrow_mut().push(from);
+        }
+    }
 }
 
 impl InRing {
-    fn land(&mut self, block: Block) {
-        self.messages.push_back(block);
-        self.landed += 1;
+    fn new(slots: usize) -> Self {
+        InRing {
+            landed: Cell::new(0),
+            released: Cell::new(0),
+            is_news: Cell::new(false),
+            slots: (0..slots).map(|_| RefCell::new(None)).collect(),
+        }
+    }
+
+    fn slot(&self, number: u64) -> &RefCell<Option<Block>> {
+        &self.slots[(number % self.slots.len() as u64) as usize]
     }
 }
 
@@ -191,116 +235,136 @@ impl Endpoint for SimEndpoint {
         &self.shared.shape
     }
 
-    fn free_slots(&mut self, lane: Lane, to: Rank) -> usize {
+    fn free_slots(&self, lane: Lane, to: Rank) -> usize {
         self.polled();
         self.free(self.ring(lane, to), lane)
     }
 
-    fn rooms(&mut self, lane: Lane) -> Rooms<'_> {
-        let first = self.ring(lane, 0);
-        let shape = self.shared.shape.lanes[lane.index()];
-        let rings = &mut self.outs[first..first + self.shared.shape.ranks];
-        let rooms = rings.iter_mut().map(|ring| match ring.published - ring.released < shape.slots as u64 {
-            true => &mut **ring.room.get_or_insert_with(|| Block::zeroed(shape.slot_bytes)),
-            false => &mut [],
-        });
-        rooms.collect()
+    fn room(&self, lane: Lane, to: Rank) -> Option<Room<'_>> {
+        let at = self.ring(lane, to);
+        if self.free(at, lane) == 0 {
+            return None;
+        }
+        let room = self.outs[at].room.try_borrow_mut().ok()?;
+        let slot_bytes = self.shared.shape.lanes[lane.index()].slot_bytes;
+        Some(RefMut::map(room, |room| &mut **room.get_or_insert_with(|| Block::zeroed(slot_bytes))))
     }
 
-    fn publish(&mut self, lane: Lane, to: Rank, len: usize) {
+    fn publish(&self, lane: Lane, to: Rank, len: usize) {
         let at = self.ring(lane, to);
         let (rank, slot) = (self.rank, self.shared.shape.lanes[lane.index()].slot_bytes);
         assert!(self.free(at, lane) > 0, "rank {rank}, lane {lane}: no free slot towards rank {to}");
         assert!(len <= slot, "rank {rank}, lane {lane}: {len} bytes to rank {to} in a slot of {slot}");
-        let ring = &mut self.outs[at];
-        // A room that was never asked for has unspecified contents, too: zeros.
-        let block = match &ring.room {
-            Some(room) => Block::copy_of(&room[..len]),
-            None => Block::zeroed(len),
+        let ring = &self.outs[at];
+        let Ok(room) = ring.room.try_borrow() else {
+            panic!("rank {rank}, lane {lane}: published to rank {to} while the room is held");
         };
-        let number = ring.published;
-        ring.published += 1;
+        // A room that was never asked for has unspecified contents, too: zeros.
+        let block = room.as_ref().map_or_else(|| Block::zeroed(len), |room| Block::copy_of(&room[..len]));
+        let number = ring.published.get();
+        ring.published.set(number + 1);
         self.polls.set(0);
         if to == rank {
-            self.ins[at].land(block);
-            self.woken = true;
+            self.land(lane.index(), rank, block);
+            self.woken.set(true);
         } else {
-            self.outbox.push((to, Parcel::Message { lane: lane.index(), number, block }));
+            self.outbox.borrow_mut().push((to, Parcel::Message { lane: lane.index(), number, block }));
         }
     }
 
-    fn landed(&mut self, lane: Lane, from: Rank) -> u64 {
+    fn landed(&self, lane: Lane, from: Rank) -> u64 {
         self.polled();
-        self.ins[self.ring(lane, from)].landed
+        self.ins[self.ring(lane, from)].landed.get()
     }
 
-    fn message(&self, lane: Lane, from: Rank, number: u64) -> &[u8] {
+    fn landings(&self, lane: Lane, landings: &mut Landings) {
+        self.polled();
+        let first = self.ring(lane, 0);
+        for from in self.news[lane.index()].borrow_mut().drain(..) {
+            let ring = &self.ins[first + from];
+            ring.is_news.set(false);
+            landings.push((from, ring.landed.get()));
+        }
+    }
+
+    fn message(&self, lane: Lane, from: Rank, number: u64) -> Message<'_> {
         let ring = &self.ins[self.ring(lane, from)];
+        let (released, landed) = (ring.released.get(), ring.landed.get());
         assert!(
-            (ring.released..ring.landed).contains(&number),
-            "rank {}, lane {lane}: message {number} from rank {from} is not in {} .. {}",
+            (released..landed).contains(&number),
+            "rank {}, lane {lane}: message {number} from rank {from} is not in {released} .. {landed}",
             self.rank,
-            ring.released,
-            ring.landed
         );
-        &ring.messages[(number - ring.released) as usize]
+        Ref::map(ring.slot(number).borrow(), |block| &**block.as_ref().expect("a message that has landed"))
     }
 
-    fn release(&mut self, lane: Lane, from: Rank, upto: u64) {
+    fn release(&self, lane: Lane, from: Rank, upto: u64) {
         let at = self.ring(lane, from);
-        let ring = &mut self.ins[at];
+        let ring = &self.ins[at];
+        let (released, landed) = (ring.released.get(), ring.landed.get());
         assert!(
-            (ring.released..=ring.landed).contains(&upto),
-            "rank {}, lane {lane}: release up to {upto} of rank {from} is not in {} ..= {}",
+            (released..=landed).contains(&upto),
+            "rank {}, lane {lane}: release up to {upto} of rank {from} is not in {released} ..= {landed}",
             self.rank,
-            ring.released,
-            ring.landed
         );
-        if upto == ring.released {
+        for number in released..upto {
+            let Ok(mut slot) = ring.slot(number).try_borrow_mut() else {
+                panic!(
+                    "rank {}, lane {lane}: message {number} from rank {from} was released while it is held",
+                    self.rank
+                );
+            };
+            *slot = None;
+        }
+        if upto == released {
             return;
         }
-        ring.messages.drain(..(upto - ring.released) as usize);
-        ring.released = upto;
+        ring.released.set(upto);
         self.polls.set(0);
         if from == self.rank {
-            self.outs[at].released = upto;
-            self.woken = true;
+            self.outs[at].released.set(upto);
+            self.woken.set(true);
         } else {
-            self.outbox.push((from, Parcel::Credit { lane: lane.index(), upto }));
+            self.outbox.borrow_mut().push((from, Parcel::Credit { lane: lane.index(), upto }));
         }
     }
 
-    fn notify(&mut self) {
-        let late = self.unnotified.contains(&true);
-        if self.outbox.is_empty() && !late {
+    fn notify(&self) {
+        let late = self.unnotified.borrow().contains(&true);
+        if self.outbox.borrow().is_empty() && !late {
             return;
         }
         let shared = Arc::clone(&self.shared);
         let mut network = shared.lock();
         self.send_off(&mut network, true);
         if late && !network.is_gone(self.rank) {
-            for to in 0..self.unnotified.len() {
-                if std::mem::take(&mut self.unnotified[to]) {
+            for (to, unnotified) in self.unnotified.borrow_mut().iter_mut().enumerate() {
+                if std::mem::take(unnotified) {
                     network.send(self.rank, to, true, Parcel::Wake);
                 }
             }
         }
     }
 
-    fn wait(&mut self, until: Duration) -> Result<(), TransportError> {
-        if std::mem::take(&mut self.woken) || until <= self.now {
+    fn wait(&self, until: Duration) -> Result<(), TransportError> {
+        let alarmed = self.alarm.rings.swap(false, Ordering::AcqRel);
+        if self.woken.replace(false) || alarmed || until <= self.now.get() {
             self.polled();
             return Ok(());
         }
         self.end_turn(Phase::Waiting, nanos(until))
     }
 
-    fn peer_state(&mut self, peer: Rank) -> PeerState {
-        self.polled();
-        self.peers[peer]
+    fn waker(&self) -> Waker {
+        Waker::from(Arc::clone(&self.alarm))
     }
 
-    fn poison(&mut self, reason: &[u8]) {
+    fn peer_state(&self, peer: Rank) -> PeerState {
+        self.polled();
+        self.peers[peer].get()
+    }
+
+    fn poison(&self, reason: &[u8]) {
         let mut network = self.shared.lock();
         if network.is_gone(self.rank) {
             return;
@@ -312,15 +376,17 @@ impl Endpoint for SimEndpoint {
                 network.send(self.rank, peer, true, Parcel::Poison(Arc::clone(&reason)));
             }
         }
-        self.poison = network.poison.clone();
+        if let Some(poison) = &network.poison {
+            self.poison.get_or_init(|| Arc::clone(poison));
+        }
     }
 
-    fn poisoned(&mut self) -> Option<&[u8]> {
+    fn poisoned(&self) -> Option<&[u8]> {
         self.polled();
-        self.poison.as_deref()
+        self.poison.get().map(|reason| &**reason)
     }
 
-    fn detach(&mut self) {
+    fn detach(&self) {
         let shared = Arc::clone(&self.shared);
         let mut network = shared.lock();
         self.send_off(&mut network, false);
@@ -331,12 +397,12 @@ impl Endpoint for SimEndpoint {
 
     fn now(&self) -> Duration {
         self.polled();
-        self.now
+        self.now.get()
     }
 
-    fn sleep(&mut self, duration: Duration) {
+    fn sleep(&self, duration: Duration) {
         if duration > Duration::ZERO {
-            let until = nanos(self.now).saturating_add(nanos(duration));
+            let until = nanos(self.now.get()).saturating_add(nanos(duration));
             // An error says that there is no time left to sleep in.
             let _ = self.end_turn(Phase::Sleeping, until);
         }

@@ -28,7 +28,7 @@
 //!     let from = (endpoint.rank() + 2) % 3;
 //!     endpoint.sleep(Duration::from_millis(1 + endpoint.rank() as u64));
 //!     assert_eq!(endpoint.free_slots(Lane(0), to), 1);
-//!     endpoint.rooms(Lane(0))[to][0] = endpoint.rank() as u8;
+//!     endpoint.room(Lane(0), to).unwrap()[0] = endpoint.rank() as u8;
 //!     endpoint.publish(Lane(0), to, 1);
 //!     endpoint.notify();
 //!     while endpoint.landed(Lane(0), from) == 0 {

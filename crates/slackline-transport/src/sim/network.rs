@@ -209,6 +209,13 @@ impl Network {
         self.schedule.push(time, Happening::Landing { to, wakes, delivery: Arrived { from, parcel } });
     }
 
+    /// Ends the wait of `rank`, if it waits.
+    pub(super) fn alarm(&mut self, rank: Rank) {
+        if self.schedule.phase(rank) == Phase::Waiting {
+            self.schedule.make_runnable(rank);
+        }
+    }
+
     /// Tells the others how `rank` left, the first time that it does.
     pub(super) fn leave(&mut self, rank: Rank, state: PeerState) {
         if self.members[rank].left.is_none() {

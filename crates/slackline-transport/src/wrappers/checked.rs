@@ -1,18 +1,22 @@
 //! An endpoint that watches the rules.
 
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
+use std::task::Waker;
 use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{Endpoint, GroupShape, Lane, POISON_BYTES, PeerState, Rank, Rooms, SLOT_ALIGN, TransportError};
+use crate::{
+    Endpoint, GroupShape, Landings, Lane, Message, POISON_BYTES, PeerState, Rank, Room, SLOT_ALIGN, TransportError,
+};
 
 /// An endpoint that enforces the rules of use of [`Endpoint`] and the promises of a transport: for tests, and to find out
 /// which side of the trait is wrong.
 ///
 /// It refuses, beyond the rules that the trait lists: a rank or lane outside the group, a poison longer than
 /// [`POISON_BYTES`], and any call after [`detach`](Endpoint::detach) except those for rank, shape, poison and time, `sleep`
-/// and `detach`. A room that is not empty counts as one known free slot.
+/// and `detach`. A room that is lent counts as one known free slot.
 ///
 /// Cost: reads every message twice more, to see that its bytes do not change.
 ///
@@ -22,9 +26,9 @@ use crate::{Endpoint, GroupShape, Lane, POISON_BYTES, PeerState, Rank, Rooms, SL
 #[derive(Debug)]
 pub struct Checked<E> {
     inner: E,
-    rings: Vec<Ring>,
-    poison: Option<Vec<u8>>,
-    detached: bool,
+    rings: Vec<RefCell<Ring>>,
+    poison: OnceCell<Vec<u8>>,
+    detached: Cell<bool>,
 }
 
 /// What is known about the two rings between this rank and one peer on one lane.
@@ -42,8 +46,8 @@ struct Ring {
 impl<E: Endpoint> Checked<E> {
     /// Wraps an endpoint that has not been used yet.
     pub fn new(inner: E) -> Self {
-        let rings = vec![Ring::default(); inner.shape().lanes.len() * inner.shape().ranks];
-        Self { inner, rings, poison: None, detached: false }
+        let rings = vec![RefCell::default(); inner.shape().lanes.len() * inner.shape().ranks];
+        Self { inner, rings, poison: OnceCell::new(), detached: Cell::new(false) }
     }
 
     /// The ring's place, once lane and peer are known to exist and the endpoint to be attached.
@@ -65,70 +69,13 @@ impl<E: Endpoint> Checked<E> {
     }
 
     fn attached(&self, call: &str) {
-        assert!(!self.detached, "rank {}: {call} after detach", self.inner.rank());
-    }
-}
-
-impl<E: Endpoint> Endpoint for Checked<E> {
-    fn rank(&self) -> Rank {
-        self.inner.rank()
+        assert!(!self.detached.get(), "rank {}: {call} after detach", self.inner.rank());
     }
 
-    fn shape(&self) -> &GroupShape {
-        self.inner.shape()
-    }
-
-    fn free_slots(&mut self, lane: Lane, to: Rank) -> usize {
-        let at = self.ring("free_slots", lane, to);
-        let free = self.inner.free_slots(lane, to);
-        let (rank, slots) = (self.inner.rank(), self.inner.shape().lanes[lane.index()].slots);
-        let ring = &mut self.rings[at];
-        assert!(
-            free >= ring.free,
-            "rank {rank}, lane {lane}: free slots towards peer {to} went from {} to {free} without a publish",
-            ring.free
-        );
-        assert!(free <= slots, "rank {rank}, lane {lane}: {free} free slots towards peer {to} in a ring of {slots}");
-        ring.free = free;
-        free
-    }
-
-    fn rooms(&mut self, lane: Lane) -> Rooms<'_> {
-        let first = self.ring("rooms", lane, 0);
-        let (rank, ranks) = (self.inner.rank(), self.inner.shape().ranks);
-        let slot = self.inner.shape().lanes[lane.index()].slot_bytes;
-        let rooms = self.inner.rooms(lane);
-        assert_eq!(rooms.len(), ranks, "rank {rank}, lane {lane}: rooms for {} peers, not {ranks}", rooms.len());
-        for (to, (room, ring)) in rooms.iter().zip(&mut self.rings[first..]).enumerate() {
-            let len = room.len();
-            assert!(
-                len == slot || (len == 0 && ring.free == 0),
-                "rank {rank}, lane {lane}: room of {len} bytes towards peer {to}, which has {} free slots of {slot}",
-                ring.free
-            );
-            if len > 0 {
-                aligned(room, || format!("rank {rank}, lane {lane}: the room towards peer {to}"));
-                ring.free = ring.free.max(1);
-            }
-        }
-        rooms
-    }
-
-    fn publish(&mut self, lane: Lane, to: Rank, len: usize) {
-        let at = self.ring("publish", lane, to);
-        let (rank, slot) = (self.inner.rank(), self.inner.shape().lanes[lane.index()].slot_bytes);
-        let ring = &mut self.rings[at];
-        assert!(ring.free > 0, "rank {rank}, lane {lane}: publish to peer {to} without a free slot");
-        assert!(len <= slot, "rank {rank}, lane {lane}: publish of {len} bytes to peer {to} in a slot of {slot}");
-        ring.free -= 1;
-        self.inner.publish(lane, to, len);
-    }
-
-    fn landed(&mut self, lane: Lane, from: Rank) -> u64 {
-        let at = self.ring("landed", lane, from);
-        let landed = self.inner.landed(lane, from);
+    /// Takes a count of landed messages, and looks at the new ones.
+    fn note(&self, at: usize, lane: Lane, from: Rank, landed: u64) {
         let (rank, shape) = (self.inner.rank(), self.inner.shape().lanes[lane.index()]);
-        let ring = &mut self.rings[at];
+        let mut ring = self.rings[at].borrow_mut();
         assert!(
             landed >= ring.landed,
             "rank {rank}, lane {lane}: messages landed from peer {from} went back from {} to {landed}",
@@ -146,16 +93,79 @@ impl<E: Endpoint> Endpoint for Checked<E> {
             let what = || format!("rank {rank}, lane {lane}: message {number} from peer {from}");
             assert!(len <= shape.slot_bytes, "{} has {len} bytes, in a slot of {}", what(), shape.slot_bytes);
             if len > 0 {
-                aligned(bytes, what);
+                aligned(&bytes, what);
             }
-            ring.hashes.push_back(xxh3_64(bytes));
+            ring.hashes.push_back(xxh3_64(&bytes));
         }
         ring.landed = landed;
+    }
+}
+
+impl<E: Endpoint> Endpoint for Checked<E> {
+    fn rank(&self) -> Rank {
+        self.inner.rank()
+    }
+
+    fn shape(&self) -> &GroupShape {
+        self.inner.shape()
+    }
+
+    fn free_slots(&self, lane: Lane, to: Rank) -> usize {
+        let at = self.ring("free_slots", lane, to);
+        let free = self.inner.free_slots(lane, to);
+        let (rank, slots) = (self.inner.rank(), self.inner.shape().lanes[lane.index()].slots);
+        let mut ring = self.rings[at].borrow_mut();
+        assert!(
+            free >= ring.free,
+            "rank {rank}, lane {lane}: free slots towards peer {to} went from {} to {free} without a publish",
+            ring.free
+        );
+        assert!(free <= slots, "rank {rank}, lane {lane}: {free} free slots towards peer {to} in a ring of {slots}");
+        ring.free = free;
+        free
+    }
+
+    fn room(&self, lane: Lane, to: Rank) -> Option<Room<'_>> {
+        let at = self.ring("room", lane, to);
+        let (rank, slot) = (self.inner.rank(), self.inner.shape().lanes[lane.index()].slot_bytes);
+        let room = self.inner.room(lane, to)?;
+        let len = room.len();
+        assert!(len == slot, "rank {rank}, lane {lane}: room of {len} bytes towards peer {to}, in a slot of {slot}");
+        aligned(&room, || format!("rank {rank}, lane {lane}: the room towards peer {to}"));
+        let mut ring = self.rings[at].borrow_mut();
+        ring.free = ring.free.max(1);
+        Some(room)
+    }
+
+    fn publish(&self, lane: Lane, to: Rank, len: usize) {
+        let at = self.ring("publish", lane, to);
+        let (rank, slot) = (self.inner.rank(), self.inner.shape().lanes[lane.index()].slot_bytes);
+        let mut ring = self.rings[at].borrow_mut();
+        assert!(ring.free > 0, "rank {rank}, lane {lane}: publish to peer {to} without a free slot");
+        assert!(len <= slot, "rank {rank}, lane {lane}: publish of {len} bytes to peer {to} in a slot of {slot}");
+        ring.free -= 1;
+        self.inner.publish(lane, to, len);
+    }
+
+    fn landed(&self, lane: Lane, from: Rank) -> u64 {
+        let at = self.ring("landed", lane, from);
+        let landed = self.inner.landed(lane, from);
+        self.note(at, lane, from, landed);
         landed
     }
 
-    fn message(&self, lane: Lane, from: Rank, number: u64) -> &[u8] {
-        let Ring { landed, released, .. } = self.rings[self.ring("message", lane, from)];
+    fn landings(&self, lane: Lane, landings: &mut Landings) {
+        let first = self.ring("landings", lane, 0);
+        let before = landings.len();
+        self.inner.landings(lane, landings);
+        for &(from, landed) in &landings[before..] {
+            self.peer("landings", from);
+            self.note(first + from, lane, from, landed);
+        }
+    }
+
+    fn message(&self, lane: Lane, from: Rank, number: u64) -> Message<'_> {
+        let Ring { landed, released, .. } = *self.rings[self.ring("message", lane, from)].borrow();
         assert!(
             (released..landed).contains(&number),
             "rank {}, lane {lane}: message {number} from peer {from} is outside released {released} .. landed {landed}",
@@ -164,10 +174,10 @@ impl<E: Endpoint> Endpoint for Checked<E> {
         self.inner.message(lane, from, number)
     }
 
-    fn release(&mut self, lane: Lane, from: Rank, upto: u64) {
+    fn release(&self, lane: Lane, from: Rank, upto: u64) {
         let at = self.ring("release", lane, from);
         let rank = self.inner.rank();
-        let ring = &mut self.rings[at];
+        let mut ring = self.rings[at].borrow_mut();
         assert!(
             upto <= ring.landed,
             "rank {rank}, lane {lane}: release up to {upto} of peer {from}, but only {} landed",
@@ -178,8 +188,9 @@ impl<E: Endpoint> Endpoint for Checked<E> {
             "rank {rank}, lane {lane}: release up to {upto} of peer {from} goes back behind {}",
             ring.released
         );
-        for (number, then) in (ring.released..upto).zip(ring.hashes.drain(..(upto - ring.released) as usize)) {
-            let now = xxh3_64(self.inner.message(lane, from, number));
+        let released = ring.released;
+        for (number, then) in (released..upto).zip(ring.hashes.drain(..(upto - released) as usize)) {
+            let now = xxh3_64(&self.inner.message(lane, from, number));
             assert!(
                 now == then,
                 "rank {rank}, lane {lane}: message {number} from peer {from} changed between landing and release"
@@ -189,12 +200,12 @@ impl<E: Endpoint> Endpoint for Checked<E> {
         self.inner.release(lane, from, upto);
     }
 
-    fn notify(&mut self) {
+    fn notify(&self) {
         self.attached("notify");
         self.inner.notify();
     }
 
-    fn progress(&mut self) {
+    fn progress(&self) {
         self.attached("progress");
         self.inner.progress();
     }
@@ -203,38 +214,41 @@ impl<E: Endpoint> Endpoint for Checked<E> {
         self.inner.moves_in_calls()
     }
 
-    fn wait(&mut self, until: Duration) -> Result<(), TransportError> {
+    fn wait(&self, until: Duration) -> Result<(), TransportError> {
         self.attached("wait");
         self.inner.wait(until)
     }
 
-    fn peer_state(&mut self, peer: Rank) -> PeerState {
+    fn waker(&self) -> Waker {
+        self.inner.waker()
+    }
+
+    fn peer_state(&self, peer: Rank) -> PeerState {
         self.attached("peer_state");
         self.peer("peer_state", peer);
         self.inner.peer_state(peer)
     }
 
-    fn poison(&mut self, reason: &[u8]) {
+    fn poison(&self, reason: &[u8]) {
         self.attached("poison");
         let (rank, len) = (self.inner.rank(), reason.len());
         assert!(len <= POISON_BYTES, "rank {rank}: poison of {len} bytes, but {POISON_BYTES} are carried");
         self.inner.poison(reason);
     }
 
-    fn poisoned(&mut self) -> Option<&[u8]> {
+    fn poisoned(&self) -> Option<&[u8]> {
         let rank = self.inner.rank();
         let poison = self.inner.poisoned();
-        if let Some(first) = &self.poison {
+        if let Some(first) = self.poison.get() {
             assert!(poison == Some(first.as_slice()), "rank {rank}: the group's poison changed");
-        } else {
-            self.poison = poison.map(<[u8]>::to_vec);
+        } else if let Some(poison) = poison {
+            self.poison.get_or_init(|| poison.to_vec());
         }
-        self.poison.as_deref()
+        poison
     }
 
-    fn detach(&mut self) {
-        if !self.detached {
-            self.detached = true;
+    fn detach(&self) {
+        if !self.detached.replace(true) {
             self.inner.detach();
         }
     }
@@ -243,7 +257,7 @@ impl<E: Endpoint> Endpoint for Checked<E> {
         self.inner.now()
     }
 
-    fn sleep(&mut self, duration: Duration) {
+    fn sleep(&self, duration: Duration) {
         self.inner.sleep(duration);
     }
 }

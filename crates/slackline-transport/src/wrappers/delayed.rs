@@ -1,52 +1,50 @@
 //! An endpoint that is late by a schedule.
 
+use std::cell::Cell;
+use std::task::Waker;
 use std::time::Duration;
 
 use crate::delay::DelaySchedule;
-use crate::{Endpoint, GroupShape, Lane, PeerState, Rank, Rooms, TransportError};
+use crate::{Endpoint, GroupShape, Landings, Lane, Message, PeerState, Rank, Room, TransportError};
 
 /// An endpoint that is late by a [`DelaySchedule`]: before the `n`-th *burst* on one lane it sleeps for the time that the
 /// schedule has for this rank in round `n`.
 ///
 /// A transport knows no rounds, so bursts stand for them. A burst is a run of [`publish`](Endpoint::publish) calls on the
-/// lane without a [`rooms`](Endpoint::rooms) of that lane or a [`notify`](Endpoint::notify) in between. It begins, and the
-/// sleep happens, before its first message is published. A collective that takes its rooms, publishes one message to each
-/// peer and then notifies has one burst a round. One that publishes a round in several steps, such as large messages in
-/// fragments, has several.
+/// lane without a [`notify`](Endpoint::notify) in between. It begins, and the sleep happens, before its first message is
+/// published. A collective that publishes one message to each peer and then notifies has one burst a round. One that publishes
+/// a round in several steps, such as large messages in fragments, has several.
 #[derive(Debug)]
 pub struct Delayed<E> {
     inner: E,
     schedule: DelaySchedule,
     lane: Lane,
-    bursts: u64,
-    inside: bool,
+    bursts: Cell<u64>,
+    inside: Cell<bool>,
 }
 
 impl<E: Endpoint> Delayed<E> {
     /// Delays the bursts on `lane`; other lanes are not touched.
     pub fn new(inner: E, schedule: DelaySchedule, lane: Lane) -> Self {
-        Self { inner, schedule, lane, bursts: 0, inside: false }
+        Self { inner, schedule, lane, bursts: Cell::new(0), inside: Cell::new(false) }
     }
 
     /// How many bursts have begun.
     pub fn bursts(&self) -> u64 {
-        self.bursts
+        self.bursts.get()
     }
 }
 
 impl<E: Endpoint> Endpoint for Delayed<E> {
-    fn rooms(&mut self, lane: Lane) -> Rooms<'_> {
-        if lane == self.lane {
-            self.inside = false;
-        }
-        self.inner.rooms(lane)
+    fn room(&self, lane: Lane, to: Rank) -> Option<Room<'_>> {
+        self.inner.room(lane, to)
     }
 
-    fn publish(&mut self, lane: Lane, to: Rank, len: usize) {
-        if lane == self.lane && !self.inside {
-            let delay = self.schedule.delay(self.inner.rank(), self.bursts);
-            self.inside = true;
-            self.bursts += 1;
+    fn publish(&self, lane: Lane, to: Rank, len: usize) {
+        if lane == self.lane && !self.inside.replace(true) {
+            let burst = self.bursts.get();
+            self.bursts.set(burst + 1);
+            let delay = self.schedule.delay(self.inner.rank(), burst);
             if delay > Duration::ZERO {
                 self.inner.sleep(delay);
             }
@@ -54,8 +52,8 @@ impl<E: Endpoint> Endpoint for Delayed<E> {
         self.inner.publish(lane, to, len);
     }
 
-    fn notify(&mut self) {
-        self.inside = false;
+    fn notify(&self) {
+        self.inside.set(false);
         self.inner.notify();
     }
 
@@ -67,23 +65,27 @@ impl<E: Endpoint> Endpoint for Delayed<E> {
         self.inner.shape()
     }
 
-    fn free_slots(&mut self, lane: Lane, to: Rank) -> usize {
+    fn free_slots(&self, lane: Lane, to: Rank) -> usize {
         self.inner.free_slots(lane, to)
     }
 
-    fn landed(&mut self, lane: Lane, from: Rank) -> u64 {
+    fn landed(&self, lane: Lane, from: Rank) -> u64 {
         self.inner.landed(lane, from)
     }
 
-    fn message(&self, lane: Lane, from: Rank, number: u64) -> &[u8] {
+    fn landings(&self, lane: Lane, landings: &mut Landings) {
+        self.inner.landings(lane, landings);
+    }
+
+    fn message(&self, lane: Lane, from: Rank, number: u64) -> Message<'_> {
         self.inner.message(lane, from, number)
     }
 
-    fn release(&mut self, lane: Lane, from: Rank, upto: u64) {
+    fn release(&self, lane: Lane, from: Rank, upto: u64) {
         self.inner.release(lane, from, upto);
     }
 
-    fn progress(&mut self) {
+    fn progress(&self) {
         self.inner.progress();
     }
 
@@ -91,23 +93,27 @@ impl<E: Endpoint> Endpoint for Delayed<E> {
         self.inner.moves_in_calls()
     }
 
-    fn wait(&mut self, until: Duration) -> Result<(), TransportError> {
+    fn wait(&self, until: Duration) -> Result<(), TransportError> {
         self.inner.wait(until)
     }
 
-    fn peer_state(&mut self, peer: Rank) -> PeerState {
+    fn waker(&self) -> Waker {
+        self.inner.waker()
+    }
+
+    fn peer_state(&self, peer: Rank) -> PeerState {
         self.inner.peer_state(peer)
     }
 
-    fn poison(&mut self, reason: &[u8]) {
+    fn poison(&self, reason: &[u8]) {
         self.inner.poison(reason);
     }
 
-    fn poisoned(&mut self) -> Option<&[u8]> {
+    fn poisoned(&self) -> Option<&[u8]> {
         self.inner.poisoned()
     }
 
-    fn detach(&mut self) {
+    fn detach(&self) {
         self.inner.detach();
     }
 
@@ -115,7 +121,7 @@ impl<E: Endpoint> Endpoint for Delayed<E> {
         self.inner.now()
     }
 
-    fn sleep(&mut self, duration: Duration) {
+    fn sleep(&self, duration: Duration) {
         self.inner.sleep(duration);
     }
 }

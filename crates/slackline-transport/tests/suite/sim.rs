@@ -11,7 +11,7 @@ const L0: Lane = Lane(0);
 
 fn publish(endpoint: &mut impl Endpoint, lane: Lane, to: usize, bytes: &[u8]) {
     assert!(endpoint.free_slots(lane, to) > 0);
-    endpoint.rooms(lane)[to][..bytes.len()].copy_from_slice(bytes);
+    endpoint.room(lane, to).unwrap()[..bytes.len()].copy_from_slice(bytes);
     endpoint.publish(lane, to, bytes.len());
 }
 
@@ -211,7 +211,7 @@ fn slots_come_back_only_with_the_release_of_the_peer() {
             publish(&mut endpoint, L0, 1, &[2]);
             endpoint.notify();
             assert_eq!(endpoint.free_slots(L0, 1), 0);
-            assert!(endpoint.rooms(L0)[1].is_empty());
+            assert!(endpoint.room(L0, 1).is_none());
             while endpoint.free_slots(L0, 1) == 0 {
                 endpoint.wait(Duration::MAX).unwrap();
             }
@@ -234,7 +234,7 @@ fn own_messages_land_at_once_and_lie_aligned() {
     let report = sim::run(&SimConfig::new(shape(1, 1, 2, 100), 0), |mut endpoint| {
         assert_eq!(endpoint.shape().lanes[0].slot_bytes, 128);
         for number in 0..5 {
-            assert_eq!(endpoint.rooms(L0)[0].as_ptr().addr() % SLOT_ALIGN, 0);
+            assert_eq!(endpoint.room(L0, 0).unwrap().as_ptr().addr() % SLOT_ALIGN, 0);
             publish(&mut endpoint, L0, 0, &[7; 99][..number as usize * 20]);
             assert_eq!(endpoint.landed(L0, 0), number + 1);
             assert_eq!(endpoint.message(L0, 0, number), &[7; 99][..number as usize * 20]);

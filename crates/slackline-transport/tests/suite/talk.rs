@@ -163,7 +163,7 @@ pub(crate) fn pass_a_ball(endpoint: &mut impl Endpoint, laps: u64, long: Duratio
         while endpoint.free_slots(lane, after) == 0 {
             endpoint.wait(endpoint.now() + Duration::from_secs(5)).unwrap();
         }
-        endpoint.rooms(lane)[after][..8].copy_from_slice(&lap.to_le_bytes());
+        endpoint.room(lane, after).unwrap()[..8].copy_from_slice(&lap.to_le_bytes());
         endpoint.publish(lane, after, 8);
         endpoint.notify();
     }

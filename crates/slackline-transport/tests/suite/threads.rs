@@ -192,7 +192,7 @@ fn shapes_that_cannot_be_are_refused_with_the_reason() {
 fn rings_that_are_far_larger_than_the_machine_cost_nothing_until_they_are_used() {
     // 2 * 2 * 64 slots of 256 MiB: 64 GiB.
     let mut group = threads::group(&one_lane(2, 64, 256 << 20)).unwrap();
-    group[0].rooms(Lane(0))[1][..3].copy_from_slice(b"far");
+    group[0].room(Lane(0), 1).unwrap()[..3].copy_from_slice(b"far");
     group[0].publish(Lane(0), 1, 3);
     assert_eq!(group[1].landed(Lane(0), 0), 1);
     assert_eq!(group[1].message(Lane(0), 0, 0), b"far");

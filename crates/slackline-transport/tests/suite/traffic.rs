@@ -46,7 +46,7 @@ pub(crate) fn traffic<E: Endpoint>(
             let LaneShape { slots, slot_bytes } = group.lanes[lane.index()];
             while sent[ring] < messages && endpoint.free_slots(lane, peer) > 0 {
                 let bytes = contents(me, peer, lane.0, sent[ring], slot_bytes);
-                endpoint.rooms(lane)[peer][..bytes.len()].copy_from_slice(&bytes);
+                endpoint.room(lane, peer).unwrap()[..bytes.len()].copy_from_slice(&bytes);
                 endpoint.publish(lane, peer, bytes.len());
                 sent[ring] += 1;
                 moved = true;

@@ -42,7 +42,7 @@ fn right_use_passes() {
     let result = used(|endpoint| {
         for to in [0, 1] {
             assert_eq!(endpoint.free_slots(L0, to), 2);
-            endpoint.rooms(L0)[to][63] = 1;
+            endpoint.room(L0, to).unwrap()[63] = 1;
             endpoint.publish(L0, to, 64);
             endpoint.publish(L0, to, 0);
             assert_eq!(endpoint.free_slots(L0, to), 0);
