@@ -37,7 +37,7 @@ fn pair(bytes: usize, slot: usize) -> Pair {
 /// One round: each rank publishes, then takes what is complete.
 fn round(pair: &mut Pair) {
     for group in &mut pair.ranks {
-        let mut exchange = group.lane(Lane(0));
+        let exchange = group.lane(Lane(0));
         let mut round = exchange.begin(&[pair.bytes; 2]).expect("the rounds before were taken");
         for message in round.messages_mut() {
             message[0] = 1;
@@ -45,7 +45,7 @@ fn round(pair: &mut Pair) {
         round.publish().expect("the group is whole");
     }
     for group in &mut pair.ranks {
-        let mut exchange = group.lane(Lane(0));
+        let exchange = group.lane(Lane(0));
         while let Some(complete) = exchange.take().expect("the group is whole") {
             black_box(complete.message(0));
         }

@@ -49,8 +49,8 @@ fn launch(options: &GroupOptions) -> Result<(), Box<dyn Error>> {
 
 /// One rank: sends 4 KiB to everybody in each round and reads what comes.
 fn rank(endpoint: impl Endpoint, options: GroupOptions) -> Result<(), CollectiveError> {
-    let mut group = Group::new(endpoint, options)?;
-    let mut exchange = group.lane(Lane(0));
+    let group = Group::new(endpoint, options)?;
+    let exchange = group.lane(Lane(0));
     let ranks = exchange.ranks();
     for round in 0..ROUNDS {
         if round == 500 && exchange.rank() == 1 && std::env::args().any(|word| word == "fail") {

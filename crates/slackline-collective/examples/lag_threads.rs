@@ -28,8 +28,8 @@ fn main() -> Result<(), CollectiveError> {
 /// One rank: sends its number and the round to everybody, and adds up what comes.
 fn rank(endpoint: impl Endpoint, options: GroupOptions) -> Result<(), CollectiveError> {
     let lag = options.lanes[0].lag;
-    let mut group = Group::new(endpoint, options)?;
-    let mut exchange = group.lane(Lane(0));
+    let group = Group::new(endpoint, options)?;
+    let exchange = group.lane(Lane(0));
     let (rank, ranks) = (exchange.rank() as u64, exchange.ranks());
     let mut sum = 0;
     for round in 0..ROUNDS {

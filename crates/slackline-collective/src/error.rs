@@ -33,8 +33,16 @@ pub enum CollectiveError {
         /// Ranks of the group.
         ranks: usize,
     },
-    /// A round was begun after this rank had left the lane.
-    #[error("lane {lane}: a round was begun after this rank had left")]
+    /// A round was begun while another was open. Nothing is lost: publish or drop that one first.
+    #[error("lane {lane}: a round was begun while round {round} is open: publish or drop that one first")]
+    RoundOpen {
+        /// The lane.
+        lane: Lane,
+        /// The round that is open.
+        round: u64,
+    },
+    /// A round was begun, or a message, after this rank had left the lane.
+    #[error("lane {lane}: a round or a message was begun after this rank had left")]
     AfterLeave {
         /// The lane.
         lane: Lane,

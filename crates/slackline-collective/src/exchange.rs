@@ -1,14 +1,16 @@
-//! Using a lane: begin, publish, take, drain.
+//! Using a lane by rounds: begin, publish, take, drain.
 
-use std::mem;
+mod round;
+
 use std::time::Duration;
 
-use slackline_transport::{Endpoint, Lane, Rank};
+use slackline_transport::{Endpoint, Rank};
 use smallvec::SmallVec;
 
 use crate::group::Group;
-use crate::lane::LaneState;
 use crate::{CollectiveError, Fault, FaultKind, LaneStats};
+
+pub use round::{Complete, Messages, Round};
 
 /// How often a rank that has to wait looks before it calls the endpoint's wait: about a microsecond for a few peers, which
 /// costs little even where ranks share a core.
@@ -20,14 +22,13 @@ const LINGER_SHARE: u32 = 20;
 /// And never longer than this.
 const LINGER_MOST: Duration = Duration::from_millis(1);
 
-/// Room for the messages of one round, one slice for each rank, in rank order.
-pub type Messages<'a> = SmallVec<[&'a mut [u8]; 8]>;
-
 /// One lane of a group: an endless sequence of alltoallv rounds.
 ///
 /// The loop of a rank is: [`begin`](Exchange::begin), fill, [`publish`](Round::publish), then [`take`](Exchange::take) until
 /// it returns `None`; at the end [`drain`](Exchange::drain) until it returns `None`.
 /// [`flush`](Exchange::flush) catches up without ending.
+///
+/// A complete round can be held while later ones begin and others are taken, as far as the lag permits.
 ///
 /// # Cost
 ///
@@ -39,43 +40,26 @@ pub type Messages<'a> = SmallVec<[&'a mut [u8]; 8]>;
 /// own into the slots; its receiver copies it out of them into memory that grows with what has come, which may copy it
 /// again. In a full ring the receiver also copies the messages that keep fragments waiting.
 pub struct Exchange<'g, E: Endpoint> {
-    group: &'g mut Group<E>,
+    group: &'g Group<E>,
     lane: usize,
 }
 
-/// A round that has begun: room for a message to every rank, this one included. If it is dropped and not published, it never
-/// happened.
-#[must_use = "a round that is not published never happened"]
-pub struct Round<'a, E: Endpoint> {
-    group: &'a mut Group<E>,
-    lane: usize,
-    /// The messages have been lent, and so messages larger than a slot have their room.
-    lent: bool,
-}
-
-/// A complete round. Its messages lie where they landed; dropping it gives their slots back.
-#[must_use = "dropping a complete round gives its messages back unread"]
-pub struct Complete<'a, E: Endpoint> {
-    group: &'a mut Group<E>,
-    lane: usize,
-}
-
-impl<E: Endpoint> Group<E> {
-    /// A lane to exchange on.
-    ///
-    /// # Panics
-    ///
-    /// If the group has no such lane.
-    pub fn lane(&mut self, lane: Lane) -> Exchange<'_, E> {
-        assert!(lane.index() < self.lanes.len(), "lane {lane} of a group with {} lanes", self.lanes.len());
-        Exchange { lane: lane.index(), group: self }
+impl<E: Endpoint> Clone for Exchange<'_, E> {
+    fn clone(&self) -> Self {
+        *self
     }
 }
 
-impl<E: Endpoint> Exchange<'_, E> {
+impl<E: Endpoint> Copy for Exchange<'_, E> {}
+
+impl<'g, E: Endpoint> Exchange<'g, E> {
+    pub(crate) fn new(group: &'g Group<E>, lane: usize) -> Self {
+        Exchange { group, lane }
+    }
+
     /// The endpoint, for its clock and its `sleep`.
-    pub fn endpoint(&mut self) -> &mut E {
-        &mut self.group.endpoint
+    pub fn endpoint(&self) -> &'g E {
+        &self.group.endpoint
     }
 
     /// This member's number.
@@ -89,8 +73,8 @@ impl<E: Endpoint> Exchange<'_, E> {
     }
 
     /// What this rank did on this lane so far.
-    pub fn stats(&self) -> &LaneStats {
-        &self.state().stats
+    pub fn stats(&self) -> LaneStats {
+        self.group.lanes[self.lane].borrow().stats.clone()
     }
 
     /// As [`Group::progress`], which this calls: it concerns all lanes.
@@ -98,13 +82,21 @@ impl<E: Endpoint> Exchange<'_, E> {
     /// # Errors
     ///
     /// [`CollectiveError::Fault`] if the group has failed.
-    pub fn progress(&mut self) -> Result<(), CollectiveError> {
+    pub fn progress(&self) -> Result<(), CollectiveError> {
         self.group.progress()
     }
 
     /// As [`Group::give_up`]: it fails the whole group. The fault names this lane.
-    pub fn give_up(&mut self, why: &str) -> CollectiveError {
+    pub fn give_up(&self, why: &str) -> CollectiveError {
         self.group.give_up_on(self.lane, why)
+    }
+
+    /// Whether this rank takes part in rounds that others begin without a call of its own: while it waits or makes
+    /// [progress](Group::progress) on any lane, it publishes empty rounds as far as another rank has published rounds, within
+    /// the bound, and takes those that hold nothing for it. Rounds that hold something are there to be taken as ever, and have
+    /// to be when they are due. Off by default.
+    pub fn keep_up(&self, keep_up: bool) {
+        self.group.lanes[self.lane].borrow_mut().keeps_up = keep_up;
     }
 
     /// Begins the next round, with a message of `sizes[to]` bytes to each rank `to`; zero is an ordinary size.
@@ -115,22 +107,32 @@ impl<E: Endpoint> Exchange<'_, E> {
     /// # Errors
     ///
     /// [`CollectiveError::TakeFirst`] if rounds that are due have not been taken, [`CollectiveError::Count`] if there is
-    /// not one size for each rank, [`CollectiveError::AfterLeave`], [`CollectiveError::Fault`].
+    /// not one size for each rank, [`CollectiveError::RoundOpen`] if a round is open already,
+    /// [`CollectiveError::AfterLeave`], [`CollectiveError::Fault`].
+    ///
+    /// # Panics
+    ///
+    /// If the lane is used by [streams](Group::streams).
     #[inline(always)]
-    pub fn begin(&mut self, sizes: &[usize]) -> Result<Round<'_, E>, CollectiveError> {
+    pub fn begin(&self, sizes: &[usize]) -> Result<Round<'g, E>, CollectiveError> {
         self.group.check()?;
-        let state = &mut self.group.lanes[self.lane];
-        if sizes.len() != state.incoming.len() || state.left || state.due() {
+        let group = self.group;
+        let mut state = group.lanes[self.lane].borrow_mut();
+        if sizes.len() != state.outgoing.len() || state.left || state.open || state.streams || state.rounds.due() {
+            drop(state);
             return Err(self.cannot_begin(sizes.len()));
         }
-        for (sending, &size) in state.sending.iter_mut().zip(sizes) {
-            *sending = size;
+        if !state.has_credit(&group.endpoint) {
+            drop(state);
+            group.wait_for_slots(self.lane)?;
+            state = group.lanes[self.lane].borrow_mut();
         }
-        state.expecting.clear();
-        if !state.has_credit(&mut self.group.endpoint) {
-            self.group.wait_for_slots(self.lane)?;
+        state.open = true;
+        let mut rooms = SmallVec::new();
+        for (outgoing, &size) in state.outgoing.iter_mut().zip(sizes) {
+            rooms.push(outgoing.room(&group.endpoint, size).expect("each peer has a slot, and no room is lent"));
         }
-        Ok(Round { lane: self.lane, lent: false, group: &mut *self.group })
+        Ok(Round::new(group, self.lane, state.rounds.begun(), rooms))
     }
 
     /// The next complete round, in order; `None` when this rank may go on.
@@ -145,8 +147,25 @@ impl<E: Endpoint> Exchange<'_, E> {
     /// [`CollectiveError::Fault`] if a rank died, was late, broke the protocol, gave up, or sent a message of another size
     /// than its receiver had [declared](Round::expect).
     #[inline(always)]
-    pub fn take(&mut self) -> Result<Option<Complete<'_, E>>, CollectiveError> {
+    pub fn take(&self) -> Result<Option<Complete<'g, E>>, CollectiveError> {
         if self.wait_until_ready()? { self.hand_out().map(Some) } else { Ok(None) }
+    }
+
+    /// The next complete round if [`take`](Self::take) would hand it out without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take).
+    pub fn try_take(&self) -> Result<Option<Complete<'g, E>>, CollectiveError> {
+        self.group.progress_lane(self.lane)?;
+        let ready = {
+            let mut state = self.group.lanes[self.lane].borrow_mut();
+            state.record_lead(self.group.rank());
+            state.news = false;
+            state.rounds.ready()
+        };
+        self.group.check()?;
+        if ready { self.hand_out().map(Some) } else { Ok(None) }
     }
 
     /// The next of the rounds that this rank has published, waiting for each as if the lag were 0; `None` when all of them
@@ -156,11 +175,15 @@ impl<E: Endpoint> Exchange<'_, E> {
     /// # Errors
     ///
     /// As [`take`](Exchange::take).
-    pub fn flush(&mut self) -> Result<Option<Complete<'_, E>>, CollectiveError> {
+    pub fn flush(&self) -> Result<Option<Complete<'g, E>>, CollectiveError> {
         self.group.progress_lane(self.lane)?;
-        self.group.lanes[self.lane].record_lead();
-        let outstanding = self.state().outstanding();
-        if outstanding && !self.state().complete() {
+        let (outstanding, complete) = {
+            let mut state = self.group.lanes[self.lane].borrow_mut();
+            state.record_lead(self.group.rank());
+            state.news = false;
+            (state.rounds.outstanding(), state.rounds.complete())
+        };
+        if outstanding && !complete {
             self.await_round()?;
         }
         // Asked last, as in `take`.
@@ -174,16 +197,9 @@ impl<E: Endpoint> Exchange<'_, E> {
     /// # Errors
     ///
     /// [`CollectiveError::Fault`].
-    pub fn leave(&mut self) -> Result<(), CollectiveError> {
+    pub fn leave(&self) -> Result<(), CollectiveError> {
         self.group.check()?;
-        let state = &mut self.group.lanes[self.lane];
-        if !mem::replace(&mut state.left, true) {
-            for (to, outgoing) in state.outgoing.iter_mut().enumerate() {
-                outgoing.send_farewell(&mut self.group.endpoint, state.id, to, state.begun);
-            }
-            state.unsent = true;
-            self.group.endpoint.notify();
-        }
+        self.group.lanes[self.lane].borrow_mut().leave(&self.group.endpoint);
         Ok(())
     }
 
@@ -195,39 +211,54 @@ impl<E: Endpoint> Exchange<'_, E> {
     /// # Errors
     ///
     /// As [`take`](Exchange::take).
-    pub fn drain(&mut self) -> Result<Option<Complete<'_, E>>, CollectiveError> {
+    pub fn drain(&self) -> Result<Option<Complete<'g, E>>, CollectiveError> {
         self.leave()?;
         if self.wait_until_ready()? {
             return self.hand_out().map(Some);
         }
         // This rank has all it needs, but its peers may not: what still waits for slots has to be out before it ends.
-        if self.state().unsent {
+        if self.group.lanes[self.lane].borrow().unsent {
             self.group.wait_until_sent(self.lane)?;
         }
         Ok(None)
     }
 
     #[cold]
-    fn cannot_begin(&mut self, given: usize) -> CollectiveError {
-        let state = self.state();
+    fn cannot_begin(&self, given: usize) -> CollectiveError {
+        let state = self.group.lanes[self.lane].borrow();
         let (lane, lag, ranks) = (state.id, state.options.lag, state.incoming.len());
+        assert!(!state.streams, "lane {lane} is used by streams: no round begins on it");
         let error = if given != ranks {
             CollectiveError::Count { lane, given, ranks }
         } else if state.left {
             CollectiveError::AfterLeave { lane }
+        } else if state.open {
+            CollectiveError::RoundOpen { lane, round: state.rounds.begun() }
         } else {
-            CollectiveError::TakeFirst { lane, begun: state.begun, due: state.taken, lag }
+            CollectiveError::TakeFirst { lane, begun: state.rounds.begun(), due: state.rounds.taken(), lag }
         };
+        drop(state);
         self.refuse(error)
     }
 
-    pub(crate) fn refuse(&mut self, error: CollectiveError) -> CollectiveError {
+    /// Whether a lane without lag has nothing outstanding; the error for barrier and all-gather otherwise.
+    pub(crate) fn synchronous(&self) -> Result<usize, CollectiveError> {
+        let state = self.group.lanes[self.lane].borrow();
+        let (lane, lag, ranks) = (state.id, state.options.lag, state.incoming.len());
+        if lag == 0 && !state.rounds.outstanding() {
+            return Ok(ranks);
+        }
+        drop(state);
+        Err(self.refuse(CollectiveError::NotSynchronous { lane, lag }))
+    }
+
+    fn refuse(&self, error: CollectiveError) -> CollectiveError {
         self.group.refuse(self.lane, error)
     }
 
     /// Waits while the next round is due; whether it can be handed out.
     #[inline(always)]
-    fn wait_until_ready(&mut self) -> Result<bool, CollectiveError> {
+    fn wait_until_ready(&self) -> Result<bool, CollectiveError> {
         let ready = self.look_for_round()?;
         // Asked last: a message that its transport finds corrupt fails the group when it is looked at.
         self.group.check()?;
@@ -236,41 +267,54 @@ impl<E: Endpoint> Exchange<'_, E> {
 
     /// The same, but messages that the transport has found corrupt count, as empty ones.
     #[inline(always)]
-    fn look_for_round(&mut self) -> Result<bool, CollectiveError> {
+    fn look_for_round(&self) -> Result<bool, CollectiveError> {
         // One place, looked up once: this is the path of every round.
-        let state = &mut self.group.lanes[self.lane];
-        if !state.outstanding() && !state.left && !state.unsent {
+        let group = self.group;
+        let mut state = group.lanes[self.lane].borrow_mut();
+        if !state.rounds.outstanding() && !state.left && !state.unsent {
             // The second look of a balanced rank, once a round.
             return Ok(false);
         }
-        match state.progress(&mut self.group.endpoint) {
+        match state.progress(&group.endpoint) {
             Ok(false) => {}
-            Ok(true) => self.group.endpoint.notify(),
-            Err((from, why)) => return Err(self.group.broken_protocol(self.lane, from, why)),
+            Ok(true) => group.endpoint.notify(),
+            Err((from, why)) => {
+                drop(state);
+                return Err(group.broken_protocol(self.lane, from, why));
+            }
         }
-        state.record_lead();
-        if state.ready() {
+        state.news = false;
+        state.record_lead(group.endpoint.rank());
+        let rounds = state.rounds;
+        drop(state);
+        if rounds.ready() {
             return Ok(true);
         }
-        if !state.due() {
-            return if state.may_linger() { self.linger() } else { Ok(false) };
+        if !rounds.due() {
+            return if rounds.may_linger() { self.linger() } else { Ok(false) };
         }
         self.await_round()?;
-        Ok(!self.state().finished())
+        Ok(!self.group.lanes[self.lane].borrow().rounds.finished())
     }
 
     /// Waits until the next round is complete, or all have left.
     #[inline(never)]
-    fn await_round(&mut self) -> Result<(), CollectiveError> {
+    fn await_round(&self) -> Result<(), CollectiveError> {
         // Most waits of balanced ranks are over before the clock could be read.
+        if self.spin_for_round()? { Ok(()) } else { self.group.wait_for_round(self.lane) }
+    }
+
+    /// Looks for the next round a few times; whether it is complete.
+    #[inline(always)]
+    fn spin_for_round(&self) -> Result<bool, CollectiveError> {
         for _ in 0..LOOKS {
             std::hint::spin_loop();
             self.group.progress_lane(self.lane)?;
-            if self.state().complete() {
-                return Ok(());
+            if self.group.lanes[self.lane].borrow().rounds.complete() {
+                return Ok(true);
             }
         }
-        self.group.wait_for_round(self.lane)
+        Ok(false)
     }
 
     /// Waits a little for the newest round although the lag would let this rank go on; whether it came.
@@ -278,189 +322,54 @@ impl<E: Endpoint> Exchange<'_, E> {
     /// Ranks that are balanced finish within microseconds of each other. Without this, the first of them would find the
     /// round incomplete, begin the next iteration, and hand the round out a whole iteration later.
     #[inline(never)]
-    fn linger(&mut self) -> Result<bool, CollectiveError> {
-        for _ in 0..LOOKS {
-            std::hint::spin_loop();
-            self.group.progress_lane(self.lane)?;
-            if self.state().complete() {
-                return Ok(true);
-            }
+    fn linger(&self) -> Result<bool, CollectiveError> {
+        if self.spin_for_round()? {
+            return Ok(true);
         }
         let now = self.group.endpoint.now();
-        let state = &mut self.group.lanes[self.lane];
-        let Some((then, round)) = state.lingered.replace((now, state.begun)) else {
-            return Ok(false);
-        };
-        let Some(rounds) = state.begun.checked_sub(round).filter(|rounds| *rounds > 0) else {
-            return Ok(false);
+        let (then, rounds) = {
+            let mut state = self.group.lanes[self.lane].borrow_mut();
+            let begun = state.rounds.begun();
+            let Some((then, round)) = state.lingered.replace((now, begun)) else {
+                return Ok(false);
+            };
+            let Some(rounds) = begun.checked_sub(round).filter(|rounds| *rounds > 0) else {
+                return Ok(false);
+            };
+            (then, rounds)
         };
         let iteration = now.saturating_sub(then) / u32::try_from(rounds).unwrap_or(u32::MAX);
         self.group.linger(self.lane, now, now + (iteration / LINGER_SHARE).min(LINGER_MOST))
     }
 
+    /// Hands out the next round, which is complete.
     #[inline(always)]
-    fn hand_out(&mut self) -> Result<Complete<'_, E>, CollectiveError> {
-        self.check_sizes()?;
-        Ok(Complete { lane: self.lane, group: &mut *self.group })
-    }
-
-    pub(crate) fn state(&self) -> &LaneState {
-        &self.group.lanes[self.lane]
+    fn hand_out(&self) -> Result<Complete<'g, E>, CollectiveError> {
+        let group = self.group;
+        let mut state = group.lanes[self.lane].borrow_mut();
+        let number = state.rounds.taken();
+        let messages = state.take_round(&group.endpoint);
+        let expected = state.expected.pop_front_if(|(round, _)| *round == number);
+        drop(state);
+        let complete = Complete::new(group, self.lane, number, messages);
+        match expected {
+            None => Ok(complete),
+            Some((_, sizes)) => self.check_declared(complete, &sizes),
+        }
     }
 
     /// Compares what came with what this rank had declared, before anybody reads it.
-    #[inline(always)]
-    fn check_sizes(&mut self) -> Result<(), CollectiveError> {
-        let state = &self.group.lanes[self.lane];
-        if state.expected.is_empty() {
-            return Ok(());
-        }
-        self.check_declared()
-    }
-
     #[cold]
-    fn check_declared(&mut self) -> Result<(), CollectiveError> {
-        let state = &self.group.lanes[self.lane];
-        let Some((_, expected)) = state.expected.front().filter(|(round, _)| *round == state.taken) else {
-            return Ok(());
-        };
-        for (from, &expected) in expected.iter().enumerate() {
-            let came = state.message(&self.group.endpoint, from).len();
+    fn check_declared(&self, complete: Complete<'g, E>, sizes: &[usize]) -> Result<Complete<'g, E>, CollectiveError> {
+        for (from, &expected) in sizes.iter().enumerate() {
+            let came = complete.message(from).len();
             if came != expected {
-                let rank = self.group.rank();
-                let mut fault = Fault::new(FaultKind::Sizes, vec![from], rank, state.id, state.taken);
+                let lane = self.group.lanes[self.lane].borrow().id;
+                let mut fault = Fault::new(FaultKind::Sizes, vec![from], self.group.rank(), lane, complete.number());
                 (fault.bytes, fault.expected) = (came as u64, Some(expected as u64));
                 return Err(self.group.fail(fault));
             }
         }
-        Ok(())
-    }
-}
-
-impl<E: Endpoint> Round<'_, E> {
-    /// This round's number, from 0.
-    pub fn number(&self) -> u64 {
-        self.group.lanes[self.lane].begun
-    }
-
-    /// Declares how many bytes this rank expects from each rank in this round. If a message has another size, all ranks get an
-    /// error that names both sizes, and nobody reads the message.
-    ///
-    /// # Errors
-    ///
-    /// [`CollectiveError::Count`] if there is not one size for each rank.
-    pub fn expect(&mut self, sizes: &[usize]) -> Result<(), CollectiveError> {
-        let state = &mut self.group.lanes[self.lane];
-        let (lane, ranks) = (state.id, state.sending.len());
-        if sizes.len() != ranks {
-            return Err(self.group.refuse(self.lane, CollectiveError::Count { lane, given: sizes.len(), ranks }));
-        }
-        state.expecting.clear();
-        state.expecting.extend_from_slice(sizes);
-        Ok(())
-    }
-
-    /// Room for the message to each rank, in rank order, all borrowed together. Each has the size given to
-    /// [`begin`](Exchange::begin), starts on a multiple of 64 bytes, and holds unspecified bytes until it is written. Room for
-    /// a message that fits its slot *is* the receiver's memory where the transport shares memory.
-    #[inline(always)]
-    pub fn messages_mut(&mut self) -> Messages<'_> {
-        let state = &mut self.group.lanes[self.lane];
-        let mut rooms = self.group.endpoint.rooms(state.id);
-        self.lent = true;
-        for ((room, outgoing), &size) in rooms.iter_mut().zip(&mut state.outgoing).zip(&state.sending) {
-            if size < room.len() {
-                *room = &mut mem::take(room)[..size];
-            } else {
-                *room = outgoing.stage(size);
-            }
-        }
-        rooms
-    }
-
-    /// Whether messages move only inside calls, so that calling [`progress`](Round::progress) helps.
-    pub fn needs_progress(&self) -> bool {
-        self.group.endpoint.moves_in_calls()
-    }
-
-    /// Receives what has landed, without waiting. Call it now and then while messages take long to fill, over transports that
-    /// [need it](Round::needs_progress). [Borrow](Round::messages_mut) the rooms again afterwards: they are the same, with
-    /// what was written.
-    ///
-    /// # Errors
-    ///
-    /// [`CollectiveError::Fault`] if the group has failed.
-    pub fn progress(&mut self) -> Result<(), CollectiveError> {
-        self.group.progress()
-    }
-
-    /// Sends the messages. Does not wait: of a message larger than its slot, what fits goes now, and the rest in later calls
-    /// on the group, when slots are free.
-    ///
-    /// # Errors
-    ///
-    /// None at present. It returns a `Result` for transports whose sends can fail.
-    #[inline(always)]
-    pub fn publish(mut self) -> Result<(), CollectiveError> {
-        if !self.lent {
-            self.messages_mut();
-        }
-        let Round { group, lane, .. } = self;
-        let state = &mut group.lanes[lane];
-        let slot_bytes = group.endpoint.shape().lanes[lane].slot_bytes;
-        let mut bytes = 0;
-        for (to, &size) in state.sending.iter().enumerate() {
-            bytes += size as u64;
-            if size < slot_bytes {
-                group.endpoint.publish(state.id, to, size);
-            } else {
-                state.outgoing[to].send_staged(&mut group.endpoint, state.id, to, state.begun);
-                state.stats.fragmented += 1;
-                state.unsent = true;
-            }
-        }
-        group.endpoint.notify();
-        if !state.expecting.is_empty() {
-            state.expected.push_back((state.begun, state.expecting.clone()));
-        }
-        state.begun += 1;
-        state.lead_is_due = true;
-        state.stats.rounds += 1;
-        state.stats.bytes_sent += bytes;
-        Ok(())
-    }
-}
-
-impl<E: Endpoint> Complete<'_, E> {
-    /// The round's number, from 0.
-    pub fn number(&self) -> u64 {
-        self.group.lanes[self.lane].taken
-    }
-
-    /// What `from` sent to this rank in this round, in place; empty if `from` had left. A message of at least one byte starts on
-    /// a multiple of 64 bytes.
-    ///
-    /// # Panics
-    ///
-    /// If the group has no such rank.
-    #[inline]
-    pub fn message(&self, from: Rank) -> &[u8] {
-        self.group.lanes[self.lane].message(&self.group.endpoint, from)
-    }
-
-    /// All messages, in rank order.
-    pub fn messages(&self) -> SmallVec<[&[u8]; 8]> {
-        (0..self.group.ranks()).map(|from| self.message(from)).collect()
-    }
-}
-
-impl<E: Endpoint> Drop for Complete<'_, E> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        let state = &mut self.group.lanes[self.lane];
-        state.pop_round(&mut self.group.endpoint);
-        if state.peers_may_lack_slots {
-            self.group.endpoint.notify();
-        }
+        Ok(complete)
     }
 }

@@ -19,6 +19,8 @@ pub enum FaultKind {
     Protocol,
     /// Gave up because of an error of its own or a panic; [`Fault::note`] says which.
     GaveUp,
+    /// The transport itself failed; [`Fault::note`] has its words, and no rank is to blame as far as this layer knows.
+    Transport,
 }
 
 /// What the reporter was waiting for.
@@ -43,8 +45,10 @@ pub struct Fault {
     pub reporter: Rank,
     /// The lane on which it noticed.
     pub lane: Lane,
-    /// The round that was affected.
+    /// The round that was affected; where the lane is used by [streams](crate::Streams), the number of the message.
     pub round: u64,
+    /// Whether the lane is used by streams.
+    pub streams: bool,
     /// What the reporter waited for.
     pub awaited: Awaited,
     /// How long the reporter had waited.
@@ -74,12 +78,20 @@ impl Fault {
             reporter,
             lane,
             round,
+            streams: false,
             awaited,
             waited,
             bytes: 0,
             expected: None,
             note: String::new(),
         }
+    }
+
+    /// A fault that the transport found, in its own words.
+    pub(crate) fn of_transport(reporter: Rank, note: &str) -> Self {
+        let mut fault = Fault::new(FaultKind::Transport, Vec::new(), reporter, Lane(0), 0);
+        fault.note = note.to_owned();
+        fault
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -93,8 +105,9 @@ impl Fault {
             FaultKind::Sizes => 3,
             FaultKind::Protocol => 4,
             FaultKind::GaveUp => 5,
+            FaultKind::Transport => 6,
         });
-        out.push(u8::from(self.awaited == Awaited::Slot));
+        out.push(u8::from(self.awaited == Awaited::Slot) | u8::from(self.streams) << 1);
         out.extend((ranks.len() as u16).to_le_bytes());
         out.extend((self.reporter as u32).to_le_bytes());
         out.extend(self.lane.0.to_le_bytes());
@@ -136,6 +149,7 @@ impl Fault {
                 3 => FaultKind::Sizes,
                 4 => FaultKind::Protocol,
                 5 => FaultKind::GaveUp,
+                6 => FaultKind::Transport,
                 _ => return None,
             },
             ranks: (0..count).map(|at| word(FIXED + 4 * at)).collect(),
@@ -143,7 +157,8 @@ impl Fault {
             reporter: word(4),
             lane: Lane(u16::from_le_bytes([poison[8], poison[9]])),
             round: long(12),
-            awaited: if poison[1] == 0 { Awaited::Message } else { Awaited::Slot },
+            streams: poison[1] & 2 != 0,
+            awaited: if poison[1] & 1 == 0 { Awaited::Message } else { Awaited::Slot },
             waited: Duration::from_micros(long(20)),
             bytes: long(28),
             expected: Some(long(36)).filter(|&bytes| bytes != UNKNOWN),
@@ -163,10 +178,11 @@ impl fmt::Display for Fault {
             }
         };
         let Fault { reporter, lane, round, bytes, note, .. } = self;
-        let place = format!("round {round} on lane {lane}");
+        let place = format!("{} {round} on lane {lane}", if self.streams { "message" } else { "round" });
+        let part = if self.streams { "" } else { "a message of " };
         let what = match (self.awaited, self.expected) {
-            (Awaited::Message, Some(expected)) => format!("a message of {place} ({bytes} of {expected} bytes here)"),
-            (Awaited::Message, None) => format!("a message of {place} (nothing of it here)"),
+            (Awaited::Message, Some(expected)) => format!("{part}{place} ({bytes} of {expected} bytes here)"),
+            (Awaited::Message, None) => format!("{part}{place} (nothing of it here)"),
             (Awaited::Slot, _) => format!("a free slot for {place}"),
         };
         match self.kind {
@@ -181,6 +197,7 @@ impl fmt::Display for Fault {
             }
             FaultKind::Protocol => write!(f, "{who} broke the protocol towards rank {reporter} in {place}: {note}"),
             FaultKind::GaveUp => write!(f, "{who} gave up in {place}: {note}"),
+            FaultKind::Transport => f.write_str(note),
         }
     }
 }
@@ -195,6 +212,7 @@ mod tests {
         fn a_fault_tells_the_same_story_on_the_other_side(
             kind in prop::sample::select(vec![
                 FaultKind::Dead, FaultKind::Late, FaultKind::Sizes, FaultKind::Protocol, FaultKind::GaveUp,
+                FaultKind::Transport,
             ]),
             ranks in prop::collection::vec(0..=u32::MAX as usize, 1..=MOST_RANKS),
             unlisted in 0..=u32::MAX as usize,
@@ -202,6 +220,7 @@ mod tests {
             lane in any::<u16>(),
             round in any::<u64>(),
             slot in any::<bool>(),
+            streams in any::<bool>(),
             micros in any::<u64>(),
             bytes in any::<u64>(),
             expected in prop::option::of(0..UNKNOWN),
@@ -211,7 +230,7 @@ mod tests {
             let waited = Duration::from_micros(micros);
             let lane = Lane(lane);
             let fault = Fault {
-                kind, ranks, unlisted: 0, reporter, lane, round, awaited, waited, bytes, expected, note,
+                kind, ranks, unlisted: 0, reporter, lane, round, streams, awaited, waited, bytes, expected, note,
             };
             // As many ranks as there is place for beside the note, at least 16, and the number of the others.
             let room = (POISON_BYTES - FIXED - fault.note.len()) / 4;

@@ -11,7 +11,7 @@ impl<E: Endpoint> Exchange<'_, E> {
     ///
     /// [`CollectiveError::NotSynchronous`] on a lane with lag or with rounds outstanding, and those of
     /// [`take`](Exchange::take).
-    pub fn barrier(&mut self) -> Result<(), CollectiveError> {
+    pub fn barrier(&self) -> Result<(), CollectiveError> {
         self.all_gather(&[]).map(drop)
     }
 
@@ -20,13 +20,8 @@ impl<E: Endpoint> Exchange<'_, E> {
     /// # Errors
     ///
     /// As [`barrier`](Exchange::barrier).
-    pub fn all_gather(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
-        let state = self.state();
-        let ranks = state.incoming.len();
-        if state.options.lag != 0 || state.taken != state.begun {
-            let error = CollectiveError::NotSynchronous { lane: state.id, lag: state.options.lag };
-            return Err(self.refuse(error));
-        }
+    pub fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        let ranks = self.synchronous()?;
         let mut round = self.begin(&vec![bytes.len(); ranks])?;
         for message in round.messages_mut() {
             message.copy_from_slice(bytes);

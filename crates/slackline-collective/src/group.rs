@@ -1,25 +1,36 @@
-//! A rank's membership: its lanes, its waiting, and the fault that ends them all.
+//! A rank's membership: its lanes, and the fault that ends them all.
 
+mod wait;
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use slackline_transport::{Endpoint, Lane, PeerState, Rank};
+use slackline_transport::{Endpoint, Lane, Rank};
 
 use crate::lane::LaneState;
-use crate::{Awaited, CollectiveError, Fault, FaultKind, GroupOptions, HEADER_BYTES, LaneOptions, LaneStats};
+use crate::stream::Received;
+use crate::{CollectiveError, Exchange, Fault, FaultKind, GroupOptions, HEADER_BYTES, LaneOptions, LaneStats, Streams};
 
 /// One rank's membership in a group. It drives an endpoint for all lanes.
 ///
-/// While a rank waits on one lane, it keeps receiving and sending on the others. Dropping a group before a lane on which this
-/// rank has published a round or left is [drained](crate::Exchange::drain) tells the other ranks that this one gave up, and why:
-/// it panicked, or a call was an error such as [`CollectiveError::Count`]. So an early return or a panic on one rank reaches
-/// the others at once and not at their deadline.
+/// A lane is used by [rounds](Exchange) or by [streams](Streams), and several at once: all calls take `&self`, and messages and
+/// rooms of different lanes, or of one, can be held together. While a rank waits on one lane, it keeps receiving and sending on
+/// the others.
+///
+/// Dropping a group before a lane on which this rank has published or left is [drained](crate::Exchange::drain) tells the other
+/// ranks that this one gave up, and why: it panicked, or a call was an error such as [`CollectiveError::Count`]. So an early
+/// return or a panic on one rank reaches the others at once and not at their deadline.
 pub struct Group<E: Endpoint> {
     pub(crate) endpoint: E,
-    pub(crate) lanes: Vec<LaneState>,
+    pub(crate) lanes: Vec<RefCell<LaneState>>,
     deadline: Duration,
-    fault: Option<Fault>,
+    fault: OnceCell<Fault>,
     /// The last call that was an error of this rank's own.
-    refused: Option<Refused>,
+    refused: Cell<Option<Refused>>,
+    alarm: Arc<Alarm>,
 }
 
 /// A call that was refused, and where its lane stood: if the lane has not moved since, the rank has not recovered.
@@ -27,6 +38,23 @@ struct Refused {
     lane: usize,
     at: (u64, u64),
     why: String,
+}
+
+/// Tells a group's own wait from the endpoint's that the waker was called.
+struct Alarm {
+    called: AtomicBool,
+    endpoint: Waker,
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.called.store(true, Ordering::Release);
+        self.endpoint.wake_by_ref();
+    }
 }
 
 impl<E: Endpoint> Group<E> {
@@ -53,10 +81,35 @@ impl<E: Endpoint> Group<E> {
             }
         }
         let lane = |(number, &lane): (usize, &LaneOptions)| {
-            LaneState::new(Lane(number as u16), lane, shape.ranks, shape.lanes[number].slots)
+            RefCell::new(LaneState::new(Lane(number as u16), lane, shape.ranks, shape.lanes[number].slots))
         };
         let lanes = options.lanes.iter().enumerate().map(lane).collect();
-        Ok(Group { endpoint, lanes, deadline: options.deadline, fault: None, refused: None })
+        let alarm = Arc::new(Alarm { called: AtomicBool::new(false), endpoint: endpoint.waker() });
+        let (fault, refused) = (OnceCell::new(), Cell::new(None));
+        Ok(Group { endpoint, lanes, deadline: options.deadline, fault, refused, alarm })
+    }
+
+    /// A lane to exchange on, in rounds.
+    ///
+    /// # Panics
+    ///
+    /// If the group has no such lane.
+    pub fn lane(&self, lane: Lane) -> Exchange<'_, E> {
+        Exchange::new(self, self.existing(lane))
+    }
+
+    /// A lane to send and receive on, message by message. Use a lane by rounds or by streams, alike on all ranks.
+    ///
+    /// # Panics
+    ///
+    /// If the group has no such lane, or rounds have begun on it.
+    pub fn streams(&self, lane: Lane) -> Streams<'_, E> {
+        Streams::new(self, self.existing(lane))
+    }
+
+    fn existing(&self, lane: Lane) -> usize {
+        assert!(lane.index() < self.lanes.len(), "lane {lane} of a group with {} lanes", self.lanes.len());
+        lane.index()
     }
 
     /// This member's number.
@@ -74,13 +127,19 @@ impl<E: Endpoint> Group<E> {
     /// # Panics
     ///
     /// If the group has no such lane.
-    pub fn stats(&self, lane: Lane) -> &LaneStats {
-        &self.lanes[lane.index()].stats
+    pub fn stats(&self, lane: Lane) -> LaneStats {
+        self.lanes[self.existing(lane)].borrow().stats.clone()
     }
 
     /// The endpoint, for its clock and its `sleep`.
-    pub fn endpoint(&mut self) -> &mut E {
-        &mut self.endpoint
+    pub fn endpoint(&self) -> &E {
+        &self.endpoint
+    }
+
+    /// Ends a [`wait`](Self::wait) of this rank from any thread: the one that is under way, or else the next one. It may
+    /// outlive the group.
+    pub fn waker(&self) -> Waker {
+        Waker::from(Arc::clone(&self.alarm))
     }
 
     /// Receives what has landed and sends what waits for slots, on all lanes, without waiting. Call it now and then during
@@ -90,24 +149,50 @@ impl<E: Endpoint> Group<E> {
     /// # Errors
     ///
     /// [`CollectiveError::Fault`] if the group has failed.
-    pub fn progress(&mut self) -> Result<(), CollectiveError> {
+    pub fn progress(&self) -> Result<(), CollectiveError> {
         self.check()?;
-        for lane in 0..self.lanes.len() {
-            self.progress_lane(lane)?;
+        self.progress_all()
+    }
+
+    /// Leaves all lanes, and returns when all ranks have left them. What still comes is received and dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`CollectiveError::Fault`] if the group has failed, or a rank died that has not left.
+    pub fn finish(self) -> Result<(), CollectiveError> {
+        self.check()?;
+        for lane in &self.lanes {
+            lane.borrow_mut().leave(&self.endpoint);
         }
-        Ok(())
+        loop {
+            self.progress()?;
+            for lane in &self.lanes {
+                let lane = &mut *lane.borrow_mut();
+                for from in 0..self.ranks() {
+                    while let Some((_, message)) = lane.take_message(&self.endpoint, from) {
+                        self.give_back(lane, from, message);
+                    }
+                }
+            }
+            self.endpoint.notify();
+            if !self.lanes.iter().any(|lane| lane.borrow().is_awaited()) {
+                return Ok(());
+            }
+            self.wait(Duration::MAX)?;
+        }
     }
 
     /// Fails the whole group because this rank cannot go on, and returns the fault. Every rank receives the first 128 bytes
     /// of `why`, or a few more. The fault names the first lane that is in use, and the round that would have begun there next;
     /// [`Exchange::give_up`](crate::Exchange::give_up) names its own lane.
-    pub fn give_up(&mut self, why: &str) -> CollectiveError {
-        let lane = self.lanes.iter().position(LaneState::in_use).unwrap_or(0);
+    pub fn give_up(&self, why: &str) -> CollectiveError {
+        let lane = self.lanes.iter().position(|lane| lane.borrow().in_use()).unwrap_or(0);
         self.give_up_on(lane, why)
     }
 
-    pub(crate) fn give_up_on(&mut self, lane: usize, why: &str) -> CollectiveError {
-        let (lane, round) = self.lanes.get(lane).map_or((Lane(0), 0), |lane| (lane.id, lane.begun));
+    pub(crate) fn give_up_on(&self, lane: usize, why: &str) -> CollectiveError {
+        let lane = self.lanes.get(lane).map(RefCell::borrow);
+        let (lane, round) = lane.map_or((Lane(0), 0), |lane| (lane.id, lane.rounds.begun()));
         let mut fault = Fault::new(FaultKind::GaveUp, vec![self.rank()], self.rank(), lane, round);
         fault.note = why.to_owned();
         self.fail(fault)
@@ -115,205 +200,88 @@ impl<E: Endpoint> Group<E> {
 
     /// Remembers a call that was refused, for when this rank drops the group because of it.
     #[cold]
-    pub(crate) fn refuse(&mut self, lane: usize, error: CollectiveError) -> CollectiveError {
-        self.refused = Some(Refused { lane, at: self.lanes[lane].place(), why: error.to_string() });
+    pub(crate) fn refuse(&self, lane: usize, error: CollectiveError) -> CollectiveError {
+        let at = self.place(lane);
+        self.refused.set(Some(Refused { lane, at, why: error.to_string() }));
         error
+    }
+
+    /// Rounds published and handed out so far.
+    fn place(&self, lane: usize) -> (u64, u64) {
+        let rounds = self.lanes[lane].borrow().rounds;
+        (rounds.begun(), rounds.taken())
     }
 
     /// The group's fault, if this rank knows of one already.
     #[inline(always)]
-    pub(crate) fn check(&mut self) -> Result<(), CollectiveError> {
-        if self.fault.is_none() && self.endpoint.poisoned().is_none() {
+    pub(crate) fn check(&self) -> Result<(), CollectiveError> {
+        if self.fault.get().is_none() && self.endpoint.poisoned().is_none() {
             return Ok(());
         }
         Err(self.known_fault())
     }
 
     #[cold]
-    fn known_fault(&mut self) -> CollectiveError {
-        match &self.fault {
+    fn known_fault(&self) -> CollectiveError {
+        match self.fault.get() {
             Some(fault) => fault.clone().into(),
             None => self.adopt_poison(),
         }
     }
 
-    #[inline(always)]
-    pub(crate) fn progress_lane(&mut self, lane: usize) -> Result<(), CollectiveError> {
-        match self.lanes[lane].progress(&mut self.endpoint) {
-            Ok(false) => Ok(()),
-            Ok(true) => {
-                self.endpoint.notify();
-                Ok(())
-            }
-            Err((from, why)) => Err(self.broken_protocol(lane, from, why)),
-        }
-    }
-
     #[cold]
-    pub(crate) fn broken_protocol(&mut self, lane: usize, from: Rank, why: &str) -> CollectiveError {
-        let round = self.lanes[lane].incoming[from].arrived;
-        let mut fault = Fault::new(FaultKind::Protocol, vec![from], self.rank(), self.lanes[lane].id, round);
+    pub(crate) fn broken_protocol(&self, lane: usize, from: Rank, why: &str) -> CollectiveError {
+        let (id, message) = {
+            let lane = self.lanes[lane].borrow();
+            (lane.id, lane.incoming[from].arrived())
+        };
+        let mut fault = Fault::new(FaultKind::Protocol, vec![from], self.rank(), id, message);
+        fault.streams = self.lanes[lane].borrow().streams;
         fault.note = why.to_owned();
         self.fail(fault)
     }
 
-    /// Waits until the next round of `lane` is complete, or all have left.
-    #[cold]
-    pub(crate) fn wait_for_round(&mut self, lane: usize) -> Result<(), CollectiveError> {
-        let ready = |group: &mut Self| group.lanes[lane].complete() || group.lanes[lane].finished();
-        let waited = self.wait_until(lane, Awaited::Message, ready)?;
-        self.lanes[lane].stats.blocked_on_bound += waited;
-        Ok(())
-    }
-
-    /// Waits until the next round of `lane` is complete, but not past `until`; whether it is. Late peers are no fault here.
-    pub(crate) fn linger(&mut self, lane: usize, begin: Duration, until: Duration) -> Result<bool, CollectiveError> {
-        loop {
-            for other in 0..self.lanes.len() {
-                self.progress_lane(other)?;
-            }
-            let now = self.endpoint.now();
-            let complete = self.lanes[lane].complete();
-            if complete || now >= until {
-                self.lanes[lane].stats.lingered += now.saturating_sub(begin);
-                return Ok(complete);
-            }
-            self.check()?;
-            self.endpoint.wait(until)?;
-        }
-    }
-
-    /// Waits until a round can begin on `lane`.
-    #[cold]
-    pub(crate) fn wait_for_slots(&mut self, lane: usize) -> Result<(), CollectiveError> {
-        let ready = |group: &mut Self| group.lanes[lane].has_credit(&mut group.endpoint);
-        let waited = self.wait_until(lane, Awaited::Slot, ready)?;
-        self.lanes[lane].stats.blocked_on_credit += waited;
-        Ok(())
-    }
-
-    /// Waits until everything that was published on `lane` is out.
-    #[cold]
-    pub(crate) fn wait_until_sent(&mut self, lane: usize) -> Result<(), CollectiveError> {
-        let waited = self.wait_until(lane, Awaited::Slot, |group| !group.lanes[lane].unsent)?;
-        self.lanes[lane].stats.blocked_on_credit += waited;
-        Ok(())
-    }
-
     /// Poisons the group with `fault`, unless another fault was first, and returns the one that won.
-    pub(crate) fn fail(&mut self, fault: Fault) -> CollectiveError {
-        if let Some(first) = &self.fault {
+    pub(crate) fn fail(&self, fault: Fault) -> CollectiveError {
+        if let Some(first) = self.fault.get() {
             return first.clone().into();
         }
         self.endpoint.poison(&fault.encode());
         if self.endpoint.poisoned().is_some() {
             return self.adopt_poison();
         }
-        self.fault = Some(fault.clone());
-        fault.into()
+        self.fault.get_or_init(|| fault).clone().into()
     }
 
     #[cold]
-    fn adopt_poison(&mut self) -> CollectiveError {
-        let reporter = self.rank();
+    fn adopt_poison(&self) -> CollectiveError {
         let reason = self.endpoint.poisoned().unwrap_or_default();
-        let fault = Fault::from_poison(reason).unwrap_or_else(|| {
-            let mut fault = Fault::new(FaultKind::Protocol, vec![reporter], reporter, Lane(0), 0);
-            // The transport's own words.
-            fault.note = match std::str::from_utf8(reason) {
-                Ok(text) if !text.is_empty() => text.to_owned(),
-                _ => "the group failed with an unreadable reason".to_owned(),
-            };
-            fault
-        });
-        self.fault = Some(fault.clone());
-        fault.into()
-    }
-
-    fn wait_until(
-        &mut self,
-        lane: usize,
-        awaited: Awaited,
-        ready: impl Fn(&mut Self) -> bool,
-    ) -> Result<Duration, CollectiveError> {
-        let begin = self.endpoint.now();
-        let until = begin.saturating_add(self.deadline);
-        loop {
-            // Asked before looking at what has landed: a peer may publish its last message and end.
-            let gone = self.gone();
-            for other in 0..self.lanes.len() {
-                self.progress_lane(other)?;
-            }
-            if ready(self) {
-                return Ok(self.endpoint.now().saturating_sub(begin));
-            }
-            self.check()?;
-            let waited = self.endpoint.now().saturating_sub(begin);
-            let gone = self.needed(gone, lane, awaited);
-            if !gone.is_empty() {
-                return Err(self.blame(FaultKind::Dead, gone, lane, awaited, waited));
-            }
-            if begin + waited >= until {
-                let late = match awaited {
-                    Awaited::Message => self.lanes[lane].missing(),
-                    Awaited::Slot => self.lanes[lane].without_credit(&mut self.endpoint),
+        let fault = || {
+            Fault::from_poison(reason).unwrap_or_else(|| {
+                // The transport's own words, which blame whom they blame.
+                let note = match std::str::from_utf8(reason) {
+                    Ok(text) if !text.is_empty() => text,
+                    _ => "the group failed with an unreadable reason",
                 };
-                return Err(self.blame(FaultKind::Late, late, lane, awaited, waited));
-            }
-            self.endpoint.wait(until)?;
-        }
-    }
-
-    /// Peers that have ended.
-    fn gone(&mut self) -> Vec<Rank> {
-        let own = self.rank();
-        let mut gone = Vec::new();
-        for peer in (0..self.ranks()).filter(|&peer| peer != own) {
-            if self.endpoint.peer_state(peer) != PeerState::Alive {
-                gone.push(peer);
-            }
-        }
-        gone
-    }
-
-    /// Those of `peers` of which some lane that is in use still expects something, or whose slots a round of `lane` waits for:
-    /// a peer that has left goes on giving slots back until all have left.
-    fn needed(&mut self, mut peers: Vec<Rank>, lane: usize, awaited: Awaited) -> Vec<Rank> {
-        if peers.is_empty() {
-            return peers;
-        }
-        let full = match awaited {
-            Awaited::Slot if !self.lanes[lane].left => self.lanes[lane].without_credit(&mut self.endpoint),
-            _ => Vec::new(),
+                Fault::of_transport(self.rank(), note)
+            })
         };
-        let owes = |lane: &LaneState, peer: Rank| {
-            lane.in_use() && !(lane.incoming[peer].left && lane.outgoing[peer].is_empty())
-        };
-        peers.retain(|&peer| full.contains(&peer) || self.lanes.iter().any(|lane| owes(lane, peer)));
-        peers
+        self.fault.get_or_init(fault).clone().into()
     }
 
-    fn blame(
-        &mut self,
-        kind: FaultKind,
-        ranks: Vec<Rank>,
-        lane: usize,
-        awaited: Awaited,
-        waited: Duration,
-    ) -> CollectiveError {
-        let state = &self.lanes[lane];
-        let round = if awaited == Awaited::Message { state.taken } else { state.begun };
-        let partial = ranks.first().and_then(|&rank| state.incoming[rank].partial_bytes());
-        let mut fault = Fault::new(kind, ranks, self.endpoint.rank(), state.id, round);
-        (fault.awaited, fault.waited) = (awaited, waited);
-        (fault.bytes, fault.expected) = partial.map_or((0, None), |(here, total)| (here, Some(total)));
-        self.fail(fault)
+    /// Gives back what was handed out.
+    #[inline(always)]
+    pub(crate) fn give_back(&self, lane: &mut LaneState, from: Rank, message: Received<'_>) {
+        if let Received::InPlace(bytes, slot) = message {
+            drop(bytes);
+            lane.incoming[from].give_back(&self.endpoint, slot);
+        }
     }
 }
 
 impl<E: Endpoint> Drop for Group<E> {
     fn drop(&mut self) {
-        if self.fault.is_none()
+        if self.fault.get().is_none()
             && let Some((lane, why)) = self.unfinished()
         {
             self.give_up_on(lane, &why);
@@ -324,12 +292,11 @@ impl<E: Endpoint> Drop for Group<E> {
 
 impl<E: Endpoint> Group<E> {
     /// A lane that the others still expect this rank on, and what the reason may be that it ends.
-    fn unfinished(&mut self) -> Option<(usize, String)> {
+    fn unfinished(&self) -> Option<(usize, String)> {
         let refused = self.refused.take().filter(|refused| {
-            let lane = &self.lanes[refused.lane];
-            lane.place() == refused.at && !lane.finished()
+            refused.at == self.place(refused.lane) && !self.lanes[refused.lane].borrow().rounds.finished()
         });
-        let begun = self.lanes.iter().position(LaneState::in_use);
+        let begun = self.lanes.iter().position(|lane| lane.borrow().in_use());
         if std::thread::panicking() {
             return Some((begun?, "it panicked".to_owned()));
         }

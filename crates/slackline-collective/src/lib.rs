@@ -1,11 +1,16 @@
 //! The bounded-lag synchronous (BLS) alltoallv.
 //!
-//! A [`Group`] drives one [`Endpoint`]. Each of its lanes is an independent stream of rounds, used through an [`Exchange`].
+//! A [`Group`] drives one [`Endpoint`]. Each of its lanes is used by rounds, through an [`Exchange`], or message by message,
+//! through [`Streams`].
+//!
 //! A round is one alltoallv: [`begin`](Exchange::begin) lends room for the message to every peer,
 //! [`publish`](Round::publish) sends the messages, and [`take`](Exchange::take) hands out complete rounds in order. With lag
 //! `k`, a rank may go on while the messages of its last `k` rounds are still on their way.
 //!
-//! This crate knows rounds and bytes. It knows no tensors, no tables, and no transport: `docs/collective.md` gives its
+//! A stream is the messages of one pair of ranks: [`room`](Streams::room) towards one peer, published to that peer alone, and
+//! [what has come](Streams::next) from any, read in place.
+//!
+//! This crate knows rounds, streams and bytes. It knows no tensors, no tables, and no transport: `docs/collective.md` gives its
 //! guarantees and the argument for each.
 //!
 //! # Examples
@@ -22,8 +27,8 @@
 //!     let options = options.clone();
 //!     std::thread::spawn(move || {
 //!         let rank = endpoint.rank() as u64;
-//!         let mut group = Group::new(endpoint, options).unwrap();
-//!         let mut exchange = group.lane(Lane(0));
+//!         let group = Group::new(endpoint, options).unwrap();
+//!         let exchange = group.lane(Lane(0));
 //!         let mut sum = 0;
 //!         for round in 0..3u64 {
 //!             let mut sending = exchange.begin(&[8, 8]).unwrap();
@@ -46,25 +51,29 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod aligned;
+mod collective;
 mod error;
 mod exchange;
 mod fault;
 mod gather;
 mod group;
-mod header;
 mod lane;
 mod options;
+mod rounds;
 mod stats;
+mod stream;
+mod streams;
 pub mod synchronous;
 
+pub use collective::{Collective, CompleteRound, OpenRound};
 pub use error::CollectiveError;
 pub use exchange::{Complete, Exchange, Messages, Round};
 pub use fault::{Awaited, Fault, FaultKind};
 pub use group::Group;
-pub use header::HEADER_BYTES;
 pub use options::{Delivery, GroupOptions, LaneOptions};
 pub use stats::LaneStats;
+pub use stream::HEADER_BYTES;
+pub use streams::{Arrived, Departing, Streams};
 
 /// The layer below, re-exported: endpoints to build a group on.
 pub use slackline_transport as transport;

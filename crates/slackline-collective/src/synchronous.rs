@@ -76,7 +76,8 @@ impl<E: Endpoint> Synchronous<E> {
             for to in 0..ranks {
                 while sent[to] < streams[to].len() && endpoint.free_slots(lane, to) > 0 {
                     let piece = (streams[to].len() - sent[to]).min(slot);
-                    endpoint.rooms(lane)[to][..piece].copy_from_slice(&streams[to][sent[to]..sent[to] + piece]);
+                    endpoint.room(lane, to).expect("a free slot")[..piece]
+                        .copy_from_slice(&streams[to][sent[to]..sent[to] + piece]);
                     endpoint.publish(lane, to, piece);
                     sent[to] += piece;
                 }
@@ -84,7 +85,7 @@ impl<E: Endpoint> Synchronous<E> {
             let ended = (0..ranks).find(|&rank| endpoint.peer_state(rank) != PeerState::Alive);
             for from in 0..ranks {
                 while !is_whole(&came[from]) && read[from] < endpoint.landed(lane, from) {
-                    came[from].extend_from_slice(endpoint.message(lane, from, read[from]));
+                    came[from].extend_from_slice(&endpoint.message(lane, from, read[from]));
                     read[from] += 1;
                     endpoint.release(lane, from, read[from]);
                 }

@@ -67,7 +67,7 @@ fn rank(
     let tables = directory.load_rank(plan, rank, Load::Mapped, Verify::Checksums, &mut |_| ())?;
     let mut model = DistributedModel::new(directory.load_dense()?, tables, plan.clone(), rank)?;
     model.warm_up()?;
-    let mut group = Group::new(endpoint, options)?;
+    let group = Group::new(endpoint, options)?;
     let mut exchange = group.lane(Lane(0));
     let (mut all, mut predictions) = (Vec::new(), Vec::new());
     for (number, batch) in batches.iter().enumerate() {

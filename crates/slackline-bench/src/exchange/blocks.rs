@@ -57,7 +57,7 @@ pub(super) fn content(round: u64, from: usize, to: usize, at: usize) -> u8 {
 pub(super) fn rank<E: Endpoint>(endpoint: E, task: &ExchangeTask) -> Result<Vec<f64>, BenchError> {
     let rank = endpoint.rank();
     let options = GroupOptions::new([LaneOptions::lag(task.lag)]).deadline(Duration::from_secs(60));
-    let mut group = Group::new(endpoint, options)?;
+    let group = Group::new(endpoint, options)?;
     let sizes: Vec<usize> = (0..task.ranks).map(|to| split(rank, to, task.bytes)).collect();
     let mut sources: Vec<Vec<u8>> = sizes.iter().map(|&size| vec![0; size]).collect();
     let mut exchange = group.lane(Lane(0));

@@ -93,12 +93,12 @@ impl Spec {
 /// The program of one rank: every round it is handed must be exactly what was sent.
 pub fn bounded_lag<E: Endpoint>(endpoint: E, spec: &Spec) -> Result<(Rounds, LaneStats), CollectiveError> {
     let rank = endpoint.rank();
-    let mut group = Group::new(endpoint, spec.options())?;
+    let group = Group::new(endpoint, spec.options())?;
     let mut rounds = Rounds::new();
     for round in 0..spec.rounds[rank] {
         let messages: Vec<_> = (0..spec.ranks).map(|to| spec.message(round, rank, to)).collect();
         let sizes: Vec<_> = messages.iter().map(Vec::len).collect();
-        let mut exchange = group.lane(Lane(0));
+        let exchange = group.lane(Lane(0));
         let mut sending = exchange.begin(&sizes)?;
         assert_eq!(sending.number(), round);
         for (room, message) in sending.messages_mut().into_iter().zip(&messages) {

@@ -23,7 +23,7 @@ fn join(endpoint: ThreadEndpoint, deadline: Duration) -> Group<ThreadEndpoint> {
 /// Exchanges 8 bytes with everybody until an error comes.
 fn until_error(group: &mut Group<ThreadEndpoint>, rounds: u64) -> Result<(), CollectiveError> {
     let ranks = group.ranks();
-    let mut exchange = group.lane(Lane(0));
+    let exchange = group.lane(Lane(0));
     for _ in 0..rounds {
         let mut round = exchange.begin(&vec![8; ranks])?;
         round.expect(&vec![8; ranks])?;
@@ -38,7 +38,7 @@ fn until_error(group: &mut Group<ThreadEndpoint>, rounds: u64) -> Result<(), Col
 /// Exchanges with whoever has not left, without saying how much, until an error comes.
 fn undeclared_rounds(group: &mut Group<ThreadEndpoint>) -> Result<(), CollectiveError> {
     let ranks = group.ranks();
-    let mut exchange = group.lane(Lane(0));
+    let exchange = group.lane(Lane(0));
     loop {
         exchange.begin(&vec![8; ranks])?.publish()?;
         while exchange.take()?.is_some() {}
@@ -99,7 +99,7 @@ fn a_rank_that_has_left_and_then_dies_is_dead_to_a_rank_that_waits_for_its_slots
     let begin = Instant::now();
     let faults = on_threads(endpoints(2), |endpoint| {
         if endpoint.rank() == 1 {
-            let mut group = join(endpoint, Duration::from_secs(20));
+            let group = join(endpoint, Duration::from_secs(20));
             group.lane(Lane(0)).leave().unwrap();
             // Neither drained nor dropped in order, as if its process had been killed here.
             group.endpoint().detach();
@@ -153,7 +153,7 @@ fn ranks_that_disagree_about_sizes_learn_both_sizes() {
         if rank != 0 {
             return fault(until_error(&mut group, 10));
         }
-        let mut exchange = group.lane(Lane(0));
+        let exchange = group.lane(Lane(0));
         let result = (|| {
             for round in 0..10 {
                 let mut sending = exchange.begin(&[8, if round == 3 { 5 } else { 8 }, 8])?;
@@ -176,7 +176,7 @@ fn ranks_that_disagree_about_sizes_learn_both_sizes() {
 fn a_rank_that_gives_up_tells_the_others_why() {
     let faults = on_threads(endpoints(4), |endpoint| {
         let rank = endpoint.rank();
-        let mut group = join(endpoint, Duration::from_secs(20));
+        let group = join(endpoint, Duration::from_secs(20));
         if rank == 3 {
             for _ in 0..5 {
                 group.lane(Lane(0)).begin(&[0; 4]).unwrap().publish().unwrap();
@@ -184,7 +184,7 @@ fn a_rank_that_gives_up_tells_the_others_why() {
             }
             return fault(Err(group.give_up("table emb_l.3, sample 12: index 99 of 24 rows")));
         }
-        let mut exchange = group.lane(Lane(0));
+        let exchange = group.lane(Lane(0));
         fault((|| {
             loop {
                 exchange.begin(&[0; 4])?.publish()?;
@@ -203,7 +203,7 @@ fn whoever_gives_up_names_the_lane_that_it_used() {
         let faults = on_threads(threads::group(&shape).unwrap(), |endpoint| {
             let rank = endpoint.rank();
             let options = GroupOptions::new([LaneOptions::lag(LAG); 3]).deadline(Duration::from_secs(20));
-            let mut group = Group::new(endpoint, options).unwrap();
+            let group = Group::new(endpoint, options).unwrap();
             if of_the_lane {
                 // Lane 0 is in use as well.
                 group.lane(Lane(0)).begin(&[0; 2]).unwrap().publish().unwrap();
@@ -266,7 +266,7 @@ fn an_error_that_a_rank_has_recovered_from_is_not_its_reason() {
         let rank = endpoint.rank();
         let mut group = join(endpoint, Duration::from_secs(20));
         if rank == 1 {
-            let mut exchange = group.lane(Lane(0));
+            let exchange = group.lane(Lane(0));
             exchange.begin(&[8; 5]).map(drop).unwrap_err();
             assert_eq!((exchange.rank(), exchange.ranks()), (1, 2));
             let mut round = exchange.begin(&[8; 2]).unwrap();
@@ -330,8 +330,7 @@ fn a_message_of_impossible_length_is_never_handed_out() {
     for (name, call) in calls {
         let segment = Segment::create(&GroupShape { ranks: 2, lanes: vec![LaneOptions::lag(LAG).shape(64)] }).unwrap();
         let mut groups = [0, 1].map(|rank| {
-            let mut group =
-                Group::new(segment.rank(rank).unwrap(), GroupOptions::new([LaneOptions::lag(LAG)])).unwrap();
+            let group = Group::new(segment.rank(rank).unwrap(), GroupOptions::new([LaneOptions::lag(LAG)])).unwrap();
             group.lane(Lane(0)).begin(&[if rank == 1 { 37 } else { 8 }, 8]).unwrap().publish().unwrap();
             group
         });
@@ -339,7 +338,7 @@ fn a_message_of_impossible_length_is_never_handed_out() {
         for group in &mut groups {
             match call(&mut group.lane(Lane(0))) {
                 Err(CollectiveError::Fault(fault)) => {
-                    assert_eq!(fault.kind, FaultKind::Protocol);
+                    assert_eq!(fault.kind, FaultKind::Transport);
                     assert!(fault.note.contains("rank 1 claims 4294967295 bytes in a slot of 128"), "{fault}");
                 }
                 other => panic!("{name} of rank {}: {other:?}", group.rank()),
@@ -356,7 +355,7 @@ fn after_a_fault_every_call_says_so() {
         let first =
             if rank == 0 { fault(Err(group.give_up("enough"))) } else { fault(until_error(&mut group, u64::MAX)) };
         for _ in 0..3 {
-            let mut exchange = group.lane(Lane(0));
+            let exchange = group.lane(Lane(0));
             assert_eq!(fault(exchange.begin(&[0, 0]).map(drop)), first);
             assert_eq!(fault(exchange.take().map(drop)), first);
             assert_eq!(fault(exchange.drain().map(drop)), first);
@@ -369,8 +368,8 @@ fn after_a_fault_every_call_says_so() {
 fn beginning_without_having_taken_is_an_error_that_loses_nothing() {
     on_threads(endpoints(2), |endpoint| {
         let peer = 1 - endpoint.rank();
-        let mut group = join(endpoint, Duration::from_secs(20));
-        let mut exchange = group.lane(Lane(0));
+        let group = join(endpoint, Duration::from_secs(20));
+        let exchange = group.lane(Lane(0));
         for round in 0..=LAG as u8 {
             let mut sending = exchange.begin(&[1, 1]).unwrap();
             sending.messages_mut().into_iter().for_each(|message| message[0] = round);
@@ -396,8 +395,8 @@ fn misuse_is_an_error() {
         let error = Group::new(endpoint(), GroupOptions::new(lanes)).map(drop).unwrap_err();
         assert!(matches!(error, CollectiveError::Shape { .. }), "{error}");
     }
-    let mut group = Group::new(endpoint(), GroupOptions::new([LaneOptions::lag(2)])).unwrap();
-    let mut exchange = group.lane(Lane(0));
+    let group = Group::new(endpoint(), GroupOptions::new([LaneOptions::lag(2)])).unwrap();
+    let exchange = group.lane(Lane(0));
     assert!(matches!(exchange.begin(&[]).map(drop), Err(CollectiveError::Count { given: 0, ranks: 1, .. })));
     assert!(matches!(exchange.barrier(), Err(CollectiveError::NotSynchronous { lag: 2, .. })));
 }
@@ -405,8 +404,8 @@ fn misuse_is_an_error() {
 #[test]
 fn a_round_that_is_dropped_unpublished_never_happened() {
     on_threads(endpoints(2), |endpoint| {
-        let mut group = join(endpoint, Duration::from_secs(20));
-        let mut exchange = group.lane(Lane(0));
+        let group = join(endpoint, Duration::from_secs(20));
+        let exchange = group.lane(Lane(0));
         let mut abandoned = exchange.begin(&[1000, 3]).unwrap();
         abandoned.messages_mut().into_iter().for_each(|message| message.fill(9));
         drop(abandoned);
@@ -429,13 +428,13 @@ fn two_lanes_share_their_waiting() {
     let lanes = [LaneOptions::lag(0), LaneOptions::lag(0)];
     let shape = GroupShape { ranks: 2, lanes: lanes.iter().map(|lane| lane.shape(64)).collect() };
     on_threads(threads::group(&shape).unwrap(), |endpoint| {
-        let mut group = Group::new(endpoint, GroupOptions::new(lanes).deadline(Duration::from_secs(20))).unwrap();
+        let group = Group::new(endpoint, GroupOptions::new(lanes).deadline(Duration::from_secs(20))).unwrap();
         let order = if group.rank() == 0 { [0, 1] } else { [1, 0] };
         for lane in [1, 0] {
             group.lane(Lane(lane)).begin(&[5000, 5000]).unwrap().publish().unwrap();
         }
         for lane in order {
-            let mut exchange = group.lane(Lane(lane));
+            let exchange = group.lane(Lane(lane));
             assert_eq!(exchange.take().unwrap().unwrap().message(0).len(), 5000);
         }
         for lane in [0, 1] {
@@ -452,8 +451,8 @@ fn the_small_collectives() {
     let shape = GroupShape { ranks: 5, lanes: vec![LaneOptions::lag(0).shape(16)] };
     on_threads(threads::group(&shape).unwrap(), |endpoint| {
         let rank = endpoint.rank();
-        let mut group = Group::new(endpoint, GroupOptions::new([LaneOptions::lag(0)])).unwrap();
-        let mut exchange = group.lane(Lane(0));
+        let group = Group::new(endpoint, GroupOptions::new([LaneOptions::lag(0)])).unwrap();
+        let exchange = group.lane(Lane(0));
         for _ in 0..20 {
             exchange.barrier().unwrap();
             let all = exchange.all_gather(&vec![rank as u8; 30 * rank]).unwrap();

@@ -50,9 +50,9 @@ fn role() {
     let (victim, signal) = role.split_once(' ').unwrap();
     let victim: usize = victim.parse().unwrap();
     let lane = LaneOptions::lag(2);
-    let mut group = Group::new(endpoint, GroupOptions::new([lane]).deadline(DEADLINE)).unwrap();
+    let group = Group::new(endpoint, GroupOptions::new([lane]).deadline(DEADLINE)).unwrap();
     let (rank, ranks) = (group.rank(), group.ranks());
-    let mut exchange = group.lane(Lane(0));
+    let exchange = group.lane(Lane(0));
     let began = Instant::now();
     let mut published = 0;
     let error = loop {

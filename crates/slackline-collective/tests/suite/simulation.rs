@@ -33,11 +33,11 @@ fn delayed_in_turn(lag: usize, delivery: Delivery) -> Duration {
     let shape = GroupShape { ranks: 4, lanes: vec![lane.shape(16)] };
     let report = sim::run(&SimConfig::new(shape, 1), |endpoint| {
         let rank = endpoint.rank() as u64;
-        let mut group = Group::new(endpoint, GroupOptions::new([lane])).unwrap();
+        let group = Group::new(endpoint, GroupOptions::new([lane])).unwrap();
         for round in 0..200u64 {
             let slow = round % 4 == rank;
             group.endpoint().sleep(Duration::from_millis(if slow { 3 } else { 1 }));
-            let mut exchange = group.lane(Lane(0));
+            let exchange = group.lane(Lane(0));
             exchange.begin(&[16; 4]).unwrap().publish().unwrap();
             while exchange.take().unwrap().is_some() {}
         }
@@ -64,11 +64,11 @@ type Ended = Result<(), CollectiveError>;
 fn endless(endpoint: SimEndpoint, deadline: Duration) -> Ended {
     let ranks = endpoint.shape().ranks;
     let lane = LaneOptions::lag(2);
-    let mut group = Group::new(endpoint, GroupOptions::new([lane]).deadline(deadline))?;
+    let group = Group::new(endpoint, GroupOptions::new([lane]).deadline(deadline))?;
     loop {
         let busy = 100 + 30 * group.rank() as u64;
         group.endpoint().sleep(Duration::from_micros(busy));
-        let mut exchange = group.lane(Lane(0));
+        let exchange = group.lane(Lane(0));
         exchange.begin(&vec![100; ranks])?.publish()?;
         while exchange.take()?.is_some() {}
     }
@@ -110,9 +110,9 @@ fn a_stall_within_the_deadline_is_waited_for() {
     let mut config = SimConfig::new(shape, 5);
     config.stalled.push(Stall { rank: 2, from: Duration::ZERO, length: Duration::from_secs(5) });
     let report = sim::run(&config, |endpoint| {
-        let mut group = Group::new(endpoint, GroupOptions::new([lane]).deadline(Duration::from_secs(6))).unwrap();
+        let group = Group::new(endpoint, GroupOptions::new([lane]).deadline(Duration::from_secs(6))).unwrap();
         group.endpoint().sleep(Duration::from_millis(1));
-        let mut exchange = group.lane(Lane(0));
+        let exchange = group.lane(Lane(0));
         for _ in 0..10 {
             exchange.begin(&[8; 3]).unwrap().publish().unwrap();
             while exchange.take().unwrap().is_some() {}
@@ -129,7 +129,7 @@ fn a_stall_within_the_deadline_is_waited_for() {
 fn a_bad_message_is_a_fault_that_names_its_sender() {
     let lane = LaneOptions::lag(0);
     let shape = GroupShape { ranks: 3, lanes: vec![lane.shape(64)] };
-    let report = sim::run(&SimConfig::new(shape, 5), |mut endpoint| {
+    let report = sim::run(&SimConfig::new(shape, 5), |endpoint| {
         let full = endpoint.shape().lanes[0].slot_bytes;
         if endpoint.rank() == 2 {
             // Not a rank that follows the protocol: it sends bytes of its own.
@@ -142,8 +142,8 @@ fn a_bad_message_is_a_fault_that_names_its_sender() {
             endpoint.detach();
             return None;
         }
-        let mut group = Group::new(endpoint, GroupOptions::new([lane])).unwrap();
-        let mut exchange = group.lane(Lane(0));
+        let group = Group::new(endpoint, GroupOptions::new([lane])).unwrap();
+        let exchange = group.lane(Lane(0));
         exchange.begin(&[1; 3]).unwrap().publish().ok();
         Some(exchange.take().map(drop).unwrap_err())
     });

@@ -13,12 +13,12 @@ const MAGIC: u32 = u32::from_le_bytes(*b"BLS1");
 const LEAVE: u32 = 1;
 
 /// The header of a full slot: a fragment of a message that did not fit one, or a farewell. Little endian: magic `u32`,
-/// flags `u32`, round `u64`, bytes of the whole message `u64`, offset of this fragment in it `u64`; the rest is unused. The
+/// flags `u32`, number `u64` (of the message in its stream), bytes of the whole message `u64`, offset of this fragment in it `u64`; the rest is unused. The
 /// fragment follows, as much of the message as fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) leave: bool,
-    pub(crate) round: u64,
+    pub(crate) number: u64,
     pub(crate) total: u64,
     pub(crate) offset: u64,
 }
@@ -28,7 +28,7 @@ impl Header {
         let flags = if self.leave { LEAVE } else { 0 };
         slot[0..4].copy_from_slice(&MAGIC.to_le_bytes());
         slot[4..8].copy_from_slice(&flags.to_le_bytes());
-        slot[8..16].copy_from_slice(&self.round.to_le_bytes());
+        slot[8..16].copy_from_slice(&self.number.to_le_bytes());
         slot[16..24].copy_from_slice(&self.total.to_le_bytes());
         slot[24..32].copy_from_slice(&self.offset.to_le_bytes());
     }
@@ -43,7 +43,7 @@ impl Header {
         if word(4) & !LEAVE != 0 {
             return Err("unknown flags in a header");
         }
-        let header = Header { leave: word(4) & LEAVE != 0, round: long(8), total: long(16), offset: long(24) };
+        let header = Header { leave: word(4) & LEAVE != 0, number: long(8), total: long(16), offset: long(24) };
         let Some(left) = header.total.checked_sub(header.offset) else {
             return Err("a fragment that begins past its message");
         };
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn headers_survive_a_round_trip_and_nonsense_is_refused() {
-        let header = Header { leave: true, round: 7, total: 100, offset: 64 };
+        let header = Header { leave: true, number: 7, total: 100, offset: 64 };
         let mut slot = vec![0u8; HEADER_BYTES + 64];
         header.write(&mut slot);
         let (read, fragment) = Header::read(&slot).unwrap();
