@@ -5,7 +5,6 @@ mod round;
 use std::time::Duration;
 
 use slackline_transport::{Endpoint, Rank};
-use smallvec::SmallVec;
 
 use crate::group::Group;
 use crate::{CollectiveError, Fault, FaultKind, LaneStats};
@@ -122,16 +121,16 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
             drop(state);
             return Err(self.cannot_begin(sizes.len()));
         }
-        if !state.has_credit(&group.endpoint) {
+        let mut rooms = state.rooms(&group.endpoint, sizes);
+        if rooms.is_none() {
             drop(state);
             group.wait_for_slots(self.lane)?;
             state = group.lanes[self.lane].borrow_mut();
+            rooms = state.rooms(&group.endpoint, sizes);
         }
         state.open = true;
-        let mut rooms = SmallVec::new();
-        for (outgoing, &size) in state.outgoing.iter_mut().zip(sizes) {
-            rooms.push(outgoing.room(&group.endpoint, size).expect("each peer has a slot, and no room is lent"));
-        }
+        state.expecting.clear();
+        let rooms = rooms.expect("each peer has a slot, and no room is lent");
         Ok(Round::new(group, self.lane, state.rounds.begun(), rooms))
     }
 

@@ -11,7 +11,6 @@ use std::time::Duration;
 use slackline_transport::{Endpoint, Lane, Rank};
 
 use crate::lane::LaneState;
-use crate::stream::Received;
 use crate::{CollectiveError, Exchange, Fault, FaultKind, GroupOptions, HEADER_BYTES, LaneOptions, LaneStats, Streams};
 
 /// One rank's membership in a group. It drives an endpoint for all lanes.
@@ -170,7 +169,7 @@ impl<E: Endpoint> Group<E> {
                 let lane = &mut *lane.borrow_mut();
                 for from in 0..self.ranks() {
                     while let Some((_, message)) = lane.take_message(&self.endpoint, from) {
-                        self.give_back(lane, from, message);
+                        lane.incoming[from].give_back(&self.endpoint, message);
                     }
                 }
             }
@@ -267,15 +266,6 @@ impl<E: Endpoint> Group<E> {
             })
         };
         self.fault.get_or_init(fault).clone().into()
-    }
-
-    /// Gives back what was handed out.
-    #[inline(always)]
-    pub(crate) fn give_back(&self, lane: &mut LaneState, from: Rank, message: Received<'_>) {
-        if let Received::InPlace(bytes, slot) = message {
-            drop(bytes);
-            lane.incoming[from].give_back(&self.endpoint, slot);
-        }
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use slackline_transport::{Endpoint, Landings, Lane, Rank};
+use slackline_transport::{Endpoint, Lane, Rank};
 use smallvec::SmallVec;
 
 use crate::rounds::{Reached, Rounds};
@@ -43,13 +43,14 @@ pub(crate) struct LaneState {
     pub(crate) lingered: Option<(Duration, u64)>,
     /// A round was published since the lead was noted.
     lead_is_due: bool,
+    /// The sizes that are declared for the round that is open (none: empty).
+    pub(crate) expecting: Sizes,
     /// Sizes that this rank declared it would receive, by round, from the oldest that is not taken yet.
     pub(crate) expected: VecDeque<(u64, Sizes)>,
     /// A peer may be asleep for lack of a slot, so that giving slots back has to wake it. Not so while the rings have the
     /// `2 lag + 2` slots from which no rank waits for one and no message was in fragments.
     pub(crate) peers_may_lack_slots: bool,
     pub(crate) stats: LaneStats,
-    landings: Landings,
 }
 
 fn reached(stream: &Incoming) -> Reached {
@@ -75,10 +76,10 @@ impl LaneState {
             keeps_up: false,
             lingered: None,
             lead_is_due: false,
+            expecting: Sizes::new(),
             expected: VecDeque::new(),
             peers_may_lack_slots: slots < options.slots(),
             stats: LaneStats::default(),
-            landings: Landings::new(),
         }
     }
 
@@ -87,22 +88,29 @@ impl LaneState {
     #[inline(always)]
     pub(crate) fn progress(&mut self, endpoint: &impl Endpoint) -> Result<bool, (Rank, &'static str)> {
         endpoint.progress();
-        endpoint.landings(self.id, &mut self.landings);
-        let mut moved = false;
-        for (from, landed) in self.landings.drain(..) {
-            let stream = &mut self.incoming[from];
+        let (mut moved, mut broken) = (false, None);
+        let LaneState { incoming, rounds, stats, ready, news, peers_may_lack_slots, streams, .. } = self;
+        endpoint.landings(self.id, &mut |from, landed| {
+            let stream = &mut incoming[from];
             let before = reached(stream);
-            let spent = stream.scan(endpoint, landed, &mut self.stats.bytes_received).map_err(|why| (from, why))?;
-            self.peers_may_lack_slots |= spent;
-            moved |= spent;
+            match stream.scan(endpoint, landed, &mut stats.bytes_received) {
+                Ok(spent) => {
+                    *peers_may_lack_slots |= spent;
+                    moved |= spent;
+                }
+                Err(why) => broken = Some((from, why)),
+            }
             let now = reached(stream);
             if now != before {
-                self.rounds.note(before, now);
-                self.news = true;
-                if self.streams && before.arrived == now.arrived - stream.waiting() && stream.waiting() > 0 {
-                    self.ready.push_back(from);
+                rounds.note(before, now);
+                *news = true;
+                if *streams && before.arrived == now.arrived - stream.waiting() && stream.waiting() > 0 {
+                    ready.push_back(from);
                 }
             }
+        });
+        if let Some(broken) = broken {
+            return Err(broken);
         }
         if self.unsent {
             moved |= self.pump(endpoint);
@@ -184,7 +192,7 @@ impl LaneState {
 
     /// Sends the messages of a round, one for each peer.
     #[inline(always)]
-    pub(crate) fn publish<'e>(&mut self, endpoint: &'e impl Endpoint, rooms: impl IntoIterator<Item = Room<'e>>) {
+    pub(crate) fn publish<'e>(&mut self, endpoint: &'e impl Endpoint, rooms: Vec<Room<'e>>) {
         for (outgoing, room) in self.outgoing.iter_mut().zip(rooms) {
             self.stats.bytes_sent += room.bytes().len() as u64;
             self.stats.fragmented += u64::from(matches!(room, Room::Staged(_)));
@@ -196,16 +204,41 @@ impl LaneState {
         self.stats.rounds += 1;
     }
 
+    /// Room for the messages of a round; `None` while some peer has no free slot, or something older waits for one.
+    #[inline(always)]
+    pub(crate) fn rooms<'e, E: Endpoint>(&mut self, endpoint: &'e E, sizes: &[usize]) -> Option<Vec<Room<'e>>> {
+        if !self.has_credit(endpoint) {
+            return None;
+        }
+        let room = |(to, &size): (&mut Outgoing, &usize)| {
+            to.room(endpoint, size).expect("each peer has a slot, and no room of a lane without an open round is lent")
+        };
+        Some(self.outgoing.iter_mut().zip(sizes).map(room).collect())
+    }
+
+    /// Takes back the rooms of a round that is not published.
+    #[cold]
+    pub(crate) fn take_back(&mut self, rooms: Vec<Room<'_>>) {
+        for (outgoing, room) in self.outgoing.iter_mut().zip(rooms) {
+            outgoing.take_back(room);
+        }
+    }
+
     /// The messages of the next round, in rank order, which are handed out with this.
     #[inline(always)]
-    pub(crate) fn take_round<'e, E: Endpoint>(&mut self, endpoint: &'e E) -> SmallVec<[Received<'e>; 8]> {
-        let mut messages = SmallVec::new();
-        for stream in &mut self.incoming {
-            messages.push(stream.take(endpoint));
-        }
+    pub(crate) fn take_round<'e, E: Endpoint>(&mut self, endpoint: &'e E) -> Vec<Received<'e>> {
+        let messages = self.incoming.iter_mut().map(|stream| stream.take(endpoint)).collect();
         self.rounds.take(self.incoming.iter().map(reached));
         self.stats.taken += 1;
         messages
+    }
+
+    /// Gives back the messages of a round.
+    #[inline(always)]
+    pub(crate) fn give_back_round(&mut self, endpoint: &impl Endpoint, messages: Vec<Received<'_>>) {
+        for (stream, message) in self.incoming.iter_mut().zip(messages) {
+            stream.give_back(endpoint, message);
+        }
     }
 
     /// Nothing of the next round, which is complete, is for this rank.

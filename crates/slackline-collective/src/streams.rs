@@ -167,7 +167,8 @@ impl<'g, E: Endpoint> Streams<'g, E> {
             drop(state);
             return Err(group.refuse(self.lane, error));
         }
-        let room = state.outgoing[to].room(&group.endpoint, size);
+        let outgoing = &mut state.outgoing[to];
+        let room = if outgoing.has_credit(&group.endpoint) { outgoing.room(&group.endpoint, size) } else { None };
         if room.is_none() && !state.wanted.contains(&to) {
             state.wanted.push(to);
         }
@@ -266,7 +267,7 @@ impl<E: Endpoint> Deref for Arrived<'_, E> {
 impl<E: Endpoint> Drop for Arrived<'_, E> {
     fn drop(&mut self) {
         let message = std::mem::replace(&mut self.message, Received::Nothing);
-        self.group.give_back(&mut self.group.lanes[self.lane].borrow_mut(), self.from, message);
+        self.group.lanes[self.lane].borrow_mut().incoming[self.from].give_back(&self.group.endpoint, message);
         self.group.endpoint.notify();
     }
 }

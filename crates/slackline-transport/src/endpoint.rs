@@ -4,8 +4,6 @@ use std::cell::{Ref, RefMut};
 use std::task::Waker;
 use std::time::Duration;
 
-use smallvec::SmallVec;
-
 use crate::{Lane, Rank, TransportError};
 
 /// How large the rings of one lane are: the same for every ordered pair of ranks, itself included.
@@ -67,9 +65,6 @@ pub type Message<'e> = Ref<'e, [u8]>;
 
 /// A free slot, to be written. It cannot be [published](Endpoint::publish) while this is held.
 pub type Room<'e> = RefMut<'e, [u8]>;
-
-/// Peers, and how many messages from each have landed since the group began.
-pub type Landings = SmallVec<[(Rank, u64); 8]>;
 
 /// What a peer's process or thread is doing, as far as the transport can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,17 +151,22 @@ pub trait Endpoint {
     /// How many messages from `from` have landed since the group began. Never decreases.
     fn landed(&self, lane: Lane, from: Rank) -> u64;
 
-    /// Adds to `landings` every peer from which something has landed on `lane` since the last call, with how many messages in
-    /// all. It may add peers from which nothing new has come. So looking costs as much as has moved, where the transport
-    /// knows who moved; the default asks for each peer.
-    fn landings(&self, lane: Lane, landings: &mut Landings) {
-        landings.extend((0..self.shape().ranks).map(|from| (from, self.landed(lane, from))));
+    /// Calls `found` for every peer from which something has landed on `lane` since the last call, with how many messages in all,
+    /// and perhaps for others. So looking costs as much as has moved, where the transport knows who moved; the default asks
+    /// for each peer. `found` must not call this method.
+    fn landings(&self, lane: Lane, found: &mut dyn FnMut(Rank, u64)) {
+        (0..self.shape().ranks).for_each(|from| found(from, self.landed(lane, from)));
     }
 
     /// Message `number` from `from`, in place. If a peer has left a length there that no message can have, the group is
     /// poisoned and the message reads as empty. So whoever takes messages on asks [`poisoned`](Endpoint::poisoned) between
     /// looking at them and handing them out.
     fn message(&self, lane: Lane, from: Rank, number: u64) -> Message<'_>;
+
+    /// The length of a message, without lending it. As [`message`](Endpoint::message) otherwise.
+    fn message_len(&self, lane: Lane, from: Rank, number: u64) -> usize {
+        self.message(lane, from, number).len()
+    }
 
     /// Gives back the slots of all messages from `from` numbered below `upto`.
     fn release(&self, lane: Lane, from: Rank, upto: u64);
@@ -256,13 +256,18 @@ macro_rules! behind {
             }
 
             #[inline]
-            fn landings(&self, lane: Lane, landings: &mut Landings) {
-                (**self).landings(lane, landings);
+            fn landings(&self, lane: Lane, found: &mut dyn FnMut(Rank, u64)) {
+                (**self).landings(lane, found);
             }
 
             #[inline]
             fn message(&self, lane: Lane, from: Rank, number: u64) -> Message<'_> {
                 (**self).message(lane, from, number)
+            }
+
+            #[inline]
+            fn message_len(&self, lane: Lane, from: Rank, number: u64) -> usize {
+                (**self).message_len(lane, from, number)
             }
 
             #[inline]

@@ -62,7 +62,7 @@ pub mod model {
     }
 }
 
-pub use endpoint::{Endpoint, GroupShape, Landings, LaneShape, Message, POISON_BYTES, PeerState, Room, SLOT_ALIGN};
+pub use endpoint::{Endpoint, GroupShape, LaneShape, Message, POISON_BYTES, PeerState, Room, SLOT_ALIGN};
 pub use error::TransportError;
 pub use number::{Lane, Rank};
 pub use wrappers::{Checked, Delayed};

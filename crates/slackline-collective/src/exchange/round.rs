@@ -5,7 +5,6 @@ use smallvec::SmallVec;
 
 use crate::CollectiveError;
 use crate::group::Group;
-use crate::lane::Sizes;
 use crate::stream::{Received, Room};
 
 /// Room for the messages of one round, one slice for each rank, in rank order.
@@ -19,8 +18,7 @@ pub struct Round<'g, E: Endpoint> {
     lane: usize,
     number: u64,
     /// Taken out when it is published.
-    rooms: SmallVec<[Room<'g>; 8]>,
-    expecting: Sizes,
+    rooms: Vec<Room<'g>>,
 }
 
 /// A complete round. Its messages lie where they landed; dropping it gives their slots back.
@@ -29,13 +27,13 @@ pub struct Complete<'g, E: Endpoint> {
     group: &'g Group<E>,
     lane: usize,
     number: u64,
-    messages: SmallVec<[Received<'g>; 8]>,
+    messages: Vec<Received<'g>>,
 }
 
 impl<'g, E: Endpoint> Round<'g, E> {
     #[inline(always)]
-    pub(super) fn new(group: &'g Group<E>, lane: usize, number: u64, rooms: SmallVec<[Room<'g>; 8]>) -> Self {
-        Round { group, lane, number, rooms, expecting: Sizes::new() }
+    pub(super) fn new(group: &'g Group<E>, lane: usize, number: u64, rooms: Vec<Room<'g>>) -> Self {
+        Round { group, lane, number, rooms }
     }
 
     /// This round's number, from 0.
@@ -51,11 +49,14 @@ impl<'g, E: Endpoint> Round<'g, E> {
     /// [`CollectiveError::Count`] if there is not one size for each rank.
     pub fn expect(&mut self, sizes: &[usize]) -> Result<(), CollectiveError> {
         let ranks = self.rooms.len();
+        let mut state = self.group.lanes[self.lane].borrow_mut();
         if sizes.len() != ranks {
-            let lane = self.group.lanes[self.lane].borrow().id;
+            let lane = state.id;
+            drop(state);
             return Err(self.group.refuse(self.lane, CollectiveError::Count { lane, given: sizes.len(), ranks }));
         }
-        self.expecting = Sizes::from_slice(sizes);
+        state.expecting.clear();
+        state.expecting.extend_from_slice(sizes);
         Ok(())
     }
 
@@ -95,11 +96,12 @@ impl<'g, E: Endpoint> Round<'g, E> {
     #[inline(always)]
     pub fn publish(mut self) -> Result<(), CollectiveError> {
         let mut state = self.group.lanes[self.lane].borrow_mut();
-        if !self.expecting.is_empty() {
-            state.expected.push_back((self.number, std::mem::take(&mut self.expecting)));
+        if !state.expecting.is_empty() {
+            let sizes = state.expecting.clone();
+            state.expected.push_back((self.number, sizes));
         }
         state.open = false;
-        state.publish(&self.group.endpoint, self.rooms.drain(..));
+        state.publish(&self.group.endpoint, std::mem::take(&mut self.rooms));
         Ok(())
     }
 }
@@ -110,16 +112,14 @@ impl<E: Endpoint> Drop for Round<'_, E> {
         if !self.rooms.is_empty() {
             let mut state = self.group.lanes[self.lane].borrow_mut();
             state.open = false;
-            for (outgoing, room) in state.outgoing.iter_mut().zip(self.rooms.drain(..)) {
-                outgoing.take_back(room);
-            }
+            state.take_back(std::mem::take(&mut self.rooms));
         }
     }
 }
 
 impl<'g, E: Endpoint> Complete<'g, E> {
     #[inline(always)]
-    pub(super) fn new(group: &'g Group<E>, lane: usize, number: u64, messages: SmallVec<[Received<'g>; 8]>) -> Self {
+    pub(super) fn new(group: &'g Group<E>, lane: usize, number: u64, messages: Vec<Received<'g>>) -> Self {
         Complete { group, lane, number, messages }
     }
 
@@ -149,9 +149,7 @@ impl<E: Endpoint> Drop for Complete<'_, E> {
     #[inline(always)]
     fn drop(&mut self) {
         let mut state = self.group.lanes[self.lane].borrow_mut();
-        for (from, message) in self.messages.drain(..).enumerate() {
-            self.group.give_back(&mut state, from, message);
-        }
+        state.give_back_round(&self.group.endpoint, std::mem::take(&mut self.messages));
         if state.peers_may_lack_slots {
             self.group.endpoint.notify();
         }

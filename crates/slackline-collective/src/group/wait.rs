@@ -6,7 +6,7 @@ use std::time::Duration;
 use slackline_transport::{Endpoint, PeerState, Rank};
 
 use super::Group;
-use crate::lane::LaneState;
+use crate::lane::{LaneState, Sizes};
 use crate::{Awaited, CollectiveError, Fault, FaultKind};
 
 impl<E: Endpoint> Group<E> {
@@ -102,12 +102,11 @@ impl<E: Endpoint> Group<E> {
             let next = lane.rounds.taken();
             let declared = lane.expected.front().is_some_and(|(round, _)| *round == next);
             if lane.rounds.outstanding() && lane.rounds.complete() && !declared && lane.next_is_empty(&self.endpoint) {
-                for (from, message) in lane.take_round(&self.endpoint).into_iter().enumerate() {
-                    self.give_back(lane, from, message);
-                }
-            } else if lane.rounds.is_behind() && !lane.rounds.due() && lane.has_credit(&self.endpoint) {
-                let rooms: Option<Vec<_>> = lane.outgoing.iter_mut().map(|to| to.room(&self.endpoint, 0)).collect();
-                let Some(rooms) = rooms else { return };
+                let messages = lane.take_round(&self.endpoint);
+                lane.give_back_round(&self.endpoint, messages);
+            } else if lane.rounds.is_behind() && !lane.rounds.due() {
+                let nothing = Sizes::from_elem(0, lane.outgoing.len());
+                let Some(rooms) = lane.rooms(&self.endpoint, &nothing) else { return };
                 lane.publish(&self.endpoint, rooms);
             } else {
                 return;

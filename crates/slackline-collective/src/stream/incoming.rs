@@ -119,7 +119,7 @@ impl Incoming {
     ) -> Result<bool, &'static str> {
         let slot_bytes = endpoint.shape().lanes[self.lane.index()].slot_bytes;
         while self.plain && self.scanned < landed {
-            let length = endpoint.message(self.lane, self.from, self.scanned).len();
+            let length = endpoint.message_len(self.lane, self.from, self.scanned);
             if length == slot_bytes || self.left {
                 return self.scan_fragments(endpoint, landed, bytes);
             }
@@ -155,7 +155,7 @@ impl Incoming {
             } else {
                 *bytes += self.accept(&slot)?;
                 drop(slot);
-                self.give_back(endpoint, number);
+                self.give_back_slot(endpoint, number);
             }
         }
         if self.scanned - self.released == slots.slots as u64 && self.done.contains(&true) {
@@ -216,7 +216,7 @@ impl Incoming {
             }
         }
         for slot in moved {
-            self.give_back(endpoint, slot);
+            self.give_back_slot(endpoint, slot);
         }
     }
 
@@ -250,13 +250,20 @@ impl Incoming {
             None if self.waiting() == 0 => return true,
             None => self.scanned - self.waiting(),
         };
-        endpoint.message(self.lane, self.from, slot).is_empty()
+        endpoint.message_len(self.lane, self.from, slot) == 0
     }
 
-    /// Gives back the slot of a message that was handed out and is not held any more. In any order: a slot that is not the
-    /// oldest waits for the older ones.
+    /// Gives back a message that was handed out, in any order: a slot that is not the oldest waits for the older ones.
     #[inline(always)]
-    pub(crate) fn give_back(&mut self, endpoint: &impl Endpoint, slot: u64) {
+    pub(crate) fn give_back(&mut self, endpoint: &impl Endpoint, message: Received<'_>) {
+        if let Received::InPlace(bytes, slot) = message {
+            drop(bytes);
+            self.give_back_slot(endpoint, slot);
+        }
+    }
+
+    #[inline(always)]
+    fn give_back_slot(&mut self, endpoint: &impl Endpoint, slot: u64) {
         if slot == self.released && self.done.is_empty() {
             self.released += 1;
             endpoint.release(self.lane, self.from, self.released);

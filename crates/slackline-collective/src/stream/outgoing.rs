@@ -73,13 +73,10 @@ impl Outgoing {
         self.outbox.is_empty() && endpoint.free_slots(self.lane, self.to) > 0
     }
 
-    /// Room for the next message, of `size` bytes. `None` without [credit](Self::has_credit) or while a room towards this peer
-    /// is lent.
+    /// Room for the next message, of `size` bytes. Only with [credit](Self::has_credit). `None` while a room towards
+    /// this peer is lent.
     #[inline(always)]
     pub(crate) fn room<'e, E: Endpoint>(&mut self, endpoint: &'e E, size: usize) -> Option<Room<'e>> {
-        if !self.has_credit(endpoint) {
-            return None;
-        }
         let slot = endpoint.room(self.lane, self.to)?;
         if size < slot.len() { Some(Room::InPlace(slot, size)) } else { Some(Room::Staged(self.stage(size))) }
     }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use super::{Check, PATIENCE};
-use crate::{Checked, Endpoint, Landings, Lane, LaneShape, POISON_BYTES, PeerState, Rank};
+use crate::{Checked, Endpoint, Lane, LaneShape, POISON_BYTES, PeerState, Rank};
 
 /// `Err` says what was noticed.
 type Outcome = Result<(), String>;
@@ -232,8 +232,8 @@ impl<E: Endpoint> Member<E> {
             self.endpoint.notify();
             let before = (own + members - 1) % members;
             self.until("news of a message", |endpoint| {
-                let mut landings = Landings::new();
-                endpoint.landings(DATA, &mut landings);
+                let mut landings = Vec::new();
+                endpoint.landings(DATA, &mut |from, landed| landings.push((from, landed)));
                 for &(from, landed) in &landings {
                     let most = if from == before { turn } else { 0 };
                     ensure!(landed <= most, "news of {landed} messages from rank {from}, which sent {most}");

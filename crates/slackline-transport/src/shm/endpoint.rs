@@ -9,7 +9,7 @@ use super::group::{Group, Status, check_rank};
 use super::liveness::Watch;
 use super::ring::{Corrupt, PeerRings};
 use crate::sync::{AtomicU64, Ordering, Reach};
-use crate::{Endpoint, GroupShape, Landings, Lane, Message, PeerState, Rank, Room, TransportError, parking};
+use crate::{Endpoint, GroupShape, Lane, Message, PeerState, Rank, Room, TransportError, parking};
 
 /// How long a waiting rank spins, if every rank has a core of its own: a peer that is about to publish does so within that
 /// time. On an idle machine a longer spin gains nothing, since a yield returns at once. Where other work has put two ranks
@@ -166,7 +166,7 @@ impl RingEndpoint {
         news
     }
 
-    #[inline]
+    #[inline(always)]
     fn index(&self, lane: Lane, peer: Rank) -> usize {
         // A rank out of range must not end up in the next lane.
         assert!(peer < self.ranks, "rank {peer} of a group of {}", self.ranks);
@@ -204,7 +204,7 @@ impl Endpoint for RingEndpoint {
         self.group.shape()
     }
 
-    #[inline]
+    #[inline(always)]
     fn free_slots(&self, lane: Lane, to: Rank) -> usize {
         let index = self.index(lane, to);
         match self.pairs[index].free() {
@@ -216,18 +216,18 @@ impl Endpoint for RingEndpoint {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn room(&self, lane: Lane, to: Rank) -> Option<Room<'_>> {
         self.pairs[self.index(lane, to)].room()
     }
 
-    #[inline]
+    #[inline(always)]
     fn publish(&self, lane: Lane, to: Rank, len: usize) {
         let index = self.index(lane, to);
         self.pairs[index].publish(len);
     }
 
-    #[inline]
+    #[inline(always)]
     fn landed(&self, lane: Lane, from: Rank) -> u64 {
         let index = self.index(lane, from);
         if let Err(corrupt) = self.pairs[index].refresh_landed() {
@@ -236,8 +236,8 @@ impl Endpoint for RingEndpoint {
         self.pairs[index].incoming.landed()
     }
 
-    #[inline]
-    fn landings(&self, lane: Lane, landings: &mut Landings) {
+    #[inline(always)]
+    fn landings(&self, lane: Lane, found: &mut dyn FnMut(Rank, u64)) {
         let first = self.index(lane, 0);
         for (from, pair) in self.pairs[first..first + self.ranks].iter().enumerate() {
             if let Err(corrupt) = pair.refresh_landed() {
@@ -245,12 +245,12 @@ impl Endpoint for RingEndpoint {
             }
             let landed = pair.incoming.landed();
             if pair.told.replace(landed) != landed {
-                landings.push((from, landed));
+                found(from, landed);
             }
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn message(&self, lane: Lane, from: Rank, number: u64) -> Message<'_> {
         let index = self.index(lane, from);
         match self.pairs[index].message(number) {
@@ -262,7 +262,16 @@ impl Endpoint for RingEndpoint {
         }
     }
 
-    #[inline]
+    #[inline(always)]
+    fn message_len(&self, lane: Lane, from: Rank, number: u64) -> usize {
+        let index = self.index(lane, from);
+        self.pairs[index].message_len(number).unwrap_or_else(|corrupt| {
+            self.corrupt(index, corrupt);
+            0
+        })
+    }
+
+    #[inline(always)]
     fn release(&self, lane: Lane, from: Rank, upto: u64) {
         let index = self.index(lane, from);
         self.pairs[index].release(upto);

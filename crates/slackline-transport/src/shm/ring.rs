@@ -59,12 +59,12 @@ impl PeerRings {
     }
 
     /// Whether the peer has moved a counter since this rank last looked; this looks, too.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn refresh(&self) -> Result<bool, Corrupt> {
         Ok(self.refresh_landed()? | self.refresh_released()?)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn refresh_landed(&self) -> Result<bool, Corrupt> {
         let mut moved = false;
         loop {
@@ -83,18 +83,18 @@ impl PeerRings {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn refresh_released(&self) -> Result<bool, Corrupt> {
         self.outgoing.refresh(self.out.released()).map_err(|value| Corrupt::Released(value.0))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn free(&self) -> Result<u64, Corrupt> {
         self.outgoing.free(self.out.released()).map_err(|value| Corrupt::Released(value.0))
     }
 
     /// The next free slot; `None` if none is known to be free, or while this one is lent.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn room(&self) -> Option<Room<'_>> {
         if self.outgoing.known_free() == 0 {
             return None;
@@ -109,7 +109,7 @@ impl PeerRings {
     /// # Panics
     ///
     /// Without a free slot, while it is lent, or if `len` is more than a slot.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn publish(&self, len: usize) {
         assert!(len <= self.out.slot_bytes, "published {len} bytes in a slot of {}", self.out.slot_bytes);
         assert!(self.outgoing.known_free() > 0, "published without a free slot");
@@ -133,24 +133,34 @@ impl PeerRings {
     /// # Panics
     ///
     /// If that message is not here.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn message(&self, number: u64) -> Result<Message<'_>, Corrupt> {
-        let Some(index) = self.incoming.index_of(number) else {
-            panic!("message {number} was asked for, which has been released or not landed");
-        };
-        let len = self.inc.mark(index).length.load(Ordering::Relaxed) as usize;
-        if len > self.inc.slot_bytes {
-            return Err(Corrupt::Length(len));
-        }
+        let (index, len) = self.place(number)?;
         // SAFETY: inside the region, as `len` is at most a slot. The message has landed (an acquire load saw that), and its
         // sender writes the slot again only after `release`, which refuses while the cell is borrowed, as it is by this.
         Ok(Ref::map(self.inc.slots[index].borrow(), |slot| unsafe { std::slice::from_raw_parts(slot.as_ptr(), len) }))
     }
 
+    /// The length of message `number`, as [`message`](Self::message) has it.
+    #[inline(always)]
+    pub(crate) fn message_len(&self, number: u64) -> Result<usize, Corrupt> {
+        Ok(self.place(number)?.1)
+    }
+
+    /// Slot and length of a message.
+    #[inline(always)]
+    fn place(&self, number: u64) -> Result<(usize, usize), Corrupt> {
+        let Some(index) = self.incoming.index_of(number) else {
+            panic!("message {number} was asked for, which has been released or not landed");
+        };
+        let len = self.inc.mark(index).length.load(Ordering::Relaxed) as usize;
+        if len > self.inc.slot_bytes { Err(Corrupt::Length(len)) } else { Ok((index, len)) }
+    }
+
     /// # Panics
     ///
     /// Outside of `released ..= landed`, and while a message below `upto` is held.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn release(&self, upto: u64) {
         for number in self.incoming.released()..upto {
             let held =

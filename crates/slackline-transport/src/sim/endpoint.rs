@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::block::Block;
 use super::network::{Arrived, Network, Parcel, Shared};
 use super::schedule::{Phase, nanos};
-use crate::{Endpoint, GroupShape, Landings, Lane, Message, POISON_BYTES, PeerState, Rank, Room, TransportError};
+use crate::{Endpoint, GroupShape, Lane, Message, POISON_BYTES, PeerState, Rank, Room, TransportError};
 
 /// An [`Endpoint`] in virtual time; made by [`run`](super::run) for each rank.
 ///
@@ -277,13 +277,13 @@ impl Endpoint for SimEndpoint {
         self.ins[self.ring(lane, from)].landed.get()
     }
 
-    fn landings(&self, lane: Lane, landings: &mut Landings) {
+    fn landings(&self, lane: Lane, found: &mut dyn FnMut(Rank, u64)) {
         self.polled();
         let first = self.ring(lane, 0);
         for from in self.news[lane.index()].borrow_mut().drain(..) {
             let ring = &self.ins[first + from];
             ring.is_news.set(false);
-            landings.push((from, ring.landed.get()));
+            found(from, ring.landed.get());
         }
     }
 

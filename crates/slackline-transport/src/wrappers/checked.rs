@@ -8,7 +8,7 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    Endpoint, GroupShape, Landings, Lane, Message, POISON_BYTES, PeerState, Rank, Room, SLOT_ALIGN, TransportError,
+    Endpoint, GroupShape, Lane, Message, POISON_BYTES, PeerState, Rank, Room, SLOT_ALIGN, TransportError,
 };
 
 /// An endpoint that enforces the rules of use of [`Endpoint`] and the promises of a transport: for tests, and to find out
@@ -154,14 +154,13 @@ impl<E: Endpoint> Endpoint for Checked<E> {
         landed
     }
 
-    fn landings(&self, lane: Lane, landings: &mut Landings) {
+    fn landings(&self, lane: Lane, found: &mut dyn FnMut(Rank, u64)) {
         let first = self.ring("landings", lane, 0);
-        let before = landings.len();
-        self.inner.landings(lane, landings);
-        for &(from, landed) in &landings[before..] {
+        self.inner.landings(lane, &mut |from, landed| {
             self.peer("landings", from);
             self.note(first + from, lane, from, landed);
-        }
+            found(from, landed);
+        });
     }
 
     fn message(&self, lane: Lane, from: Rank, number: u64) -> Message<'_> {

@@ -5,7 +5,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::delay::DelaySchedule;
-use crate::{Endpoint, GroupShape, Landings, Lane, Message, PeerState, Rank, Room, TransportError};
+use crate::{Endpoint, GroupShape, Lane, Message, PeerState, Rank, Room, TransportError};
 
 /// An endpoint that is late by a [`DelaySchedule`]: before the `n`-th *burst* on one lane it sleeps for the time that the
 /// schedule has for this rank in round `n`.
@@ -73,12 +73,16 @@ impl<E: Endpoint> Endpoint for Delayed<E> {
         self.inner.landed(lane, from)
     }
 
-    fn landings(&self, lane: Lane, landings: &mut Landings) {
-        self.inner.landings(lane, landings);
+    fn landings(&self, lane: Lane, found: &mut dyn FnMut(Rank, u64)) {
+        self.inner.landings(lane, found);
     }
 
     fn message(&self, lane: Lane, from: Rank, number: u64) -> Message<'_> {
         self.inner.message(lane, from, number)
+    }
+
+    fn message_len(&self, lane: Lane, from: Rank, number: u64) -> usize {
+        self.inner.message_len(lane, from, number)
     }
 
     fn release(&self, lane: Lane, from: Rank, upto: u64) {
