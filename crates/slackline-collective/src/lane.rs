@@ -12,6 +12,9 @@ use crate::rounds::{Reached, Rounds};
 use crate::stream::{Incoming, Outgoing, Received, Room};
 use crate::{LaneOptions, LaneStats};
 
+/// In a group of up to so many, each peer is asked what has come from it. In a larger one the endpoint is asked who moved.
+const ASKED_ALL: usize = 16;
+
 /// One size for each rank.
 pub(crate) type Sizes = SmallVec<[usize; 8]>;
 
@@ -51,6 +54,16 @@ pub(crate) struct LaneState {
     /// `2 lag + 2` slots from which no rank waits for one and no message was in fragments.
     pub(crate) peers_may_lack_slots: bool,
     pub(crate) stats: LaneStats,
+    /// Empty: memory for the next round.
+    spare_rooms: Vec<Room<'static>>,
+    spare_messages: Vec<Received<'static>>,
+}
+
+/// The memory of a list for another whose borrows are others. Collecting in place keeps it.
+#[inline(always)]
+fn emptied<A, B>(mut list: Vec<A>) -> Vec<B> {
+    list.clear();
+    list.into_iter().map(|_| unreachable!("the list is empty")).collect()
 }
 
 fn reached(stream: &Incoming) -> Reached {
@@ -80,6 +93,8 @@ impl LaneState {
             expected: VecDeque::new(),
             peers_may_lack_slots: slots < options.slots(),
             stats: LaneStats::default(),
+            spare_rooms: Vec::new(),
+            spare_messages: Vec::new(),
         }
     }
 
@@ -88,34 +103,49 @@ impl LaneState {
     #[inline(always)]
     pub(crate) fn progress(&mut self, endpoint: &impl Endpoint) -> Result<bool, (Rank, &'static str)> {
         endpoint.progress();
-        let (mut moved, mut broken) = (false, None);
-        let LaneState { incoming, rounds, stats, ready, news, peers_may_lack_slots, streams, .. } = self;
-        endpoint.landings(self.id, &mut |from, landed| {
-            let stream = &mut incoming[from];
-            let before = reached(stream);
-            match stream.scan(endpoint, landed, &mut stats.bytes_received) {
-                Ok(spent) => {
-                    *peers_may_lack_slots |= spent;
-                    moved |= spent;
-                }
-                Err(why) => broken = Some((from, why)),
-            }
-            let now = reached(stream);
-            if now != before {
-                rounds.note(before, now);
-                *news = true;
-                if *streams && before.arrived == now.arrived - stream.waiting() && stream.waiting() > 0 {
-                    ready.push_back(from);
+        let mut moved = false;
+        if self.incoming.len() <= ASKED_ALL {
+            for from in 0..self.incoming.len() {
+                let landed = endpoint.landed(self.id, from);
+                if landed != self.incoming[from].scanned() {
+                    moved |= self.take_in(endpoint, from, landed)?;
                 }
             }
-        });
-        if let Some(broken) = broken {
-            return Err(broken);
+        } else {
+            moved |= self.take_in_news(endpoint)?;
         }
         if self.unsent {
             moved |= self.pump(endpoint);
         }
         Ok(moved)
+    }
+
+    /// The same for a group in which most peers have sent nothing since the last look.
+    #[inline(never)]
+    fn take_in_news(&mut self, endpoint: &impl Endpoint) -> Result<bool, (Rank, &'static str)> {
+        let mut moved = Ok(false);
+        endpoint.landings(self.id, &mut |from, landed| {
+            if let Ok(before) = moved {
+                moved = self.take_in(endpoint, from, landed).map(|moved| moved | before);
+            }
+        });
+        moved
+    }
+
+    /// Takes in what has landed from one peer.
+    #[inline(always)]
+    fn take_in(&mut self, endpoint: &impl Endpoint, from: Rank, landed: u64) -> Result<bool, (Rank, &'static str)> {
+        let stream = &mut self.incoming[from];
+        let (before, waiting) = (reached(stream), stream.waiting());
+        let spent = stream.scan(endpoint, landed, &mut self.stats.bytes_received).map_err(|why| (from, why))?;
+        self.peers_may_lack_slots |= spent;
+        let now = reached(stream);
+        self.rounds.note(before, now);
+        self.news = true;
+        if self.streams && waiting == 0 && stream.waiting() > 0 {
+            self.ready.push_back(from);
+        }
+        Ok(spent)
     }
 
     /// Sends what waits for slots; `true` where something went.
@@ -192,13 +222,15 @@ impl LaneState {
 
     /// Sends the messages of a round, one for each peer.
     #[inline(always)]
-    pub(crate) fn publish<'e>(&mut self, endpoint: &'e impl Endpoint, rooms: Vec<Room<'e>>) {
-        for (outgoing, room) in self.outgoing.iter_mut().zip(rooms) {
+    pub(crate) fn publish<'e>(&mut self, endpoint: &'e impl Endpoint, mut rooms: Vec<Room<'e>>) {
+        for (outgoing, room) in self.outgoing.iter_mut().zip(&mut rooms) {
+            let room = std::mem::replace(room, Room::Gone);
             self.stats.bytes_sent += room.bytes().len() as u64;
             self.stats.fragmented += u64::from(matches!(room, Room::Staged(_)));
             self.unsent |= outgoing.publish(endpoint, room);
         }
         endpoint.notify();
+        self.spare_rooms = emptied(rooms);
         self.rounds.publish();
         self.lead_is_due = true;
         self.stats.rounds += 1;
@@ -213,7 +245,9 @@ impl LaneState {
         let room = |(to, &size): (&mut Outgoing, &usize)| {
             to.room(endpoint, size).expect("each peer has a slot, and no room of a lane without an open round is lent")
         };
-        Some(self.outgoing.iter_mut().zip(sizes).map(room).collect())
+        let mut rooms = emptied(std::mem::take(&mut self.spare_rooms));
+        rooms.extend(self.outgoing.iter_mut().zip(sizes).map(room));
+        Some(rooms)
     }
 
     /// Takes back the rooms of a round that is not published.
@@ -227,7 +261,8 @@ impl LaneState {
     /// The messages of the next round, in rank order, which are handed out with this.
     #[inline(always)]
     pub(crate) fn take_round<'e, E: Endpoint>(&mut self, endpoint: &'e E) -> Vec<Received<'e>> {
-        let messages = self.incoming.iter_mut().map(|stream| stream.take(endpoint)).collect();
+        let mut messages = emptied(std::mem::take(&mut self.spare_messages));
+        messages.extend(self.incoming.iter_mut().map(|stream| stream.take(endpoint)));
         self.rounds.take(self.incoming.iter().map(reached));
         self.stats.taken += 1;
         messages
@@ -235,10 +270,11 @@ impl LaneState {
 
     /// Gives back the messages of a round.
     #[inline(always)]
-    pub(crate) fn give_back_round(&mut self, endpoint: &impl Endpoint, messages: Vec<Received<'_>>) {
-        for (stream, message) in self.incoming.iter_mut().zip(messages) {
-            stream.give_back(endpoint, message);
+    pub(crate) fn give_back_round(&mut self, endpoint: &impl Endpoint, mut messages: Vec<Received<'_>>) {
+        for (stream, message) in self.incoming.iter_mut().zip(&mut messages) {
+            stream.give_back(endpoint, std::mem::replace(message, Received::Nothing));
         }
+        self.spare_messages = emptied(messages);
     }
 
     /// Nothing of the next round, which is complete, is for this rank.

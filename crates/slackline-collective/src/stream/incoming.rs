@@ -58,7 +58,7 @@ pub(crate) enum Received<'e> {
 }
 
 impl Received<'_> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Received::InPlace(message, _) => message,
@@ -85,20 +85,26 @@ impl Incoming {
         }
     }
 
+    /// Slots looked at so far.
+    #[inline(always)]
+    pub(crate) fn scanned(&self) -> u64 {
+        self.scanned
+    }
+
     /// Whole messages that have come so far.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn arrived(&self) -> u64 {
         self.arrived
     }
 
     /// Whole messages that have come and were not handed out.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn waiting(&self) -> u64 {
         self.arrived - self.taken
     }
 
     /// The peer has left: it sends nothing from message `arrived` on.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn has_left(&self) -> bool {
         self.left
     }

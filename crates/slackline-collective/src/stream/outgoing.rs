@@ -31,6 +31,8 @@ pub(crate) enum Room<'e> {
     InPlace(transport::Room<'e>, usize),
     /// Memory of this rank, for a message that does not fit a slot.
     Staged(AlignedBytes),
+    /// Published or taken back.
+    Gone,
 }
 
 impl Room<'_> {
@@ -39,6 +41,7 @@ impl Room<'_> {
         match self {
             Room::InPlace(slot, size) => &slot[..*size],
             Room::Staged(bytes) => bytes,
+            Room::Gone => &[],
         }
     }
 
@@ -47,6 +50,7 @@ impl Room<'_> {
         match self {
             Room::InPlace(slot, size) => &mut slot[..*size],
             Room::Staged(bytes) => bytes,
+            Room::Gone => &mut [],
         }
     }
 }
@@ -106,6 +110,7 @@ impl Outgoing {
                 false
             }
             Room::Staged(bytes) => self.publish_staged(endpoint, bytes),
+            Room::Gone => false,
         }
     }
 

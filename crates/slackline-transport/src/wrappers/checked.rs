@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{
-    Endpoint, GroupShape, Lane, Message, POISON_BYTES, PeerState, Rank, Room, SLOT_ALIGN, TransportError,
-};
+use crate::{Endpoint, GroupShape, Lane, Message, POISON_BYTES, PeerState, Rank, Room, SLOT_ALIGN, TransportError};
 
 /// An endpoint that enforces the rules of use of [`Endpoint`] and the promises of a transport: for tests, and to find out
 /// which side of the trait is wrong.
