@@ -57,9 +57,10 @@ fn a_message_is_not_released_while_it_is_held() {
     });
     everywhere(|endpoint| {
         send(endpoint, 1);
-        look(endpoint, 1);
-        drop(endpoint.message(L0, 0, 0));
-        endpoint.release(L0, 0, 1);
+        send(endpoint, 2);
+        look(endpoint, 2);
+        drop((endpoint.message(L0, 0, 0), endpoint.message(L0, 0, 1)));
+        endpoint.release(L0, 0, 2);
         assert_eq!(endpoint.free_slots(L0, 0), 2);
     });
 }
