@@ -54,7 +54,7 @@ fn what_points_to_an_endpoint_is_one() {
             0 => check.run(Box::new(endpoint) as Box<dyn Endpoint>),
             1 => check.run(&endpoint as &dyn Endpoint),
             2 => check.run(&mut endpoint),
-            3 => check.run(&mut Box::new(&endpoint)),
+            3 => check.run(Box::new(&endpoint)),
             _ => check.run(Box::new(endpoint)),
         };
         let report = sim::run(&SimConfig::new(check.shape(5), 6), main).unwrap();
