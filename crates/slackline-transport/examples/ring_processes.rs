@@ -33,7 +33,7 @@ fn launch() -> Result<(), Box<dyn Error>> {
 }
 
 /// One rank.
-fn rank(mut endpoint: impl Endpoint) -> Result<(), Box<dyn Error>> {
+fn rank(endpoint: impl Endpoint) -> Result<(), Box<dyn Error>> {
     let (rank, ranks) = (endpoint.rank(), endpoint.shape().ranks);
     let (next, before) = ((rank + 1) % ranks, (rank + ranks - 1) % ranks);
     endpoint.room(LANE, next).unwrap()[..4].copy_from_slice(&process::id().to_le_bytes());
@@ -45,7 +45,7 @@ fn rank(mut endpoint: impl Endpoint) -> Result<(), Box<dyn Error>> {
         }
         endpoint.wait(endpoint.now() + Duration::from_secs(1))?;
     }
-    let id = u32::from_le_bytes(endpoint.message(LANE, before, 0).try_into()?);
+    let id = u32::from_le_bytes((&*endpoint.message(LANE, before, 0)).try_into()?);
     println!("process {} has heard of rank {before}, process {id}, after {:.1?}", process::id(), endpoint.now());
     endpoint.release(LANE, before, 1);
     endpoint.notify();

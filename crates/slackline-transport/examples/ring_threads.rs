@@ -12,7 +12,7 @@ const MESSAGES: u64 = 1000;
 fn main() -> Result<(), TransportError> {
     let shape = GroupShape { ranks: 2, lanes: vec![LaneShape { slots: 4, slot_bytes: 64 }] };
     let mut group = threads::group(&shape)?.into_iter();
-    let (mut sender, mut receiver) = (group.next().expect("two ranks"), group.next().expect("two ranks"));
+    let (sender, receiver) = (group.next().expect("two ranks"), group.next().expect("two ranks"));
     thread::scope(|scope| {
         let sending = scope.spawn(move || -> Result<(), TransportError> {
             for number in 0..MESSAGES {
@@ -37,7 +37,7 @@ fn main() -> Result<(), TransportError> {
             }
             for number in taken..landed {
                 let message = receiver.message(LANE, 0, number);
-                sum += u64::from_le_bytes(message.try_into().expect("8 bytes"));
+                sum += u64::from_le_bytes((&*message).try_into().expect("8 bytes"));
             }
             receiver.release(LANE, 0, landed);
             receiver.notify();

@@ -30,7 +30,7 @@ pub type ThreadEndpoint = RingEndpoint;
 ///
 /// let shape = GroupShape { ranks: 2, lanes: vec![LaneShape { slots: 4, slot_bytes: 1024 }] };
 /// let mut group = threads::group(&shape)?.into_iter();
-/// let (mut one, mut two) = (group.next().unwrap(), group.next().unwrap());
+/// let (one, two) = (group.next().unwrap(), group.next().unwrap());
 /// let lane = Lane(0);
 ///
 /// std::thread::scope(|threads| {
@@ -45,7 +45,7 @@ pub type ThreadEndpoint = RingEndpoint;
 ///         while two.landed(lane, 0) == 0 {
 ///             two.wait(two.now() + std::time::Duration::from_secs(1)).unwrap();
 ///         }
-///         assert_eq!(two.message(lane, 0, 0), b"hello");
+///         assert_eq!(*two.message(lane, 0, 0), *b"hello");
 ///         two.release(lane, 0, 1);
 ///         two.notify();
 ///         two.detach();

@@ -240,8 +240,10 @@ impl<E: Endpoint> Member<E> {
                 }
                 Ok(landings.contains(&(before, turn)))
             })?;
+            // Nobody is a message ahead.
+            self.meet()?;
         }
-        self.meet()
+        Ok(())
     }
 
     fn wakes(&self) -> Outcome {

@@ -138,7 +138,14 @@ impl RingEndpoint {
         parking::sleep(&group.sleepers()[word], bit, &group.cell(self.rank).bell.0, limit, group.reach(), || {
             self.moved()
         })
-        .map_err(|source| TransportError::System { rank: self.rank, action: "sleeping on a futex", source })
+        .map_err(|source| TransportError::System {
+            rank: self.rank,
+            action: "sleeping on a futex",
+            source,
+        })?;
+        // An alarm that has ended this sleep ends no other.
+        self.seen_alarms.set(self.waker.alarms.load(Ordering::Acquire));
+        Ok(())
     }
 
     /// Poisons the group for what a peer has written; whether that was news.

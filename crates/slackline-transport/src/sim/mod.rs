@@ -23,7 +23,7 @@
 //! use std::time::Duration;
 //!
 //! let shape = GroupShape { ranks: 3, lanes: vec![LaneShape { slots: 1, slot_bytes: 64 }] };
-//! let report = sim::run(&SimConfig::new(shape, 42), |mut endpoint| {
+//! let report = sim::run(&SimConfig::new(shape, 42), |endpoint| {
 //!     let to = (endpoint.rank() + 1) % 3;
 //!     let from = (endpoint.rank() + 2) % 3;
 //!     endpoint.sleep(Duration::from_millis(1 + endpoint.rank() as u64));

@@ -2,6 +2,8 @@
 
 #[cfg(not(loom))]
 mod conformance;
+#[cfg(not(loom))]
+mod guards;
 #[cfg(loom)]
 mod loom;
 #[cfg(all(not(loom), feature = "launch"))]
@@ -16,6 +18,8 @@ mod talk;
 mod threads;
 #[cfg(not(loom))]
 mod traffic;
+#[cfg(not(loom))]
+mod wakers;
 #[cfg(not(loom))]
 mod wrappers_checked;
 #[cfg(not(loom))]

@@ -73,22 +73,22 @@ fn role() {
         "converse" => {
             let mut words = argument.split(' ').map(|word| word.parse::<u64>().unwrap());
             let (seed, most, pauses) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap() == 1);
-            let mut endpoint = attached();
-            if let Err(error) = talk::converse(&mut endpoint, seed, most, pauses) {
+            let endpoint = attached();
+            if let Err(error) = talk::converse(&endpoint, seed, most, pauses) {
                 eprintln!("{error}");
                 exit(WRONG);
             }
             endpoint.detach();
         }
         "ball" => {
-            let mut endpoint = attached();
-            let late = talk::pass_a_ball(&mut endpoint, argument.parse().unwrap(), Duration::from_millis(40));
+            let endpoint = attached();
+            let late = talk::pass_a_ball(&endpoint, argument.parse().unwrap(), Duration::from_millis(40));
             endpoint.detach();
             demand(late < 100, &format!("{late} waits lasted as long as a whole sleep"));
         }
         // Attaches, tells so, and waits to be killed.
         "stay" => {
-            let mut endpoint = attached();
+            let endpoint = attached();
             println!("\npid {}", std::process::id());
             loop {
                 endpoint.sleep(PATIENCE);
@@ -96,7 +96,7 @@ fn role() {
         }
         // Told to, ends in an orderly way, but without leaving the group.
         "vanish" => {
-            let mut endpoint = attached();
+            let endpoint = attached();
             while endpoint.landed(Lane(0), 0) == 0 {
                 endpoint.wait(endpoint.now() + PATIENCE).unwrap();
             }
@@ -110,7 +110,7 @@ fn role() {
             }
         }
         "poison" => {
-            let mut endpoint = attached();
+            let endpoint = attached();
             if endpoint.rank() == 1 {
                 endpoint.poison(b"rank 1 has had enough");
             }
@@ -122,7 +122,7 @@ fn role() {
         }
         // Rank 1 gives up, and takes longer to end than the others, which learn of it.
         "slow to end" => {
-            let mut endpoint = attached();
+            let endpoint = attached();
             if endpoint.rank() == 1 {
                 endpoint.poison(b"rank 1 has had enough");
                 endpoint.sleep(Duration::from_millis(300));
@@ -220,14 +220,14 @@ fn poison_reaches_every_process() {
 /// Rank 0 in this process, rank 1 in another, which nobody waits for: when it ends, it is a zombie.
 fn with_one_peer(role: &str) -> (Segment, ShmEndpoint, Child) {
     let segment = Segment::create(&shape(2)).unwrap();
-    let mut endpoint = segment.rank(0).unwrap();
+    let endpoint = segment.rank(0).unwrap();
     let handover = segment.handover().unwrap();
     let child = player(role, "").envs(handover.variables(1)).stdout(Stdio::null()).spawn().unwrap();
     endpoint.wait_for_all(PATIENCE).unwrap();
     (segment, endpoint, child)
 }
 
-fn state_after(endpoint: &mut ShmEndpoint, limit: Duration) -> PeerState {
+fn state_after(endpoint: &ShmEndpoint, limit: Duration) -> PeerState {
     let until = endpoint.now() + limit;
     while endpoint.now() < until && endpoint.peer_state(1) == PeerState::Alive {
         endpoint.wait(until).unwrap();
@@ -237,23 +237,23 @@ fn state_after(endpoint: &mut ShmEndpoint, limit: Duration) -> PeerState {
 
 #[test]
 fn a_stopped_process_is_alive_and_a_killed_one_is_dead_before_anybody_waits_for_it() {
-    let (_segment, mut endpoint, mut child) = with_one_peer("stay");
+    let (_segment, endpoint, mut child) = with_one_peer("stay");
     let pid = Pid::from_child(&child);
     assert_eq!(endpoint.peer_state(1), PeerState::Alive);
     kill_process(pid, Signal::STOP).unwrap();
-    assert_eq!(state_after(&mut endpoint, Duration::from_millis(300)), PeerState::Alive);
+    assert_eq!(state_after(&endpoint, Duration::from_millis(300)), PeerState::Alive);
     kill_process(pid, Signal::KILL).unwrap();
-    assert_eq!(state_after(&mut endpoint, Duration::from_millis(500)), PeerState::Dead);
+    assert_eq!(state_after(&endpoint, Duration::from_millis(500)), PeerState::Dead);
     child.wait().unwrap();
     assert_eq!(endpoint.peer_state(1), PeerState::Dead);
 }
 
 #[test]
 fn a_process_that_ends_without_leaving_is_dead_and_its_messages_stay() {
-    let (_segment, mut endpoint, mut child) = with_one_peer("vanish");
+    let (_segment, endpoint, mut child) = with_one_peer("vanish");
     endpoint.publish(Lane(0), 1, 0);
     endpoint.notify();
-    assert_eq!(state_after(&mut endpoint, PATIENCE), PeerState::Dead);
+    assert_eq!(state_after(&endpoint, PATIENCE), PeerState::Dead);
     assert_eq!(endpoint.landed(Lane(0), 1), 1);
     assert_eq!(endpoint.message(Lane(0), 1, 0).len(), 1);
     child.wait().unwrap();

@@ -9,13 +9,13 @@ use slackline_transport::{Checked, Endpoint, Lane, SLOT_ALIGN};
 
 const L0: Lane = Lane(0);
 
-fn publish(endpoint: &mut impl Endpoint, lane: Lane, to: usize, bytes: &[u8]) {
+fn publish(endpoint: &impl Endpoint, lane: Lane, to: usize, bytes: &[u8]) {
     assert!(endpoint.free_slots(lane, to) > 0);
     endpoint.room(lane, to).unwrap()[..bytes.len()].copy_from_slice(bytes);
     endpoint.publish(lane, to, bytes.len());
 }
 
-fn wait_for(endpoint: &mut impl Endpoint, lane: Lane, from: usize, landed: u64) {
+fn wait_for(endpoint: &impl Endpoint, lane: Lane, from: usize, landed: u64) {
     while endpoint.landed(lane, from) < landed {
         endpoint.wait(Duration::MAX).unwrap();
     }
@@ -25,8 +25,8 @@ fn run_traffic(config: &SimConfig, messages: u64) -> SimReport<Vec<Seen>> {
     let report = sim::run(config, |endpoint| {
         // Work that differs by rank, so that ranks block on slots as well as on messages.
         let work = micros(3 * endpoint.rank() as u64);
-        let mut endpoint = Checked::new(endpoint);
-        let seen = traffic(&mut endpoint, messages, work).unwrap();
+        let endpoint = Checked::new(endpoint);
+        let seen = traffic(&endpoint, messages, work).unwrap();
         endpoint.detach();
         seen
     });
@@ -80,8 +80,8 @@ fn another_seed_gives_another_run() {
 #[test]
 fn the_trace_tells_apart_runs_that_differ_in_one_byte() {
     let trace = |byte: u8| {
-        let report = sim::run(&SimConfig::new(shape(2, 1, 1, 1), 0), |mut endpoint| {
-            publish(&mut endpoint, L0, 1, &[byte]);
+        let report = sim::run(&SimConfig::new(shape(2, 1, 1, 1), 0), |endpoint| {
+            publish(&endpoint, L0, 1, &[byte]);
             endpoint.detach();
         });
         report.unwrap().trace
@@ -91,15 +91,15 @@ fn the_trace_tells_apart_runs_that_differ_in_one_byte() {
 }
 
 /// One way: rank 0 sends what it is told to and detaches, rank 1 notes when each message on lane 0 lands.
-fn landings(config: &SimConfig, send: impl Fn(&mut SimEndpoint) + Sync + Send, count: u64) -> Vec<Duration> {
-    let report = sim::run(config, |mut endpoint| {
+fn landings(config: &SimConfig, send: impl Fn(&SimEndpoint) + Sync + Send, count: u64) -> Vec<Duration> {
+    let report = sim::run(config, |endpoint| {
         if endpoint.rank() == 0 {
-            send(&mut endpoint);
+            send(&endpoint);
             endpoint.detach();
             return Vec::new();
         }
         let times = (1..=count).map(|landed| {
-            wait_for(&mut endpoint, L0, 0, landed);
+            wait_for(&endpoint, L0, 0, landed);
             endpoint.now()
         });
         let times = times.collect();
@@ -114,7 +114,7 @@ fn a_message_lands_after_latency_and_the_time_of_its_bytes() {
     let mut config = SimConfig::new(shape(2, 1, 4, 256), 0);
     config.latency = micros(5)..=micros(5);
     config.ns_per_byte = 2.0;
-    let send = |endpoint: &mut SimEndpoint| {
+    let send = |endpoint: &SimEndpoint| {
         publish(endpoint, L0, 1, &[0; 100]);
         publish(endpoint, L0, 1, &[0; 50]);
         endpoint.notify();
@@ -132,7 +132,7 @@ fn a_message_lands_after_latency_and_the_time_of_its_bytes() {
 fn latencies_fill_their_range() {
     let mut config = SimConfig::new(shape(2, 1, 1, 0), 5);
     config.latency = micros(10)..=micros(20);
-    let report = sim::run(&config, |mut endpoint| {
+    let report = sim::run(&config, |endpoint| {
         // Ping-pong: each leg is one latency. The slot comes back with the answer or after it.
         let (me, peer) = (endpoint.rank(), 1 - endpoint.rank());
         let mut legs = Vec::new();
@@ -142,10 +142,10 @@ fn latencies_fill_their_range() {
                 while endpoint.free_slots(L0, peer) == 0 {
                     endpoint.wait(Duration::MAX).unwrap();
                 }
-                publish(&mut endpoint, L0, peer, &[]);
+                publish(&endpoint, L0, peer, &[]);
                 endpoint.notify();
             } else {
-                wait_for(&mut endpoint, L0, peer, number + 1);
+                wait_for(&endpoint, L0, peer, number + 1);
                 endpoint.release(L0, peer, number + 1);
                 endpoint.notify();
             }
@@ -167,11 +167,11 @@ fn messages_overtake_each_other_between_lanes_and_peers_but_not_within_a_lane() 
     let mut config = SimConfig::new(shape(3, 2, 50, 8), 1);
     config.latency = micros(1)..=micros(1000);
     // Ranks 0 and 1 send on both lanes, one message every microsecond; rank 2 watches.
-    let report = sim::run(&config, |mut endpoint| {
+    let report = sim::run(&config, |endpoint| {
         if endpoint.rank() < 2 {
             for number in 0..50u64 {
                 for lane in [Lane(0), Lane(1)] {
-                    publish(&mut endpoint, lane, 2, &number.to_le_bytes());
+                    publish(&endpoint, lane, 2, &number.to_le_bytes());
                 }
                 endpoint.notify();
                 endpoint.sleep(micros(1));
@@ -185,7 +185,7 @@ fn messages_overtake_each_other_between_lanes_and_peers_but_not_within_a_lane() 
             for (ring, count) in counts.iter_mut().enumerate() {
                 let (lane, from) = (Lane(ring as u16 / 2), ring % 2);
                 for number in *count..endpoint.landed(lane, from) {
-                    assert_eq!(endpoint.message(lane, from, number), number.to_le_bytes());
+                    assert_eq!(*endpoint.message(lane, from, number), number.to_le_bytes());
                     *count = number + 1;
                 }
             }
@@ -205,10 +205,10 @@ fn messages_overtake_each_other_between_lanes_and_peers_but_not_within_a_lane() 
 fn slots_come_back_only_with_the_release_of_the_peer() {
     let mut config = SimConfig::new(shape(2, 1, 2, 8), 0);
     config.latency = micros(10)..=micros(10);
-    let report = sim::run(&config, |mut endpoint| {
+    let report = sim::run(&config, |endpoint| {
         if endpoint.rank() == 0 {
-            publish(&mut endpoint, L0, 1, &[1]);
-            publish(&mut endpoint, L0, 1, &[2]);
+            publish(&endpoint, L0, 1, &[1]);
+            publish(&endpoint, L0, 1, &[2]);
             endpoint.notify();
             assert_eq!(endpoint.free_slots(L0, 1), 0);
             assert!(endpoint.room(L0, 1).is_none());
@@ -217,7 +217,7 @@ fn slots_come_back_only_with_the_release_of_the_peer() {
             }
             assert_eq!(endpoint.free_slots(L0, 1), 1);
         } else {
-            wait_for(&mut endpoint, L0, 0, 2);
+            wait_for(&endpoint, L0, 0, 2);
             endpoint.sleep(micros(100));
             endpoint.release(L0, 0, 1);
             endpoint.notify();
@@ -231,13 +231,13 @@ fn slots_come_back_only_with_the_release_of_the_peer() {
 
 #[test]
 fn own_messages_land_at_once_and_lie_aligned() {
-    let report = sim::run(&SimConfig::new(shape(1, 1, 2, 100), 0), |mut endpoint| {
+    let report = sim::run(&SimConfig::new(shape(1, 1, 2, 100), 0), |endpoint| {
         assert_eq!(endpoint.shape().lanes[0].slot_bytes, 128);
         for number in 0..5 {
             assert_eq!(endpoint.room(L0, 0).unwrap().as_ptr().addr() % SLOT_ALIGN, 0);
-            publish(&mut endpoint, L0, 0, &[7; 99][..number as usize * 20]);
+            publish(&endpoint, L0, 0, &[7; 99][..number as usize * 20]);
             assert_eq!(endpoint.landed(L0, 0), number + 1);
-            assert_eq!(endpoint.message(L0, 0, number), &[7; 99][..number as usize * 20]);
+            assert_eq!(*endpoint.message(L0, 0, number), [7; 99][..number as usize * 20]);
             assert_eq!(endpoint.message(L0, 0, number).as_ptr().addr() % SLOT_ALIGN, 0);
             endpoint.wait(Duration::MAX).unwrap();
             endpoint.release(L0, 0, number + 1);
@@ -254,7 +254,7 @@ fn a_year_of_sleep_takes_no_time_and_a_wait_ends_at_its_deadline() {
     let year = Duration::from_secs(365 * 24 * 3600);
     let mut config = SimConfig::new(shape(2, 1, 1, 1), 0);
     config.time_limit = 2 * year;
-    let report = sim::run(&config, |mut endpoint| {
+    let report = sim::run(&config, |endpoint| {
         if endpoint.rank() == 0 {
             endpoint.sleep(year);
         } else {
@@ -273,9 +273,9 @@ fn a_year_of_sleep_takes_no_time_and_a_wait_ends_at_its_deadline() {
 
 #[test]
 fn what_lands_in_a_sleep_is_there_after_it_and_ends_the_next_wait() {
-    let report = sim::run(&SimConfig::new(shape(2, 1, 1, 1), 0), |mut endpoint| {
+    let report = sim::run(&SimConfig::new(shape(2, 1, 1, 1), 0), |endpoint| {
         if endpoint.rank() == 0 {
-            publish(&mut endpoint, L0, 1, &[1]);
+            publish(&endpoint, L0, 1, &[1]);
             endpoint.notify();
             endpoint.sleep(micros(1000));
         } else {
@@ -294,9 +294,9 @@ fn a_message_without_notify_lands_but_wakes_nobody_until_a_late_notify() {
     let mut config = SimConfig::new(shape(2, 1, 1, 1), 0);
     config.latency = micros(10)..=micros(10);
     let run = |late: bool, patience: Duration| {
-        sim::run(&config, move |mut endpoint| {
+        sim::run(&config, move |endpoint| {
             if endpoint.rank() == 0 {
-                publish(&mut endpoint, L0, 1, &[1]);
+                publish(&endpoint, L0, 1, &[1]);
                 endpoint.sleep(micros(100));
                 if late {
                     endpoint.notify();
@@ -327,7 +327,7 @@ fn polling_without_waiting_is_told_rather_than_hanging() {
     let report =
         sim::run(
             &SimConfig::new(shape(2, 1, 1, 1), 0),
-            |mut endpoint| {
+            |endpoint| {
                 while endpoint.rank() == 0 && endpoint.landed(L0, 1) == 0 {}
             },
         );
@@ -340,8 +340,8 @@ fn polling_without_waiting_is_told_rather_than_hanging() {
 fn hundreds_of_ranks_exchange_with_all_others() {
     let mut config = SimConfig::new(shape(256, 1, 2, 8), 3);
     config.tick = micros(5);
-    let report = sim::run(&config, |mut endpoint| {
-        let seen = traffic(&mut endpoint, 2, micros(1)).unwrap();
+    let report = sim::run(&config, |endpoint| {
+        let seen = traffic(&endpoint, 2, micros(1)).unwrap();
         endpoint.detach();
         seen.len()
     });

@@ -17,7 +17,7 @@ fn pair() -> SimConfig {
 }
 
 /// Waits until the peer is seen to have ended; returns how, when, and how many of its messages had landed by then.
-fn await_end(endpoint: &mut impl Endpoint, peer: usize) -> (PeerState, Duration, u64) {
+fn await_end(endpoint: &impl Endpoint, peer: usize) -> (PeerState, Duration, u64) {
     loop {
         match endpoint.peer_state(peer) {
             PeerState::Alive => endpoint.wait(Duration::MAX).unwrap(),
@@ -26,7 +26,7 @@ fn await_end(endpoint: &mut impl Endpoint, peer: usize) -> (PeerState, Duration,
     }
 }
 
-fn send_one(endpoint: &mut impl Endpoint, to: usize) {
+fn send_one(endpoint: &impl Endpoint, to: usize) {
     assert!(endpoint.free_slots(L0, to) > 0);
     endpoint.publish(L0, to, 3);
     endpoint.notify();
@@ -38,14 +38,14 @@ fn a_death_is_seen_after_the_detection_delay_and_what_was_sent_before_lands() {
         let mut config = pair();
         config.dead = vec![Death { rank: 0, at: micros(500) }];
         config.detection = micros(3000);
-        let report = sim::run(&config, |mut endpoint| {
+        let report = sim::run(&config, |endpoint| {
             if endpoint.rank() == 1 {
-                let seen = await_end(&mut endpoint, 0);
+                let seen = await_end(&endpoint, 0);
                 endpoint.detach();
                 return seen;
             }
             endpoint.sleep(micros(499));
-            send_one(&mut endpoint, 1);
+            send_one(&endpoint, 1);
             if waits {
                 endpoint.wait(Duration::MAX).unwrap();
             } else {
@@ -67,12 +67,12 @@ fn an_end_is_never_seen_before_the_messages_sent_ahead_of_it() {
         config.detection = micros(2);
         for seed in 0..50 {
             config.seed = seed;
-            let report = sim::run(&config, |mut endpoint| {
+            let report = sim::run(&config, |endpoint| {
                 if endpoint.rank() == 1 {
-                    return await_end(&mut endpoint, 0);
+                    return await_end(&endpoint, 0);
                 }
-                send_one(&mut endpoint, 1);
-                send_one(&mut endpoint, 1);
+                send_one(&endpoint, 1);
+                send_one(&endpoint, 1);
                 if detach {
                     endpoint.detach();
                 }
@@ -86,12 +86,12 @@ fn an_end_is_never_seen_before_the_messages_sent_ahead_of_it() {
 
 #[test]
 fn a_panic_ends_one_rank_which_its_peers_see_dead() {
-    let report = sim::run(&pair(), |mut endpoint| {
+    let report = sim::run(&pair(), |endpoint| {
         if endpoint.rank() == 0 {
             endpoint.sleep(micros(7));
             panic!("out of {}", "luck");
         }
-        await_end(&mut endpoint, 0).0
+        await_end(&endpoint, 0).0
     });
     let report = report.unwrap();
     assert_eq!(report.ranks[0], Err(RankEnd::Panicked { at: micros(7), message: "out of luck".into() }));
@@ -117,12 +117,12 @@ fn the_dead_do_nothing_more_while_they_unwind() {
     config.dead = vec![Death { rank: 0, at: micros(5) }];
     let report = sim::run(&config, |endpoint| {
         if endpoint.rank() == 0 {
-            let mut clinging = Clinging(endpoint);
+            let clinging = Clinging(endpoint);
             clinging.0.wait(Duration::MAX).unwrap();
             return false;
         }
-        let mut endpoint = endpoint;
-        let end = await_end(&mut endpoint, 0);
+        let endpoint = endpoint;
+        let end = await_end(&endpoint, 0);
         endpoint.sleep(micros(1000));
         end.0 == PeerState::Dead && endpoint.poisoned().is_none()
     });
@@ -148,7 +148,7 @@ fn a_stalled_rank_gets_its_messages_and_goes_on_alive_after_the_stall() {
         Stall { rank: 0, from: micros(100), length: micros(200) },
         Stall { rank: 0, from: micros(300), length: micros(50) },
     ];
-    let report = sim::run(&config, |mut endpoint| {
+    let report = sim::run(&config, |endpoint| {
         let mut times = Vec::new();
         if endpoint.rank() == 0 {
             for _ in 0..8 {
@@ -159,7 +159,7 @@ fn a_stalled_rank_gets_its_messages_and_goes_on_alive_after_the_stall() {
         } else {
             for _ in 0..40 {
                 if endpoint.free_slots(L0, 0) > 0 {
-                    send_one(&mut endpoint, 0);
+                    send_one(&endpoint, 0);
                 }
                 endpoint.sleep(micros(10));
                 assert_eq!(endpoint.peer_state(0), PeerState::Alive);
@@ -177,9 +177,9 @@ fn a_stall_in_a_wait_ends_late_whether_woken_or_out_of_patience() {
     for patience in [micros(20), Duration::MAX] {
         let mut config = pair();
         config.stalled = vec![Stall { rank: 1, from: micros(5), length: micros(95) }];
-        let report = sim::run(&config, |mut endpoint| {
+        let report = sim::run(&config, |endpoint| {
             if endpoint.rank() == 0 {
-                send_one(&mut endpoint, 1);
+                send_one(&endpoint, 1);
             } else {
                 endpoint.wait(patience).unwrap();
                 assert_eq!(endpoint.landed(L0, 0), 1);
@@ -196,7 +196,7 @@ fn a_deadlock_names_who_waits_and_who_died() {
     let mut config = SimConfig::new(shape(4, 1, 1, 1), 0);
     config.dead = vec![Death { rank: 2, at: micros(70) }];
     config.detection = micros(30);
-    let error = sim::run(&config, |mut endpoint| {
+    let error = sim::run(&config, |endpoint| {
         match endpoint.rank() {
             0 => assert!(endpoint.now() > Duration::ZERO, "a false claim"),
             1 => endpoint.detach(),
@@ -223,7 +223,7 @@ fn a_deadlock_names_who_waits_and_who_died() {
 
 #[test]
 fn sleeping_for_ever_is_a_deadlock_too() {
-    let error = sim::run(&pair(), |mut endpoint| endpoint.sleep(Duration::MAX)).unwrap_err();
+    let error = sim::run(&pair(), |endpoint| endpoint.sleep(Duration::MAX)).unwrap_err();
     assert!(matches!(error, SimError::Deadlock { ref waiting, .. } if *waiting == [0, 1]), "{error}");
 }
 
@@ -231,7 +231,7 @@ fn sleeping_for_ever_is_a_deadlock_too() {
 fn ranks_that_wait_in_steps_for_ever_meet_the_time_limit() {
     let mut config = pair();
     config.time_limit = Duration::from_millis(100);
-    let error = sim::run(&config, |mut endpoint| {
+    let error = sim::run(&config, |endpoint| {
         while endpoint.rank() == 1 {
             let until = endpoint.now() + micros(100);
             endpoint.wait(until).unwrap();
@@ -246,7 +246,7 @@ fn ranks_that_wait_in_steps_for_ever_meet_the_time_limit() {
 fn an_endpoint_that_outlives_its_rank_is_of_no_use_but_harmless() {
     let report = sim::run(&pair(), |endpoint| endpoint).unwrap();
     let mut endpoints = report.values().unwrap();
-    send_one(&mut endpoints[0], 1);
+    send_one(&endpoints[0], 1);
     endpoints[0].poison(b"late");
     endpoints[0].sleep(micros(1));
     assert!(matches!(endpoints[0].wait(Duration::MAX), Err(TransportError::System { rank: 0, .. })));
@@ -255,7 +255,7 @@ fn an_endpoint_that_outlives_its_rank_is_of_no_use_but_harmless() {
 
 #[test]
 fn poison_travels_is_cut_to_length_and_wakes() {
-    let report = sim::run(&pair(), |mut endpoint| {
+    let report = sim::run(&pair(), |endpoint| {
         if endpoint.rank() == 0 {
             endpoint.poison(&[7; 2 * POISON_BYTES]);
         }
@@ -275,7 +275,7 @@ proptest! {
     fn the_first_poison_wins_everywhere(times in prop::collection::vec(0..60u64, 2..7), seed: u64) {
         let config = SimConfig::new(shape(times.len(), 1, 1, 1), seed);
         let report = sim::run(&config, |endpoint| {
-            let mut endpoint = Checked::new(endpoint);
+            let endpoint = Checked::new(endpoint);
             let at = micros(times[endpoint.rank()]);
             while endpoint.now() < at {
                 endpoint.wait(at).unwrap();
@@ -304,8 +304,8 @@ proptest! {
         let stall = |&(rank, from, length): &(usize, u64, u64)| Stall { rank, from: micros(from), length: micros(length) };
         config.stalled = stalled.iter().map(stall).collect();
         let run = || sim::run(&config, |endpoint| {
-            let mut endpoint = Checked::new(endpoint);
-            let seen = traffic(&mut endpoint, 5, micros(7));
+            let endpoint = Checked::new(endpoint);
+            let seen = traffic(&endpoint, 5, micros(7));
             endpoint.detach();
             seen.unwrap()
         });

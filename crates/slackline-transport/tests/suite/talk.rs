@@ -52,7 +52,7 @@ fn count(seed: u64, lane: usize, from: Rank, to: Rank, most: u64) -> u64 {
     Draw::new(&[seed, 77, lane as u64, from as u64, to as u64]).below(most + 1)
 }
 
-fn pause(endpoint: &mut impl Endpoint, draw: &mut Draw) {
+fn pause(endpoint: &impl Endpoint, draw: &mut Draw) {
     match draw.below(40) {
         0 => endpoint.sleep(Duration::from_micros(draw.below(600))),
         1..=3 => std::thread::yield_now(),
@@ -61,7 +61,7 @@ fn pause(endpoint: &mut impl Endpoint, draw: &mut Draw) {
 }
 
 /// Speaks and listens until every message has been sent, received and checked, and every slot given back.
-pub(crate) fn converse(endpoint: &mut impl Endpoint, seed: u64, most: u64, pauses: bool) -> Result<(), String> {
+pub(crate) fn converse(endpoint: &impl Endpoint, seed: u64, most: u64, pauses: bool) -> Result<(), String> {
     let shape = endpoint.shape().clone();
     let (own, ranks, lanes) = (endpoint.rank(), shape.ranks, shape.lanes.len());
     let mut draw = Draw::new(&[seed, own as u64, 99]);
@@ -81,13 +81,13 @@ pub(crate) fn converse(endpoint: &mut impl Endpoint, seed: u64, most: u64, pause
                     if sent[lane][peer] == total || endpoint.free_slots(id, peer) == 0 {
                         break;
                     }
-                    let mut rooms = endpoint.rooms(id);
-                    if rooms[peer].len() != slot_bytes {
-                        return Err(format!("a free slot has {} bytes, not {slot_bytes}", rooms[peer].len()));
+                    let mut room = endpoint.room(id, peer).ok_or("a free slot has no room")?;
+                    if room.len() != slot_bytes {
+                        return Err(format!("a free slot has {} bytes, not {slot_bytes}", room.len()));
                     }
                     expected(seed, lane, own, peer, sent[lane][peer], slot_bytes, &mut want);
-                    rooms[peer][..want.len()].copy_from_slice(&want);
-                    drop(rooms);
+                    room[..want.len()].copy_from_slice(&want);
+                    drop(room);
                     endpoint.publish(id, peer, want.len());
                     sent[lane][peer] += 1;
                     progress = true;
@@ -105,7 +105,7 @@ pub(crate) fn converse(endpoint: &mut impl Endpoint, seed: u64, most: u64, pause
                 for number in released[lane][peer]..landed {
                     expected(seed, lane, peer, own, number, slot_bytes, &mut want);
                     let got = endpoint.message(id, peer, number);
-                    if got != want {
+                    if *got != *want {
                         let first = got.iter().zip(&want).position(|(got, want)| got != want);
                         return Err(format!(
                             "message {number} from {peer} on lane {lane}: {} bytes for {}, first difference at {first:?}",
@@ -144,7 +144,7 @@ pub(crate) fn converse(endpoint: &mut impl Endpoint, seed: u64, most: u64, pause
 
 /// A ball that goes round the ranks `laps` times: everybody but its holder waits, so one lost wake-up stops it for the
 /// rest of a sleep. Returns how many waits lasted longer than `long`.
-pub(crate) fn pass_a_ball(endpoint: &mut impl Endpoint, laps: u64, long: Duration) -> u64 {
+pub(crate) fn pass_a_ball(endpoint: &impl Endpoint, laps: u64, long: Duration) -> u64 {
     let (own, ranks, lane) = (endpoint.rank(), endpoint.shape().ranks, Lane(0));
     let (before, after) = ((own + ranks - 1) % ranks, (own + 1) % ranks);
     let mut late = 0;
@@ -156,8 +156,7 @@ pub(crate) fn pass_a_ball(endpoint: &mut impl Endpoint, laps: u64, long: Duratio
                 endpoint.wait(began + Duration::from_secs(5)).unwrap();
                 late += u64::from(endpoint.now() - began > long);
             }
-            let message = endpoint.message(lane, before, expected - 1);
-            assert_eq!(message, (expected - 1).to_le_bytes());
+            assert_eq!(*endpoint.message(lane, before, expected - 1), (expected - 1).to_le_bytes());
             endpoint.release(lane, before, expected);
         }
         while endpoint.free_slots(lane, after) == 0 {

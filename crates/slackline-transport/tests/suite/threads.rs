@@ -29,8 +29,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
     fn every_message_arrives_whole_and_in_order(shape in shapes(), seed: u64, pauses: bool) {
-        for outcome in on_threads(&shape, |mut endpoint| {
-            let outcome = talk::converse(&mut endpoint, seed, 40, pauses);
+        for outcome in on_threads(&shape, |endpoint| {
+            let outcome = talk::converse(&endpoint, seed, 40, pauses);
             endpoint.detach();
             outcome
         }) {
@@ -42,8 +42,8 @@ proptest! {
 #[test]
 fn eight_ranks_converse_on_however_few_cores() {
     let shape = one_lane(8, 3, 4096);
-    for outcome in on_threads(&shape, |mut endpoint| {
-        let outcome = talk::converse(&mut endpoint, 8, 400, false);
+    for outcome in on_threads(&shape, |endpoint| {
+        let outcome = talk::converse(&endpoint, 8, 400, false);
         endpoint.detach();
         outcome
     }) {
@@ -55,8 +55,8 @@ fn eight_ranks_converse_on_however_few_cores() {
 fn two_million_messages_between_four_ranks_lose_no_wake_up() {
     // Each wait that lost its wake-up lasts for the rest of a sleep of 50 ms. A machine that is busy with other work may
     // hold a rank up as long now and then; a protocol that loses wake-ups does so thousands of times.
-    let late: u64 = on_threads(&one_lane(4, 2, 64), |mut endpoint| {
-        let late = talk::pass_a_ball(&mut endpoint, 500_000, Duration::from_millis(40));
+    let late: u64 = on_threads(&one_lane(4, 2, 64), |endpoint| {
+        let late = talk::pass_a_ball(&endpoint, 500_000, Duration::from_millis(40));
         endpoint.detach();
         late
     })
@@ -67,7 +67,7 @@ fn two_million_messages_between_four_ranks_lose_no_wake_up() {
 
 #[test]
 fn a_sleeping_rank_is_woken_by_a_message_by_a_release_by_poison_and_by_an_end() {
-    type Wake = fn(&mut ThreadEndpoint);
+    type Wake = fn(&ThreadEndpoint);
     let wakes: [(&str, Wake); 4] = [
         ("message", |endpoint| {
             endpoint.publish(Lane(0), 1, 0);
@@ -86,7 +86,7 @@ fn a_sleeping_rank_is_woken_by_a_message_by_a_release_by_poison_and_by_an_end() 
         // A busy machine may delay one try; a wake-up that is missing delays all of them until the sleep ends.
         for _ in 0..20 {
             let mut group = threads::group(&one_lane(2, 1, 64)).unwrap().into_iter();
-            let (mut one, mut two) = (group.next().unwrap(), group.next().unwrap());
+            let (one, two) = (group.next().unwrap(), group.next().unwrap());
             two.publish(Lane(0), 0, 0);
             let sleeper = std::thread::spawn(move || {
                 while two.wait(two.now()).is_ok() && two.poisoned().is_some() {}
@@ -96,7 +96,7 @@ fn a_sleeping_rank_is_woken_by_a_message_by_a_release_by_poison_and_by_an_end() 
             // Long enough to fall asleep, short enough to lie well within one sleep.
             std::thread::sleep(Duration::from_millis(5));
             let woke = Instant::now();
-            wake(&mut one);
+            wake(&one);
             quickest = quickest.min(sleeper.join().unwrap().saturating_duration_since(woke));
         }
         assert!(quickest < Duration::from_millis(20), "a {what} wakes a sleeper only after {quickest:?}");
@@ -105,8 +105,8 @@ fn a_sleeping_rank_is_woken_by_a_message_by_a_release_by_poison_and_by_an_end() 
 
 #[test]
 fn a_wait_that_has_nothing_to_see_ends_at_its_time() {
-    let mut group = threads::group(&one_lane(2, 1, 64)).unwrap();
-    let endpoint = &mut group[0];
+    let group = threads::group(&one_lane(2, 1, 64)).unwrap();
+    let endpoint = &group[0];
     endpoint.wait(Duration::MAX).unwrap();
     let until = endpoint.now() + Duration::from_millis(8);
     while endpoint.now() < until {
@@ -117,7 +117,7 @@ fn a_wait_that_has_nothing_to_see_ends_at_its_time() {
 
 #[test]
 fn a_wait_after_counters_moved_unseen_returns_at_once_and_only_once() {
-    let mut group = threads::group(&one_lane(2, 2, 64)).unwrap();
+    let group = threads::group(&one_lane(2, 2, 64)).unwrap();
     let far = Duration::from_secs(3600);
     group[0].wait(far).unwrap();
     group[1].publish(Lane(0), 0, 0);
@@ -130,7 +130,7 @@ fn a_wait_after_counters_moved_unseen_returns_at_once_and_only_once() {
 
 #[test]
 fn a_wait_brings_the_count_of_free_slots_up_to_date() {
-    let mut group = threads::group(&one_lane(2, 3, 64)).unwrap();
+    let group = threads::group(&one_lane(2, 3, 64)).unwrap();
     group[0].publish(Lane(0), 1, 0);
     group[0].publish(Lane(0), 1, 0);
     assert_eq!(group[0].free_slots(Lane(0), 1), 1);
@@ -144,7 +144,7 @@ fn a_wait_brings_the_count_of_free_slots_up_to_date() {
 #[test]
 fn an_endpoint_that_is_dropped_is_dead_and_one_that_detached_has_left() {
     let mut group = threads::group(&one_lane(3, 1, 64)).unwrap().into_iter();
-    let (mut one, mut two, three) = (group.next().unwrap(), group.next().unwrap(), group.next().unwrap());
+    let (one, two, three) = (group.next().unwrap(), group.next().unwrap(), group.next().unwrap());
     assert_eq!(one.peer_state(1), PeerState::Alive);
     two.publish(Lane(0), 0, 3);
     two.detach();
@@ -163,12 +163,12 @@ fn an_endpoint_that_is_dropped_is_dead_and_one_that_detached_has_left() {
 
 #[test]
 fn the_first_poison_wins_and_reaches_every_rank() {
-    let mut group = threads::group(&one_lane(3, 1, 64)).unwrap();
+    let group = threads::group(&one_lane(3, 1, 64)).unwrap();
     assert_eq!(group[2].poisoned(), None);
     let long = vec![b'x'; 1000];
     group[1].poison(&long);
     group[0].poison(b"second");
-    for endpoint in &mut group {
+    for endpoint in &group {
         assert_eq!(endpoint.poisoned(), Some(&long[..slackline_transport::POISON_BYTES]));
     }
 }
@@ -191,11 +191,11 @@ fn shapes_that_cannot_be_are_refused_with_the_reason() {
 #[test]
 fn rings_that_are_far_larger_than_the_machine_cost_nothing_until_they_are_used() {
     // 2 * 2 * 64 slots of 256 MiB: 64 GiB.
-    let mut group = threads::group(&one_lane(2, 64, 256 << 20)).unwrap();
+    let group = threads::group(&one_lane(2, 64, 256 << 20)).unwrap();
     group[0].room(Lane(0), 1).unwrap()[..3].copy_from_slice(b"far");
     group[0].publish(Lane(0), 1, 3);
     assert_eq!(group[1].landed(Lane(0), 0), 1);
-    assert_eq!(group[1].message(Lane(0), 0, 0), b"far");
+    assert_eq!(*group[1].message(Lane(0), 0, 0), *b"far");
 }
 
 #[test]
@@ -209,8 +209,8 @@ fn a_rank_that_does_not_exist_is_refused() {
 #[test]
 #[should_panic(expected = "which has been released or not landed")]
 fn a_message_that_has_been_released_cannot_be_read() {
-    let mut group = threads::group(&one_lane(1, 2, 64)).unwrap();
-    let endpoint = &mut group[0];
+    let group = threads::group(&one_lane(1, 2, 64)).unwrap();
+    let endpoint = &group[0];
     endpoint.publish(Lane(0), 0, 1);
     endpoint.landed(Lane(0), 0);
     endpoint.release(Lane(0), 0, 1);

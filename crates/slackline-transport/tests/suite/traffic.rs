@@ -30,11 +30,7 @@ fn contents(from: Rank, to: Rank, lane: u16, number: u64, slot: usize) -> Vec<u8
 }
 
 /// Sends and takes `messages` per peer and lane, and sleeps for `work` after each step. Returns what came, in order.
-pub(crate) fn traffic<E: Endpoint>(
-    endpoint: &mut E,
-    messages: u64,
-    work: Duration,
-) -> Result<Vec<Seen>, TransportError> {
+pub(crate) fn traffic<E: Endpoint>(endpoint: &E, messages: u64, work: Duration) -> Result<Vec<Seen>, TransportError> {
     let (me, group) = (endpoint.rank(), endpoint.shape().clone());
     let rings: Vec<(Lane, Rank)> =
         (0..group.lanes.len()).flat_map(|lane| (0..group.ranks).map(move |peer| (Lane(lane as u16), peer))).collect();
@@ -55,7 +51,7 @@ pub(crate) fn traffic<E: Endpoint>(
             assert!(landed - taken[ring] <= slots as u64, "more messages than slots");
             for number in taken[ring]..landed {
                 let want = contents(peer, me, lane.0, number, slot_bytes);
-                assert_eq!(endpoint.message(lane, peer, number), want, "message {number} of rank {peer}");
+                assert_eq!(*endpoint.message(lane, peer, number), *want, "message {number} of rank {peer}");
                 seen.push(Seen { at: endpoint.now(), lane: lane.0, from: peer, number });
             }
             if landed > taken[ring] {

@@ -184,21 +184,21 @@ fn a_delayed_endpoint_sleeps_once_a_burst_on_its_lane_only() {
     let schedule = schedule("random:1..2", 9, 2);
     let report = sim::run(&SimConfig::new(shape(2, 2, 8, 8), 0), |endpoint| {
         let me = endpoint.rank();
-        let mut endpoint = Delayed::new(endpoint, schedule.clone(), Lane(1));
+        let endpoint = Delayed::new(endpoint, schedule.clone(), Lane(1));
         let mut expected = Duration::ZERO;
         for round in 0..3 {
             for peer in 0..2 {
                 assert!(endpoint.free_slots(Lane(1), peer) > 0);
             }
-            // Asking twice for rooms begins nothing, nor does the other lane.
-            endpoint.rooms(Lane(1));
-            endpoint.rooms(Lane(1));
-            endpoint.rooms(Lane(0));
+            // Asking twice for a room begins nothing, nor does the other lane.
+            for (lane, peer) in [(1, 0), (1, 0), (1, 1), (0, 0)] {
+                assert!(endpoint.room(Lane(lane), peer).is_some());
+            }
             endpoint.publish(Lane(0), 0, 1);
             assert_eq!((endpoint.now(), endpoint.bursts()), (expected, round));
             expected += schedule.delay(me, round);
             endpoint.publish(Lane(1), 0, 1);
-            endpoint.rooms(Lane(0));
+            drop(endpoint.room(Lane(0), 1));
             endpoint.publish(Lane(1), 1, 1);
             assert_eq!((endpoint.now(), endpoint.bursts()), (expected, round + 1));
             endpoint.notify();
@@ -216,8 +216,8 @@ fn delays_change_when_but_not_what() {
     let run = |profile: &str| {
         let schedule = schedule(profile, 1, 3);
         let report = sim::run(&SimConfig::new(shape(3, 1, 2, 32), 0), |endpoint| {
-            let mut endpoint = Delayed::new(endpoint, schedule.clone(), Lane(0));
-            let seen = traffic(&mut endpoint, 6, Duration::ZERO).unwrap();
+            let endpoint = Delayed::new(endpoint, schedule.clone(), Lane(0));
+            let seen = traffic(&endpoint, 6, Duration::ZERO).unwrap();
             endpoint.detach();
             seen.len()
         });

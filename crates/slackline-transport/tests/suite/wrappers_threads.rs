@@ -13,8 +13,8 @@ fn clean_traffic_passes_over_threads() {
         let start = |endpoint| {
             let schedule = schedule.clone();
             scope.spawn(move || {
-                let mut endpoint = Checked::new(Delayed::new(endpoint, schedule, Lane(0)));
-                let seen = traffic(&mut endpoint, 40, micros(0)).unwrap();
+                let endpoint = Checked::new(Delayed::new(endpoint, schedule, Lane(0)));
+                let seen = traffic(&endpoint, 40, micros(0)).unwrap();
                 endpoint.detach();
                 seen.len()
             })
