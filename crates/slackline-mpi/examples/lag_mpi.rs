@@ -27,8 +27,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn exchange(endpoint: impl Endpoint, options: GroupOptions) -> Result<(), CollectiveError> {
-    let mut group = Group::new(endpoint, options)?;
-    let mut exchange = group.lane(Lane(0));
+    let group = Group::new(endpoint, options)?;
+    let exchange = group.lane(Lane(0));
     let sizes = vec![BYTES; exchange.ranks()];
     for round in 0..ROUNDS {
         let mut sending = exchange.begin(&sizes)?;

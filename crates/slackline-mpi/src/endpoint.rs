@@ -1,10 +1,16 @@
 //! The endpoint over MPI's point-to-point messages.
 
+mod alarm;
 mod control;
 
+use std::cell::{Cell, OnceCell, RefCell};
+use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use slackline_transport::{Endpoint, GroupShape, Lane, LaneShape, PeerState, Rank, Rooms, TransportError};
+use slackline_transport::{
+    Endpoint, GroupShape, Landings, Lane, LaneShape, Message, PeerState, Rank, Room, TransportError,
+};
 
 use crate::ffi::MpiError;
 use crate::ffi::rings::{Landed, Peer, Receives, Route, SendRing};
@@ -12,6 +18,7 @@ use crate::ffi::slots::{FRAME, Slots};
 use crate::frame::{CONTROL_BYTES, Control, Header, unwrap_count};
 use crate::world::{World, WorldError};
 
+use alarm::Alarm;
 use control::{CONTROL_SLOTS, ControlRing, Farewells, Poisoning};
 
 /// How long a waiting rank spins, and how long it then yields its core between looks, before it sleeps between them. MPI
@@ -75,34 +82,49 @@ pub struct MpiEndpoint {
     receives: Receives,
     /// To each peer; None for this rank itself.
     controls: Vec<Option<ControlRing>>,
-    landed: Vec<Landed>,
+    /// What a look has brought, until it is taken in.
+    landed: RefCell<Vec<Landed>>,
+    /// By lane: the peers from which something has landed since that was asked for.
+    news: Vec<RefCell<Vec<Rank>>>,
     peers: Vec<Farewells>,
-    /// Counts everything that a wait is for.
-    changes: u64,
-    seen_changes: u64,
-    poison: Option<Poisoning>,
+    /// Counts everything that a wait is for, but alarms.
+    changes: Cell<u64>,
+    seen_changes: Cell<u64>,
+    alarm: Arc<Alarm>,
+    seen_alarms: Cell<u64>,
+    poisoning: RefCell<Option<Poisoning>>,
+    /// The reason, once it has settled.
+    poison: OnceCell<Vec<u8>>,
     began: Instant,
     /// Looks in a row that brought nothing, since when about, and for how long.
-    idle_looks: u32,
-    idle_since: Instant,
-    idle: Duration,
-    ended: bool,
+    idle_looks: Cell<u32>,
+    idle_since: Cell<Instant>,
+    idle: Cell<Duration>,
+    ended: Cell<bool>,
 }
 
 /// Where this rank stands with one peer on one lane.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct PeerCounts {
-    published: u64,
+    published: Cell<u64>,
     /// Of those, the ones whose sends are done.
-    sent: u64,
+    sent: Cell<u64>,
     /// Of those, the ones that the peer has released.
-    credited: u64,
-    landed: u64,
-    released: u64,
+    credited: Cell<u64>,
+    landed: Cell<u64>,
+    released: Cell<u64>,
     /// `released` as last told to the peer.
-    told: u64,
+    told: Cell<u64>,
+    /// The peer is in the lane's news.
+    is_news: Cell<bool>,
     /// Lengths of the messages to oneself, by slot; empty for other peers.
-    own_lengths: Vec<usize>,
+    own_lengths: Box<[Cell<usize>]>,
+}
+
+/// Counts one more.
+#[inline]
+fn count_up(count: &Cell<u64>) {
+    count.set(count.get() + 1);
 }
 
 impl MpiEndpoint {
@@ -140,7 +162,7 @@ impl MpiEndpoint {
                 let route = Route { comm, peer: Peer::Rank(peer), tag };
                 let own = peer == rank;
                 pairs.push(PeerCounts {
-                    own_lengths: vec![0; if own { lane.slots } else { 0 }],
+                    own_lengths: vec![Cell::new(0); if own { lane.slots } else { 0 }].into(),
                     ..PeerCounts::default()
                 });
                 sends.push(serves(peer).then(|| SendRing::new(route, slots(lane))));
@@ -152,26 +174,31 @@ impl MpiEndpoint {
         rings.push((ranks > 1).then(|| (from_all, control_slots(CONTROL_SLOTS + ranks))));
         let to = |peer| ControlRing {
             ring: SendRing::new(Route { peer: Peer::Rank(peer), ..from_all }, control_slots(CONTROL_SLOTS)),
-            next: 0,
+            next: Cell::new(0),
         };
-        let mut endpoint = MpiEndpoint {
+        let farewells = || Farewells { left: vec![Cell::new(None); shape.lanes.len()], died: Cell::new(false) };
+        let endpoint = MpiEndpoint {
             world: world.clone(),
             rank,
             pairs,
             sends,
             receives: Receives::new(rings),
             controls: (0..ranks).map(|peer| (peer != rank).then(|| to(peer))).collect(),
-            landed: Vec::new(),
-            peers: vec![Farewells { left: vec![None; shape.lanes.len()], died: false }; ranks],
+            landed: RefCell::default(),
+            news: shape.lanes.iter().map(|_| RefCell::new(Vec::with_capacity(ranks))).collect(),
+            peers: (0..ranks).map(|_| farewells()).collect(),
             shape,
-            changes: 0,
-            seen_changes: 0,
-            poison: None,
+            changes: Cell::new(0),
+            seen_changes: Cell::new(0),
+            alarm: Arc::default(),
+            seen_alarms: Cell::new(0),
+            poisoning: RefCell::new(None),
+            poison: OnceCell::new(),
             began: Instant::now(),
-            idle_looks: 0,
-            idle_since: Instant::now(),
-            idle: Duration::ZERO,
-            ended: false,
+            idle_looks: Cell::new(0),
+            idle_since: Cell::new(Instant::now()),
+            idle: Cell::new(Duration::ZERO),
+            ended: Cell::new(false),
         };
         endpoint.expect_messages()?;
         endpoint.receives.post(endpoint.pairs.len(), u64::MAX)?;
@@ -200,91 +227,105 @@ impl MpiEndpoint {
     #[inline]
     fn known_free(&self, index: usize) -> u64 {
         let pair = &self.pairs[index];
-        self.slots(index) - (pair.published - pair.credited.min(pair.sent))
+        self.slots(index) - (pair.published.get() - pair.credited.get().min(pair.sent.get()))
     }
 
     /// Posts the receives of the messages that are due, or may be.
     #[inline]
-    fn expect_messages(&mut self) -> Result<(), MpiError> {
+    fn expect_messages(&self) -> Result<(), MpiError> {
         for index in 0..self.pairs.len() {
             let slot_bytes = self.shape.lanes[index / self.shape.ranks].slot_bytes;
-            let all = slot_bytes <= EXPECTED || self.idle > IDLE + IDLE_A_KIB * (slot_bytes >> 10) as u32;
-            self.receives.post(index, if all { u64::MAX } else { self.pairs[index].published })?;
+            let all = slot_bytes <= EXPECTED || self.idle.get() > IDLE + IDLE_A_KIB * (slot_bytes >> 10) as u32;
+            self.receives.post(index, if all { u64::MAX } else { self.pairs[index].published.get() })?;
         }
         Ok(())
     }
 
     /// Takes in what MPI has for us.
-    fn look(&mut self) -> Result<(), MpiError> {
-        let mut landed = std::mem::take(&mut self.landed);
+    fn look(&self) -> Result<(), MpiError> {
+        let mut landed = self.landed.take();
         let polled = self.receives.poll(|message| landed.push(message));
         if landed.is_empty() {
-            self.idle_looks += 1;
-            if self.idle_looks == LOOKS {
-                self.idle_looks = 0;
-                self.idle = self.idle_since.elapsed();
+            self.idle_looks.set(self.idle_looks.get() + 1);
+            if self.idle_looks.get() == LOOKS {
+                self.idle_looks.set(0);
+                self.idle.set(self.idle_since.get().elapsed());
                 self.expect_messages()?;
             }
         } else {
-            (self.idle_looks, self.idle, self.idle_since) = (0, Duration::ZERO, Instant::now());
+            self.idle_looks.set(0);
+            self.idle.set(Duration::ZERO);
+            self.idle_since.set(Instant::now());
         }
         for message in landed.drain(..) {
-            self.changes += 1;
+            count_up(&self.changes);
             if message.ring < self.pairs.len() {
                 self.take_in(&message);
             } else {
                 self.hear(message.ring)?;
             }
         }
-        self.landed = landed;
+        self.landed.replace(landed);
         polled
     }
 
     /// A message has landed.
     #[inline]
-    fn take_in(&mut self, message: &Landed) {
+    fn take_in(&self, message: &Landed) {
         let header = Header::from_bytes(message.header);
-        let pair = &mut self.pairs[message.ring];
-        let credited = unwrap_count(pair.credited, header.released);
-        if credited > pair.published || header.number != pair.landed as u32 {
+        let pair = &self.pairs[message.ring];
+        let credited = unwrap_count(pair.credited.get(), header.released);
+        if credited > pair.published.get() || header.number != pair.landed.get() as u32 {
             return self.corrupt(message.ring, &format!("{header:?}"));
         }
         // Older than what came by itself, it may be: communicators do not wait for each other.
-        pair.credited = pair.credited.max(credited);
-        pair.landed += 1;
+        pair.credited.set(pair.credited.get().max(credited));
+        self.count_landed(message.ring);
+    }
+
+    /// One message more has landed, which is news.
+    #[inline]
+    fn count_landed(&self, index: usize) {
+        let pair = &self.pairs[index];
+        count_up(&pair.landed);
+        if !pair.is_news.replace(true) {
+            self.news[index / self.shape.ranks].borrow_mut().push(index % self.shape.ranks);
+        }
     }
 
     /// Brings the number of sends that are done up to date.
     #[inline]
-    fn reap(&mut self, index: usize) -> Result<(), MpiError> {
+    fn reap(&self, index: usize) -> Result<(), MpiError> {
         let slots = self.slots(index);
-        let (Some(ring), pair) = (&mut self.sends[index], &mut self.pairs[index]) else { return Ok(()) };
-        while pair.sent < pair.published && ring.is_free((pair.sent % slots) as usize)? {
-            pair.sent += 1;
+        let (Some(ring), pair) = (&self.sends[index], &self.pairs[index]) else { return Ok(()) };
+        while pair.sent.get() < pair.published.get() && ring.is_free((pair.sent.get() % slots) as usize)? {
+            count_up(&pair.sent);
         }
         Ok(())
     }
 
     /// Whether something that a wait is for has happened since this was asked last.
-    pub(crate) fn has_changed(&mut self) -> bool {
-        std::mem::replace(&mut self.seen_changes, self.changes) != self.changes
+    pub(crate) fn has_changed(&self) -> bool {
+        let (changes, alarms) = (self.changes.get(), self.alarm.count());
+        let changed = self.seen_changes.replace(changes) != changes;
+        let called = self.seen_alarms.replace(alarms) != alarms;
+        changed || called
     }
 
     /// Every peer has left or died.
     fn all_gone(&self) -> bool {
-        let gone =
-            |(rank, peer): (usize, &Farewells)| rank == self.rank || peer.died || peer.left.iter().all(Option::is_some);
+        let gone = |(rank, peer): (usize, &Farewells)| rank == self.rank || peer.died.get() || peer.has_left();
         self.peers.iter().enumerate().all(gone)
     }
 
     /// Waits until everything that this rank has sent is out.
-    fn finish(&mut self, patience: Duration) -> Result<bool, MpiError> {
+    fn finish(&self, patience: Duration) -> Result<bool, MpiError> {
         let until = Instant::now() + patience;
         let mut finished = true;
-        for ring in self.sends.iter_mut().flatten() {
+        for ring in self.sends.iter().flatten() {
             finished &= ring.finish(until)?;
         }
-        for control in self.controls.iter_mut().flatten() {
+        for control in self.controls.iter().flatten() {
             finished &= control.ring.finish(until)?;
         }
         Ok(finished)
@@ -303,7 +344,7 @@ impl Endpoint for MpiEndpoint {
     }
 
     #[inline]
-    fn progress(&mut self) {
+    fn progress(&self) {
         if let Err(error) = self.look() {
             self.broken(&error);
         }
@@ -314,7 +355,7 @@ impl Endpoint for MpiEndpoint {
     }
 
     #[inline]
-    fn free_slots(&mut self, lane: Lane, to: Rank) -> usize {
+    fn free_slots(&self, lane: Lane, to: Rank) -> usize {
         let index = self.index(lane, to);
         if self.known_free(index) == 0
             && let Err(error) = self.reap(index)
@@ -325,97 +366,99 @@ impl Endpoint for MpiEndpoint {
     }
 
     #[inline]
-    fn rooms(&mut self, lane: Lane) -> Rooms<'_> {
-        let ranks = self.shape.ranks;
-        let first = lane.index() * ranks;
-        let slots = self.shape.lanes[lane.index()].slots as u64;
-        let mut rooms = Rooms::new();
-        for (ring, pair) in self.sends[first..first + ranks].iter_mut().zip(&self.pairs[first..first + ranks]) {
-            let free = slots - (pair.published - pair.credited.min(pair.sent));
-            rooms.push(match ring {
-                Some(ring) if free > 0 => ring.room((pair.published % slots) as usize),
-                _ => &mut [],
-            });
+    fn room(&self, lane: Lane, to: Rank) -> Option<Room<'_>> {
+        let index = self.index(lane, to);
+        if self.known_free(index) == 0 {
+            return None;
         }
-        rooms
+        self.sends[index].as_ref()?.room((self.pairs[index].published.get() % self.slots(index)) as usize)
     }
 
     #[inline]
-    fn publish(&mut self, lane: Lane, to: Rank, len: usize) {
+    fn publish(&self, lane: Lane, to: Rank, len: usize) {
         let index = self.index(lane, to);
         assert!(self.known_free(index) > 0, "published without a free slot");
-        let (slots, own) = (self.slots(index), self.is_own(index));
-        let pair = &mut self.pairs[index];
-        let slot = (pair.published % slots) as usize;
-        if own {
-            assert!(len <= self.shape.lanes[lane.index()].slot_bytes, "published {len} bytes in a smaller slot");
-            pair.own_lengths[slot] = len;
-            pair.published += 1;
-            pair.sent += 1;
-            pair.landed += 1;
-            self.changes += 1;
-            return;
+        let ring = self.sends[index].as_ref().expect("every peer has a ring");
+        let pair = &self.pairs[index];
+        let slot = (pair.published.get() % self.slots(index)) as usize;
+        assert!(!ring.is_lent(slot), "published a slot whose room is held");
+        if self.is_own(index) {
+            let slot_bytes = self.shape.lanes[lane.index()].slot_bytes;
+            assert!(len <= slot_bytes, "published {len} bytes in a slot of {slot_bytes}");
+            pair.own_lengths[slot].set(len);
+            count_up(&pair.published);
+            count_up(&pair.sent);
+            count_up(&self.changes);
+            return self.count_landed(index);
         }
-        let header = Header::new(pair.published, pair.released);
-        pair.told = pair.released;
-        pair.published += 1;
-        let ring = self.sends[index].as_mut().expect("every peer has a ring");
-        if let Err(error) = ring.send(slot, header.to_bytes(), len) {
+        let sent = ring.send(slot, Header::new(pair.published.get(), pair.released.get()).to_bytes(), len);
+        pair.told.set(pair.released.get());
+        count_up(&pair.published);
+        if let Err(error) = sent {
             self.broken(&error);
         }
     }
 
     #[inline]
-    fn landed(&mut self, lane: Lane, from: Rank) -> u64 {
-        self.pairs[self.index(lane, from)].landed
+    fn landed(&self, lane: Lane, from: Rank) -> u64 {
+        self.pairs[self.index(lane, from)].landed.get()
     }
 
     #[inline]
-    fn message(&self, lane: Lane, from: Rank, number: u64) -> &[u8] {
-        let index = self.index(lane, from);
-        if self.is_own(index) {
-            let pair = &self.pairs[index];
-            assert!(
-                number >= pair.released && number < pair.landed,
-                "message {number} was asked for, which has been released or not landed"
-            );
-            let slot = (number % self.slots(index)) as usize;
-            let ring = self.sends[index].as_ref().expect("every peer has a ring");
-            return &ring.content(slot)[..pair.own_lengths[slot]];
+    fn landings(&self, lane: Lane, landings: &mut Landings) {
+        let first = self.index(lane, 0);
+        for from in self.news[lane.index()].borrow_mut().drain(..) {
+            let pair = &self.pairs[first + from];
+            pair.is_news.set(false);
+            landings.push((from, pair.landed.get()));
         }
-        self.receives.message(index, number)
     }
 
     #[inline]
-    fn release(&mut self, lane: Lane, from: Rank, upto: u64) {
+    fn message(&self, lane: Lane, from: Rank, number: u64) -> Message<'_> {
         let index = self.index(lane, from);
-        let own = self.is_own(index);
-        let pair = &mut self.pairs[index];
+        if !self.is_own(index) {
+            return self.receives.message(index, number);
+        }
+        let pair = &self.pairs[index];
         assert!(
-            upto >= pair.released && upto <= pair.landed,
-            "released up to message {upto}, outside of {} ..= {}",
-            pair.released,
-            pair.landed
+            number >= pair.released.get() && number < pair.landed.get(),
+            "message {number} was asked for, which has been released or not landed"
         );
-        if own {
-            pair.released = upto;
-            pair.credited = upto;
-            return;
-        }
-        while pair.released < upto {
-            pair.released += 1;
-            self.receives.release(index);
-        }
+        let slot = (number % self.slots(index)) as usize;
+        self.sends[index].as_ref().expect("every peer has a ring").content(slot, pair.own_lengths[slot].get())
     }
 
     #[inline]
-    fn notify(&mut self) {
+    fn release(&self, lane: Lane, from: Rank, upto: u64) {
+        let index = self.index(lane, from);
+        let pair = &self.pairs[index];
+        if self.is_own(index) {
+            let (released, landed) = (pair.released.get(), pair.landed.get());
+            assert!(
+                upto >= released && upto <= landed,
+                "released up to message {upto}, outside of {released} ..= {landed}"
+            );
+            let ring = self.sends[index].as_ref().expect("every peer has a ring");
+            for number in released..upto {
+                let slot = (number % self.slots(index)) as usize;
+                assert!(!ring.is_lent(slot), "message {number} was released while it is held");
+            }
+            pair.credited.set(upto);
+        } else {
+            self.receives.release(index, upto);
+        }
+        pair.released.set(upto);
+    }
+
+    #[inline]
+    fn notify(&self) {
         if let Err(error) = self.expect_messages().and_then(|()| self.give_credit()) {
             self.broken(&error);
         }
     }
 
-    fn wait(&mut self, until: Duration) -> Result<(), TransportError> {
+    fn wait(&self, until: Duration) -> Result<(), TransportError> {
         self.notify();
         let begin = self.now();
         loop {
@@ -435,40 +478,44 @@ impl Endpoint for MpiEndpoint {
         }
     }
 
-    fn peer_state(&mut self, peer: Rank) -> PeerState {
+    fn waker(&self) -> Waker {
+        Waker::from(Arc::clone(&self.alarm))
+    }
+
+    fn peer_state(&self, peer: Rank) -> PeerState {
         let said = &self.peers[peer];
-        if said.died {
+        if said.died.get() {
             return PeerState::Dead;
         }
         let ranks = self.shape.ranks;
-        let all_here = |(lane, left): (usize, &Option<u64>)| {
-            left.is_some_and(|published| self.pairs[lane * ranks + peer].landed >= published)
+        let all_here = |(lane, left): (usize, &Cell<Option<u64>>)| {
+            left.get().is_some_and(|published| self.pairs[lane * ranks + peer].landed.get() >= published)
         };
         if said.left.iter().enumerate().all(all_here) { PeerState::Left } else { PeerState::Alive }
     }
 
-    fn poison(&mut self, reason: &[u8]) {
+    fn poison(&self, reason: &[u8]) {
         // What others have reported already was first.
         self.progress();
         self.report_and_settle(reason);
     }
 
     #[inline]
-    fn poisoned(&mut self) -> Option<&[u8]> {
-        if self.poison.is_some() {
-            self.settle();
+    fn poisoned(&self) -> Option<&[u8]> {
+        if !self.is_poisoned() {
+            return None;
         }
-        self.poison.as_ref().map(|poison| poison.reason.as_slice())
+        Some(self.poison.get_or_init(|| self.settled()))
     }
 
-    fn detach(&mut self) {
-        if std::mem::replace(&mut self.ended, true) {
+    fn detach(&self) {
+        if self.ended.replace(true) {
             return;
         }
         // A message to oneself goes nowhere.
         for peer in 0..self.shape.ranks {
             for lane in 0..self.shape.lanes.len() {
-                let published = self.pairs[lane * self.shape.ranks + peer].published;
+                let published = self.pairs[lane * self.shape.ranks + peer].published.get();
                 let farewell = Control::Left { lane: Lane(lane as u16), published };
                 let _ = self.tell(peer, &farewell, Instant::now() + HASTE);
             }
@@ -479,15 +526,15 @@ impl Endpoint for MpiEndpoint {
         self.began.elapsed()
     }
 
-    fn sleep(&mut self, duration: Duration) {
+    fn sleep(&self, duration: Duration) {
         std::thread::sleep(duration);
     }
 }
 
 impl Drop for MpiEndpoint {
     fn drop(&mut self) {
-        let orderly = self.ended && self.poison.is_none();
-        if !self.ended {
+        let orderly = self.ended.get() && !self.is_poisoned();
+        if !self.ended.get() {
             self.tell_all(&Control::Died);
         }
         let patience = if orderly { FAREWELL } else { HASTE };

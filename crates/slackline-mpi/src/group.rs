@@ -1,11 +1,15 @@
 //! A group of all ranks of the job: shared memory within a node, MPI between nodes.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::str::FromStr;
+use std::task::Waker;
 use std::time::Duration;
 
 use slackline_transport::shm::{Segment, ShmEndpoint, attach_at};
-use slackline_transport::{Endpoint, GroupShape, Lane, PeerState, Rank, Rooms, TransportError, cores};
+use slackline_transport::{
+    Endpoint, GroupShape, Landings, Lane, Message, PeerState, Rank, Room, TransportError, cores,
+};
 
 use crate::endpoint::{MpiEndpoint, NAP, YIELD};
 use crate::world::{World, WorldError};
@@ -46,7 +50,7 @@ impl FromStr for Peers {
 pub struct NodeEndpoint {
     world: World,
     kind: Kind,
-    detached: bool,
+    detached: Cell<bool>,
 }
 
 enum Kind {
@@ -61,8 +65,10 @@ struct Both {
     node: ShmEndpoint,
     /// The number in the node's group of each rank that is on this node.
     local: Vec<Option<Rank>>,
+    /// The rank that has each number in the node's group.
+    members: Vec<Rank>,
     /// When the wait began that the last call of [`wait`](Endpoint::wait) was part of, and when that call was.
-    waiting: [Duration; 2],
+    waiting: Cell<[Duration; 2]>,
 }
 
 /// Calls of [`wait`](Endpoint::wait) with no more than this between them are one wait.
@@ -94,11 +100,11 @@ impl NodeEndpoint {
                 let local = |rank| members.iter().position(|member| *member == rank);
                 let local: Vec<_> = (0..world.ranks()).map(local).collect();
                 let mpi = MpiEndpoint::with(world, shape, |peer| local[peer].is_none())?;
-                Kind::Both(Box::new(Both { mpi, node, local, waiting: [Duration::ZERO; 2] }))
+                Kind::Both(Box::new(Both { mpi, node, local, members, waiting: Cell::default() }))
             }
             None => Kind::Mpi(Box::new(MpiEndpoint::with(world, shape, |_| true)?)),
         };
-        Ok(NodeEndpoint { world: world.clone(), kind, detached: false })
+        Ok(NodeEndpoint { world: world.clone(), kind, detached: Cell::new(false) })
     }
 
     /// What carries messages to a peer: `shm` or `mpi`.
@@ -168,16 +174,16 @@ fn share(
 /// Calls a method of whichever endpoint there is; of both, of the one that serves `$peer`.
 macro_rules! serving {
     ($self:ident, $peer:ident, $endpoint:ident => $call:expr) => {
-        match &mut $self.kind {
+        match &$self.kind {
             Kind::Node($endpoint) => $call,
             Kind::Mpi($endpoint) => $call,
             Kind::Both(both) => match both.local[$peer] {
                 Some($peer) => {
-                    let $endpoint = &mut both.node;
+                    let $endpoint = &both.node;
                     $call
                 }
                 None => {
-                    let $endpoint = &mut both.mpi;
+                    let $endpoint = &both.mpi;
                     $call
                 }
             },
@@ -201,8 +207,8 @@ impl Endpoint for NodeEndpoint {
     }
 
     #[inline]
-    fn progress(&mut self) {
-        match &mut self.kind {
+    fn progress(&self) {
+        match &self.kind {
             Kind::Node(_) => {}
             Kind::Mpi(mpi) => mpi.progress(),
             Kind::Both(both) => both.mpi.progress(),
@@ -214,58 +220,52 @@ impl Endpoint for NodeEndpoint {
     }
 
     #[inline]
-    fn free_slots(&mut self, lane: Lane, to: Rank) -> usize {
+    fn free_slots(&self, lane: Lane, to: Rank) -> usize {
         serving!(self, to, endpoint => endpoint.free_slots(lane, to))
     }
 
     #[inline]
-    fn rooms(&mut self, lane: Lane) -> Rooms<'_> {
-        match &mut self.kind {
-            Kind::Node(node) => node.rooms(lane),
-            Kind::Mpi(mpi) => mpi.rooms(lane),
+    fn room(&self, lane: Lane, to: Rank) -> Option<Room<'_>> {
+        serving!(self, to, endpoint => endpoint.room(lane, to))
+    }
+
+    #[inline]
+    fn publish(&self, lane: Lane, to: Rank, len: usize) {
+        serving!(self, to, endpoint => endpoint.publish(lane, to, len));
+    }
+
+    #[inline]
+    fn landed(&self, lane: Lane, from: Rank) -> u64 {
+        serving!(self, from, endpoint => endpoint.landed(lane, from))
+    }
+
+    #[inline]
+    fn landings(&self, lane: Lane, landings: &mut Landings) {
+        match &self.kind {
+            Kind::Node(node) => node.landings(lane, landings),
+            Kind::Mpi(mpi) => mpi.landings(lane, landings),
             Kind::Both(both) => {
-                // Both are in rank order.
-                let mut within = both.node.rooms(lane).into_iter();
-                let across = both.mpi.rooms(lane).into_iter();
-                let pick = |(room, local): (_, &Option<Rank>)| match local {
-                    Some(_) => within.next().expect("one room for each rank of the node"),
-                    None => room,
-                };
-                across.zip(&both.local).map(pick).collect()
+                both.mpi.landings(lane, landings);
+                let across = landings.len();
+                both.node.landings(lane, landings);
+                landings[across..].iter_mut().for_each(|(from, _)| *from = both.members[*from]);
             }
         }
     }
 
     #[inline]
-    fn publish(&mut self, lane: Lane, to: Rank, len: usize) {
-        serving!(self, to, endpoint => endpoint.publish(lane, to, len));
+    fn message(&self, lane: Lane, from: Rank, number: u64) -> Message<'_> {
+        serving!(self, from, endpoint => endpoint.message(lane, from, number))
     }
 
     #[inline]
-    fn landed(&mut self, lane: Lane, from: Rank) -> u64 {
-        serving!(self, from, endpoint => endpoint.landed(lane, from))
-    }
-
-    #[inline]
-    fn message(&self, lane: Lane, from: Rank, number: u64) -> &[u8] {
-        match &self.kind {
-            Kind::Node(node) => node.message(lane, from, number),
-            Kind::Mpi(mpi) => mpi.message(lane, from, number),
-            Kind::Both(both) => match both.local[from] {
-                Some(from) => both.node.message(lane, from, number),
-                None => both.mpi.message(lane, from, number),
-            },
-        }
-    }
-
-    #[inline]
-    fn release(&mut self, lane: Lane, from: Rank, upto: u64) {
+    fn release(&self, lane: Lane, from: Rank, upto: u64) {
         serving!(self, from, endpoint => endpoint.release(lane, from, upto));
     }
 
     #[inline]
-    fn notify(&mut self) {
-        match &mut self.kind {
+    fn notify(&self) {
+        match &self.kind {
             Kind::Node(node) => node.notify(),
             Kind::Mpi(mpi) => mpi.notify(),
             Kind::Both(both) => {
@@ -275,16 +275,25 @@ impl Endpoint for NodeEndpoint {
         }
     }
 
-    fn wait(&mut self, until: Duration) -> Result<(), TransportError> {
-        match &mut self.kind {
+    fn wait(&self, until: Duration) -> Result<(), TransportError> {
+        match &self.kind {
             Kind::Node(node) => node.wait(until),
             Kind::Mpi(mpi) => mpi.wait(until),
             Kind::Both(both) => both.wait(until),
         }
     }
 
-    fn peer_state(&mut self, peer: Rank) -> PeerState {
-        match &mut self.kind {
+    fn waker(&self) -> Waker {
+        match &self.kind {
+            Kind::Node(node) => node.waker(),
+            Kind::Mpi(mpi) => mpi.waker(),
+            // Whoever waits for both looks at it, and does not sleep for longer than a nap.
+            Kind::Both(both) => both.mpi.waker(),
+        }
+    }
+
+    fn peer_state(&self, peer: Rank) -> PeerState {
+        match &self.kind {
             Kind::Node(node) => node.peer_state(peer),
             Kind::Mpi(mpi) => mpi.peer_state(peer),
             // Who is on this node is watched more closely.
@@ -295,8 +304,8 @@ impl Endpoint for NodeEndpoint {
         }
     }
 
-    fn poison(&mut self, reason: &[u8]) {
-        match &mut self.kind {
+    fn poison(&self, reason: &[u8]) {
+        match &self.kind {
             Kind::Node(node) => node.poison(reason),
             Kind::Mpi(mpi) => mpi.poison(reason),
             Kind::Both(both) => both.mpi.poison(reason),
@@ -304,26 +313,26 @@ impl Endpoint for NodeEndpoint {
     }
 
     #[inline]
-    fn poisoned(&mut self) -> Option<&[u8]> {
-        match &mut self.kind {
+    fn poisoned(&self) -> Option<&[u8]> {
+        match &self.kind {
             Kind::Node(node) => node.poisoned(),
             Kind::Mpi(mpi) => mpi.poisoned(),
             Kind::Both(both) => {
                 // Shared memory is poisoned only by what its own transport has found out.
-                if let Some(reason) = both.node.poisoned() {
-                    let reason = reason.to_vec();
-                    if both.mpi.poisoned().is_none() {
-                        both.mpi.poison(&reason);
+                match (both.mpi.poisoned(), both.node.poisoned()) {
+                    (None, Some(reason)) => {
+                        both.mpi.poison(reason);
+                        both.mpi.poisoned()
                     }
+                    (poison, _) => poison,
                 }
-                both.mpi.poisoned()
             }
         }
     }
 
-    fn detach(&mut self) {
-        self.detached = true;
-        match &mut self.kind {
+    fn detach(&self) {
+        self.detached.set(true);
+        match &self.kind {
             Kind::Node(node) => node.detach(),
             Kind::Mpi(mpi) => mpi.detach(),
             Kind::Both(both) => {
@@ -341,29 +350,30 @@ impl Endpoint for NodeEndpoint {
         }
     }
 
-    fn sleep(&mut self, duration: Duration) {
+    fn sleep(&self, duration: Duration) {
         std::thread::sleep(duration);
     }
 }
 
 impl Both {
     /// Looks at both, at first offering the core to others between looks, later asleep in shared memory.
-    fn wait(&mut self, until: Duration) -> Result<(), TransportError> {
+    fn wait(&self, until: Duration) -> Result<(), TransportError> {
         self.mpi.notify();
         self.mpi.progress();
         let now = self.mpi.now();
-        let [begin, last] = self.waiting;
-        self.waiting = [if now - last > ONE_WAIT { now } else { begin }, now];
+        let [begin, last] = self.waiting.get();
+        let begin = if now - last > ONE_WAIT { now } else { begin };
+        self.waiting.set([begin, now]);
         if self.mpi.has_changed() || now >= until {
             return Ok(());
         }
-        if now - self.waiting[0] < YIELD {
+        if now - begin < YIELD {
             std::thread::yield_now();
             return Ok(());
         }
         // The two clocks began at different times.
         let waited = self.node.wait(self.node.now() + NAP.min(until - now));
-        self.waiting[1] = self.mpi.now();
+        self.waiting.set([begin, self.mpi.now()]);
         waited
     }
 }
@@ -371,7 +381,7 @@ impl Both {
 impl Drop for NodeEndpoint {
     fn drop(&mut self) {
         // Others then wait in vain for this rank to end MPI, or this one for them.
-        if !self.detached || self.poisoned().is_some() {
+        if !self.detached.get() || self.poisoned().is_some() {
             self.world.inner.failed.set(true);
         }
     }

@@ -1,11 +1,16 @@
 //! Slots with the requests that own them meanwhile. A slot is *free* (nobody's: ours to write), *in flight* (MPI's, until
-//! the request is done) or *ready* (received: ours to read); no other module sees a request.
+//! the request is done) or *ready* (received: ours to read); no other module sees a request. Slots that are not in flight can
+//! be lent, and come in flight only when whoever holds them has given them back.
+//!
+//! Requests and counts lie in cells, so that rings go on while their slots are lent.
 
+use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 use std::mem::{self, MaybeUninit};
 use std::time::Instant;
 
 use mpi::ffi;
+use slackline_transport::{Message, Room, SLOT_ALIGN};
 
 use super::comm::{Comm, byte};
 use super::slots::{FRAME, HEADER, Slots};
@@ -53,17 +58,22 @@ fn null() -> ffi::MPI_Request {
     unsafe { ffi::RSMPI_REQUEST_NULL }
 }
 
+/// Requests that are not under way.
+fn nulls(count: usize) -> Box<[Cell<ffi::MPI_Request>]> {
+    vec![Cell::new(null()); count].into()
+}
+
 /// Whether a request is done; a done one is null from then on, and a null one is done.
 #[inline]
-fn test(request: &mut ffi::MPI_Request) -> Result<bool, MpiError> {
-    if *request == null() {
+fn test(request: &Cell<ffi::MPI_Request>) -> Result<bool, MpiError> {
+    if request.get() == null() {
         return Ok(true);
     }
     let mut flag = 0;
     // SAFETY: a constant that the shim of the bindings holds.
     let ignore = unsafe { ffi::RSMPI_STATUS_IGNORE };
-    // SAFETY: a live request; the status may be ignored.
-    check("MPI_Test", unsafe { ffi::MPI_Test(request, &raw mut flag, ignore) })?;
+    // SAFETY: a live request, in a cell that only this thread reaches; the status may be ignored.
+    check("MPI_Test", unsafe { ffi::MPI_Test(request.as_ptr(), &raw mut flag, ignore) })?;
     Ok(flag != 0)
 }
 
@@ -72,70 +82,80 @@ pub(crate) struct SendRing {
     route: Route,
     slots: Slots,
     /// Null where the slot is free.
-    requests: Vec<ffi::MPI_Request>,
+    requests: Box<[Cell<ffi::MPI_Request>]>,
 }
 
 impl SendRing {
     pub(crate) fn new(route: Route, slots: Slots) -> Self {
-        let requests = vec![null(); slots.count()];
+        let requests = nulls(slots.count());
         SendRing { route, slots, requests }
     }
 
-    /// A free slot's payload.
+    /// A free slot's payload, to write; `None` while it is lent.
     ///
     /// # Panics
     ///
     /// If the slot is in flight.
     #[inline]
-    pub(crate) fn room(&mut self, index: usize) -> &mut [u8] {
-        assert!(self.requests[index] == null(), "slot {index} is in flight");
-        let payload = self.slots.payload(index);
-        // SAFETY: inside of the allocation; no request is on the slot, and `&mut self` keeps one from being put on it.
-        unsafe { std::slice::from_raw_parts_mut(payload.as_ptr(), self.slots.slot_bytes()) }
+    pub(crate) fn room(&self, index: usize) -> Option<Room<'_>> {
+        self.assert_free(index);
+        // SAFETY: no request is on the slot.
+        unsafe { self.slots.lend_mut(index) }
     }
 
-    /// A free slot's payload, to read.
+    /// The first bytes of a free slot's payload, to read.
     ///
     /// # Panics
     ///
-    /// If the slot is in flight.
+    /// If the slot is in flight, shorter, or being written.
     #[inline]
-    pub(crate) fn content(&self, index: usize) -> &[u8] {
-        assert!(self.requests[index] == null(), "slot {index} is in flight");
-        // SAFETY: as in `room`, and `&self` keeps the slot from being written.
-        unsafe { std::slice::from_raw_parts(self.slots.payload(index).as_ptr(), self.slots.slot_bytes()) }
+    pub(crate) fn content(&self, index: usize, length: usize) -> Message<'_> {
+        self.assert_free(index);
+        // SAFETY: no request is on the slot.
+        unsafe { self.slots.lend(index, length) }
     }
 
-    /// Sends the first `len` bytes of a free slot.
+    /// Whether a slot's payload is held, to read or to write.
+    #[inline]
+    pub(crate) fn is_lent(&self, index: usize) -> bool {
+        self.slots.is_lent(index)
+    }
+
+    /// Sends the first `length` bytes of a free slot.
     ///
     /// # Panics
     ///
-    /// If the slot is in flight, or shorter.
+    /// If the slot is in flight, lent, or shorter.
     #[inline]
-    pub(crate) fn send(&mut self, index: usize, header: [u8; HEADER], len: usize) -> Result<(), MpiError> {
-        assert!(self.requests[index] == null(), "slot {index} is in flight");
-        assert!(len <= self.slots.slot_bytes(), "published {len} bytes in a slot of {}", self.slots.slot_bytes());
+    pub(crate) fn send(&self, index: usize, header: [u8; HEADER], length: usize) -> Result<(), MpiError> {
+        self.assert_free(index);
+        assert!(length <= self.slots.slot_bytes(), "published {length} bytes in a slot of {}", self.slots.slot_bytes());
         let frame = self.slots.frame(index);
         // SAFETY: a header's room, which nobody else refers to.
         unsafe { frame.cast::<[u8; HEADER]>().write_unaligned(header) };
-        let bytes = count("MPI_Isend", FRAME + len)?;
+        let bytes = count("MPI_Isend", FRAME + length)?;
         let Route { comm, peer, tag } = self.route;
-        let request = &mut self.requests[index];
-        // SAFETY: header and payload are one stretch of the slot. They stay as they are until the request is done: `room`
-        // and `send` refuse the slot, and dropping a ring with requests forgets its slots.
+        let request = self.requests[index].as_ptr();
+        // SAFETY: header and payload are one stretch of the slot, whose payload is not lent. They stay as they are until the
+        // request is done: `room`, `content` and `send` refuse the slot, and dropping a ring with requests forgets its slots.
         let code = unsafe { ffi::MPI_Isend(frame.as_ptr().cast(), bytes, byte(), peer.number(), tag, comm.0, request) };
         check("MPI_Isend", code)
     }
 
+    #[inline]
+    fn assert_free(&self, index: usize) {
+        assert!(self.requests[index].get() == null(), "slot {index} is in flight");
+    }
+
     /// Whether a slot is free; lets MPI look.
     #[inline]
-    pub(crate) fn is_free(&mut self, index: usize) -> Result<bool, MpiError> {
-        test(&mut self.requests[index])
+    pub(crate) fn is_free(&self, index: usize) -> Result<bool, MpiError> {
+        test(&self.requests[index])
     }
 
     /// Waits until all slots are free; `false` if they are not by `until`.
-    pub(crate) fn finish(&mut self, until: Instant) -> Result<bool, MpiError> {
-        for request in &mut self.requests {
+    pub(crate) fn finish(&self, until: Instant) -> Result<bool, MpiError> {
+        for request in &self.requests {
             while !test(request)? {
                 if Instant::now() >= until {
                     return Ok(false);
@@ -149,9 +169,9 @@ impl SendRing {
 
 impl Drop for SendRing {
     fn drop(&mut self) {
-        if self.requests.iter().any(|request| *request != null()) {
+        if self.requests.iter().any(|request| request.get() != null()) {
             // MPI may still read the slots: their memory stays.
-            mem::forget(mem::replace(&mut self.slots, Slots::new(1, slackline_transport::SLOT_ALIGN)));
+            mem::forget(mem::replace(&mut self.slots, Slots::new(1, SLOT_ALIGN)));
         }
     }
 }
@@ -159,23 +179,28 @@ impl Drop for SendRing {
 /// The slots from one peer. Message `n` comes into slot `n % slots`; receives are posted in the order of messages.
 ///
 /// `released <= landed <= posted <= released + slots`: messages `released .. landed` are ready, and there are receives for
-/// `landed .. posted`.
+/// `landed .. posted`. Only ready messages are lent, and none that is released.
 struct ReceiveRing {
     route: Route,
     slots: Slots,
     /// Null where the slot is not in flight, or where its request is the ring's head.
-    requests: Vec<ffi::MPI_Request>,
+    requests: Box<[Cell<ffi::MPI_Request>]>,
     /// Payload bytes of ready slots.
-    lengths: Vec<usize>,
-    released: u64,
-    landed: u64,
-    posted: u64,
+    lengths: Box<[Cell<usize>]>,
+    released: Cell<u64>,
+    landed: Cell<u64>,
+    posted: Cell<u64>,
 }
 
 /// All rings from all peers, on all lanes, with the oldest request of each beside each other: one call looks at them all.
 pub(crate) struct Receives {
     rings: Vec<Option<ReceiveRing>>,
-    heads: Vec<ffi::MPI_Request>,
+    heads: Box<[Cell<ffi::MPI_Request>]>,
+    outcome: RefCell<Outcome>,
+}
+
+/// What a look at the heads leaves behind, as long as they are.
+struct Outcome {
     done: Vec<c_int>,
     statuses: Vec<MaybeUninit<ffi::MPI_Status>>,
 }
@@ -192,47 +217,50 @@ impl Receives {
     pub(crate) fn new(rings: Vec<Option<(Route, Slots)>>) -> Self {
         let total = rings.len();
         let ring = |(route, slots): (Route, Slots)| {
-            let count = slots.count();
-            let (requests, lengths) = (vec![null(); count], vec![0; count]);
-            ReceiveRing { route, slots, requests, lengths, released: 0, landed: 0, posted: 0 }
+            let (requests, lengths) = (nulls(slots.count()), vec![Cell::new(0); slots.count()].into());
+            let [released, landed, posted] = [const { Cell::new(0) }; 3];
+            ReceiveRing { route, slots, requests, lengths, released, landed, posted }
         };
+        let statuses = (0..total).map(|_| MaybeUninit::uninit()).collect();
         Receives {
             rings: rings.into_iter().map(|parts| parts.map(ring)).collect(),
-            heads: vec![null(); total],
-            done: vec![0; total],
-            statuses: (0..total).map(|_| MaybeUninit::uninit()).collect(),
+            heads: nulls(total),
+            outcome: RefCell::new(Outcome { done: vec![0; total], statuses }),
         }
     }
 
     /// Posts the receives of all messages below `upto` for which there are slots.
     #[inline]
-    pub(crate) fn post(&mut self, index: usize, upto: u64) -> Result<(), MpiError> {
-        let Some(ring) = &mut self.rings[index] else { return Ok(()) };
-        let upto = upto.min(ring.released + ring.slots.count() as u64);
-        while ring.posted < upto {
-            let slot = ring.slot(ring.posted);
+    pub(crate) fn post(&self, index: usize, upto: u64) -> Result<(), MpiError> {
+        let Some(ring) = &self.rings[index] else { return Ok(()) };
+        let upto = upto.min(ring.released.get() + ring.slots.count() as u64);
+        while ring.posted.get() < upto {
+            let posted = ring.posted.get();
+            let slot = ring.slot(posted);
             ring.post(slot)?;
-            if ring.posted == ring.landed {
-                self.heads[index] = mem::replace(&mut ring.requests[slot], null());
+            if posted == ring.landed.get() {
+                self.heads[index].set(ring.requests[slot].replace(null()));
             }
-            ring.posted += 1;
+            ring.posted.set(posted + 1);
         }
         Ok(())
     }
 
     /// Lets MPI move messages and reports those that have come, oldest first within a ring.
     #[inline]
-    pub(crate) fn poll(&mut self, mut landed: impl FnMut(Landed)) -> Result<(), MpiError> {
+    pub(crate) fn poll(&self, mut landed: impl FnMut(Landed)) -> Result<(), MpiError> {
+        let Outcome { done, statuses } = &mut *self.outcome.borrow_mut();
         loop {
             let mut outcount = 0;
-            // SAFETY: as many indices and statuses as requests, all live or null.
+            // SAFETY: as many indices and statuses as requests, all live or null. The requests lie beside each other, as
+            // cells are laid out as what is in them, and only this thread reaches them.
             let code = unsafe {
                 ffi::MPI_Testsome(
                     self.heads.len() as c_int,
-                    self.heads.as_mut_ptr(),
+                    self.heads.as_ptr().cast::<ffi::MPI_Request>().cast_mut(),
                     &raw mut outcount,
-                    self.done.as_mut_ptr(),
-                    self.statuses.as_mut_ptr().cast(),
+                    done.as_mut_ptr(),
+                    statuses.as_mut_ptr().cast(),
                 )
             };
             check("MPI_Testsome", code)?;
@@ -241,15 +269,15 @@ impl Receives {
                 return Ok(());
             }
             for at in 0..outcount as usize {
-                let index = self.done[at] as usize;
+                let index = done[at] as usize;
                 let mut bytes = 0;
                 // SAFETY: the call wrote one status for each request that it says is done.
-                let code = unsafe { ffi::MPI_Get_count(self.statuses[at].as_ptr(), byte(), &raw mut bytes) };
+                let code = unsafe { ffi::MPI_Get_count(statuses[at].as_ptr(), byte(), &raw mut bytes) };
                 check("MPI_Get_count", code)?;
-                let ring = self.rings[index].as_mut().expect("requests come from rings");
-                let header = ring.landed(bytes.max(0) as usize)?;
-                let slot = ring.slot(ring.landed);
-                self.heads[index] = mem::replace(&mut ring.requests[slot], null());
+                let ring = self.rings[index].as_ref().expect("requests come from rings");
+                let header = ring.take_in(bytes.max(0) as usize)?;
+                let slot = ring.slot(ring.landed.get());
+                self.heads[index].set(ring.requests[slot].replace(null()));
                 landed(Landed { ring: index, header });
             }
         }
@@ -261,40 +289,47 @@ impl Receives {
     ///
     /// If that message is not ready.
     #[inline]
-    pub(crate) fn message(&self, ring: usize, number: u64) -> &[u8] {
+    pub(crate) fn message(&self, ring: usize, number: u64) -> Message<'_> {
         let ring = self.rings[ring].as_ref().expect("a ring of a peer");
         assert!(
-            number >= ring.released && number < ring.landed,
+            number >= ring.released.get() && number < ring.landed.get(),
             "message {number} was asked for, which has been released or not landed"
         );
         let slot = ring.slot(number);
-        // SAFETY: inside of the allocation, since MPI received no more than the slot holds; the slot is ready, so no request
-        // is on it, and none is put on it while `self` is borrowed.
-        unsafe { std::slice::from_raw_parts(ring.slots.payload(slot).as_ptr(), ring.lengths[slot]) }
+        // SAFETY: the message is ready, so no request is on its slot.
+        unsafe { ring.slots.lend(slot, ring.lengths[slot].get()) }
     }
 
     /// The number of the oldest message that has not been released.
     pub(crate) fn oldest(&self, ring: usize) -> u64 {
-        self.rings[ring].as_ref().map_or(0, |ring| ring.released)
+        self.rings[ring].as_ref().map_or(0, |ring| ring.released.get())
     }
 
-    /// Gives the slot of the oldest ready message back.
+    /// Gives the slots of all ready messages below `upto` back.
     ///
     /// # Panics
     ///
-    /// If none is ready.
+    /// If one of them is not ready or is lent, or if `upto` was released before.
     #[inline]
-    pub(crate) fn release(&mut self, ring: usize) {
-        let ring = self.rings[ring].as_mut().expect("a ring of a peer");
-        assert!(ring.released < ring.landed, "no slot is ready");
-        ring.released += 1;
+    pub(crate) fn release(&self, ring: usize, upto: u64) {
+        let ring = self.rings[ring].as_ref().expect("a ring of a peer");
+        let released = ring.released.get();
+        assert!(
+            upto >= released && upto <= ring.landed.get(),
+            "released up to message {upto}, outside of {released} ..= {}",
+            ring.landed.get()
+        );
+        for number in released..upto {
+            assert!(!ring.slots.is_lent(ring.slot(number)), "message {number} was released while it is held");
+        }
+        ring.released.set(upto);
     }
 
     /// Takes the receives back for which no message came; `false` if some are still not done by `until`.
-    pub(crate) fn cancel(&mut self, until: Instant) -> Result<bool, MpiError> {
-        let rings = self.rings.iter_mut().flatten().flat_map(|ring| &mut ring.requests);
+    pub(crate) fn cancel(&self, until: Instant) -> Result<bool, MpiError> {
+        let rings = self.rings.iter().flatten().flat_map(|ring| &ring.requests);
         let mut finished = true;
-        for request in self.heads.iter_mut().chain(rings) {
+        for request in self.heads.iter().chain(rings) {
             finished &= take_back(request, until)?;
         }
         Ok(finished)
@@ -302,12 +337,12 @@ impl Receives {
 }
 
 /// Cancels a receive and waits until it is done, cancelled or not; `false` if it is not by `until`.
-fn take_back(request: &mut ffi::MPI_Request, until: Instant) -> Result<bool, MpiError> {
-    if *request == null() {
+fn take_back(request: &Cell<ffi::MPI_Request>, until: Instant) -> Result<bool, MpiError> {
+    if request.get() == null() {
         return Ok(true);
     }
-    // SAFETY: a live request.
-    check("MPI_Cancel", unsafe { ffi::MPI_Cancel(request) })?;
+    // SAFETY: a live request, in a cell that only this thread reaches.
+    check("MPI_Cancel", unsafe { ffi::MPI_Cancel(request.as_ptr()) })?;
     while !test(request)? {
         if Instant::now() >= until {
             return Ok(false);
@@ -321,9 +356,9 @@ impl Drop for Receives {
     fn drop(&mut self) {
         for (ring, head) in self.rings.iter_mut().zip(&self.heads) {
             let Some(ring) = ring else { continue };
-            if *head != null() || ring.requests.iter().any(|request| *request != null()) {
+            if head.get() != null() || ring.requests.iter().any(|request| request.get() != null()) {
                 // MPI may still write into the slots: their memory stays.
-                mem::forget(mem::replace(&mut ring.slots, Slots::new(1, slackline_transport::SLOT_ALIGN)));
+                mem::forget(mem::replace(&mut ring.slots, Slots::new(1, SLOT_ALIGN)));
             }
         }
     }
@@ -331,28 +366,29 @@ impl Drop for Receives {
 
 impl ReceiveRing {
     #[inline]
-    fn post(&mut self, slot: usize) -> Result<(), MpiError> {
+    fn post(&self, slot: usize) -> Result<(), MpiError> {
         let bytes = count("MPI_Irecv", FRAME + self.slots.slot_bytes())?;
         let Route { comm, peer, tag } = self.route;
         let frame = self.slots.frame(slot);
-        let request = &mut self.requests[slot];
-        // SAFETY: header and payload are one stretch of the slot, which is neither read nor written until the request is
-        // done: it is not among the ready ones, and dropping a ring with requests forgets its slots.
+        let request = self.requests[slot].as_ptr();
+        // SAFETY: header and payload are one stretch of the slot, whose payload is not lent, and which is neither read nor
+        // written until the request is done: it is not among the ready ones, and dropping a ring with requests forgets its
+        // slots.
         let code = unsafe { ffi::MPI_Irecv(frame.as_ptr().cast(), bytes, byte(), peer.number(), tag, comm.0, request) };
         check("MPI_Irecv", code)
     }
 
     /// The head is done, with so many bytes.
     #[inline]
-    fn landed(&mut self, bytes: usize) -> Result<[u8; HEADER], MpiError> {
+    fn take_in(&self, bytes: usize) -> Result<[u8; HEADER], MpiError> {
         let length = bytes.checked_sub(FRAME).filter(|length| *length <= self.slots.slot_bytes());
         let Some(length) = length else {
             let text = format!("{} sent {bytes} bytes, which is no message", self.route.peer);
             return Err(MpiError { call: "receiving", code: ffi::MPI_ERR_TRUNCATE as c_int, text });
         };
-        let slot = self.slot(self.landed);
-        self.lengths[slot] = length;
-        self.landed += 1;
+        let slot = self.slot(self.landed.get());
+        self.lengths[slot].set(length);
+        self.landed.set(self.landed.get() + 1);
         // SAFETY: the request on the slot is done, and it received a header at least.
         Ok(unsafe { self.slots.frame(slot).cast::<[u8; HEADER]>().read_unaligned() })
     }

@@ -74,15 +74,15 @@ pub(crate) fn rank(words: &[String]) {
     let lane = LaneOptions::lag(2);
     let shape = GroupShape { ranks: RANKS, lanes: vec![lane.shape(100)] };
     let endpoint = NodeEndpoint::join(&world, &shape, peers).unwrap();
-    let mut group = Group::new(endpoint, GroupOptions::new([lane]).deadline(DEADLINE)).unwrap();
-    let error = work(&mut group, case).unwrap_err();
+    let group = Group::new(endpoint, GroupOptions::new([lane]).deadline(DEADLINE)).unwrap();
+    let error = work(&group, case).unwrap_err();
     // In one write, so that lines of several ranks do not mix.
     std::io::stderr().write_all(format!("FAULT of rank {}: {error}\n", world.rank()).as_bytes()).unwrap();
     drop(group);
     world.abort(3);
 }
 
-fn work(group: &mut Group<NodeEndpoint>, case: &str) -> Result<(), CollectiveError> {
+fn work(group: &Group<NodeEndpoint>, case: &str) -> Result<(), CollectiveError> {
     let guilty = group.rank() == GUILTY;
     for number in 0.. {
         let fails = guilty && number == 20;
@@ -94,7 +94,7 @@ fn work(group: &mut Group<NodeEndpoint>, case: &str) -> Result<(), CollectiveErr
             "returned" if fails => return Err(CollectiveError::AfterLeave { lane: Lane(0) }),
             _ => {}
         }
-        let mut exchange = group.lane(Lane(0));
+        let exchange = group.lane(Lane(0));
         let mut round = exchange.begin(&[50; RANKS])?;
         round.messages_mut().into_iter().for_each(|message| message.fill(number as u8));
         if case == "sizes" && fails {

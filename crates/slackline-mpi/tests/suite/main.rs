@@ -8,6 +8,7 @@ mod collective;
 mod common;
 mod conformance;
 mod faults;
+mod held;
 mod mpirun;
 
 use std::env;
@@ -23,6 +24,7 @@ const TESTS: &[Test] = &[
     Test { name: "readme", test: the_readme_shows_the_example, rank: |_| () },
     Test { name: "collective", test: collective::test, rank: |_| collective::rank() },
     Test { name: "conformance", test: conformance::test, rank: conformance::rank },
+    Test { name: "held", test: held::test, rank: held::rank },
     Test { name: "faults", test: faults::test, rank: faults::rank },
 ];
 
