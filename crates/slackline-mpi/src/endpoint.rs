@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use slackline_transport::{
-    Endpoint, GroupShape, Landings, Lane, LaneShape, Message, PeerState, Rank, Room, TransportError,
-};
+use slackline_transport::{Endpoint, GroupShape, Lane, LaneShape, Message, PeerState, Rank, Room, TransportError};
 
 use crate::ffi::MpiError;
 use crate::ffi::rings::{Landed, Peer, Receives, Route, SendRing};
@@ -405,12 +403,12 @@ impl Endpoint for MpiEndpoint {
     }
 
     #[inline]
-    fn landings(&self, lane: Lane, landings: &mut Landings) {
+    fn landings(&self, lane: Lane, found: &mut dyn FnMut(Rank, u64)) {
         let first = self.index(lane, 0);
         for from in self.news[lane.index()].borrow_mut().drain(..) {
             let pair = &self.pairs[first + from];
             pair.is_news.set(false);
-            landings.push((from, pair.landed.get()));
+            found(from, pair.landed.get());
         }
     }
 

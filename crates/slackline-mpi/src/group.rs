@@ -7,9 +7,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use slackline_transport::shm::{Segment, ShmEndpoint, attach_at};
-use slackline_transport::{
-    Endpoint, GroupShape, Landings, Lane, Message, PeerState, Rank, Room, TransportError, cores,
-};
+use slackline_transport::{Endpoint, GroupShape, Lane, Message, PeerState, Rank, Room, TransportError, cores};
 
 use crate::endpoint::{MpiEndpoint, NAP, YIELD};
 use crate::world::{World, WorldError};
@@ -240,15 +238,13 @@ impl Endpoint for NodeEndpoint {
     }
 
     #[inline]
-    fn landings(&self, lane: Lane, landings: &mut Landings) {
+    fn landings(&self, lane: Lane, found: &mut dyn FnMut(Rank, u64)) {
         match &self.kind {
-            Kind::Node(node) => node.landings(lane, landings),
-            Kind::Mpi(mpi) => mpi.landings(lane, landings),
+            Kind::Node(node) => node.landings(lane, found),
+            Kind::Mpi(mpi) => mpi.landings(lane, found),
             Kind::Both(both) => {
-                both.mpi.landings(lane, landings);
-                let across = landings.len();
-                both.node.landings(lane, landings);
-                landings[across..].iter_mut().for_each(|(from, _)| *from = both.members[*from]);
+                both.mpi.landings(lane, found);
+                both.node.landings(lane, &mut |from, landed| found(both.members[from], landed));
             }
         }
     }
@@ -256,6 +252,11 @@ impl Endpoint for NodeEndpoint {
     #[inline]
     fn message(&self, lane: Lane, from: Rank, number: u64) -> Message<'_> {
         serving!(self, from, endpoint => endpoint.message(lane, from, number))
+    }
+
+    #[inline]
+    fn message_len(&self, lane: Lane, from: Rank, number: u64) -> usize {
+        serving!(self, from, endpoint => endpoint.message_len(lane, from, number))
     }
 
     #[inline]

@@ -9,7 +9,7 @@ use slackline_transport::delay::DelaySchedule;
 use slackline_transport::shm::Segment;
 use slackline_transport::sim::{self, SimConfig, SimEndpoint};
 use slackline_transport::{
-    Checked, Delayed, Endpoint, GroupShape, Landings, Lane, LaneShape, Message, PeerState, Rank, Room, SLOT_ALIGN,
+    Checked, Delayed, Endpoint, GroupShape, Lane, LaneShape, Message, PeerState, Rank, Room, SLOT_ALIGN,
     TransportError, threads,
 };
 
@@ -170,9 +170,9 @@ impl Endpoint for Broken {
         }
         landed.get()
     }
-    fn landings(&self, lane: Lane, landings: &mut Landings) {
+    fn landings(&self, lane: Lane, found: &mut dyn FnMut(Rank, u64)) {
         if self.wrong != Wrong::NoNews {
-            self.inner.landings(lane, landings);
+            self.inner.landings(lane, found);
         }
     }
     fn message(&self, lane: Lane, from: Rank, number: u64) -> Message<'_> {
