@@ -64,6 +64,9 @@ pub enum CollectiveError {
     /// The transport itself is broken.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// An error of another [`Collective`](crate::Collective) than this crate's exchange.
+    #[error(transparent)]
+    Other(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl From<Fault> for CollectiveError {

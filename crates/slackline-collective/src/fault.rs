@@ -94,6 +94,18 @@ impl Fault {
         fault
     }
 
+    /// The fault in a group's poison, as `reader` understands it.
+    pub(crate) fn read(poison: &[u8], reader: Rank) -> Self {
+        Fault::from_poison(poison).unwrap_or_else(|| {
+            // The transport's own words, which blame whom they blame.
+            let note = match std::str::from_utf8(poison) {
+                Ok(text) if !text.is_empty() => text,
+                _ => "the group failed with an unreadable reason",
+            };
+            Fault::of_transport(reader, note)
+        })
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let most = MOST_RANKS.min((POISON_BYTES - FIXED - self.note.len().min(NOTE)) / 4);
         let (ranks, unlisted) = self.ranks.split_at(self.ranks.len().min(most));

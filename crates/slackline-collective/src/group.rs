@@ -255,16 +255,7 @@ impl<E: Endpoint> Group<E> {
     #[cold]
     fn adopt_poison(&self) -> CollectiveError {
         let reason = self.endpoint.poisoned().unwrap_or_default();
-        let fault = || {
-            Fault::from_poison(reason).unwrap_or_else(|| {
-                // The transport's own words, which blame whom they blame.
-                let note = match std::str::from_utf8(reason) {
-                    Ok(text) if !text.is_empty() => text,
-                    _ => "the group failed with an unreadable reason",
-                };
-                Fault::of_transport(self.rank(), note)
-            })
-        };
+        let fault = || Fault::read(reason, self.rank());
         self.fault.get_or_init(fault).clone().into()
     }
 }

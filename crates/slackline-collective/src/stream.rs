@@ -12,6 +12,7 @@ mod header;
 mod incoming;
 mod outgoing;
 
+pub(crate) use aligned::AlignedBytes;
 pub(crate) use incoming::{Incoming, Received};
 pub(crate) use outgoing::{Outgoing, Room};
 

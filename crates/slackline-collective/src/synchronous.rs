@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use slackline_transport::{Endpoint, Lane, PeerState, TransportError};
+use slackline_transport::{Endpoint, Lane, PeerState, Rank, TransportError};
+
+use crate::stream::AlignedBytes;
+use crate::{Collective, CollectiveError, CompleteRound, Fault, FaultKind, Messages, OpenRound};
 
 /// Why a synchronous exchange failed.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +25,9 @@ pub enum SynchronousError {
         /// How long.
         waited: Duration,
     },
+    /// The group has failed: another rank gave up, or the transport found out.
+    #[error("{0}")]
+    Failed(Fault),
     /// The transport itself is broken.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -44,8 +50,8 @@ impl<E: Endpoint> Synchronous<E> {
     }
 
     /// The endpoint's clock, and its way to sleep.
-    pub fn endpoint(&mut self) -> &mut E {
-        &mut self.endpoint
+    pub fn endpoint(&self) -> &E {
+        &self.endpoint
     }
 
     /// Sends `messages[to]` to every rank `to` and returns what every rank sent here, in rank order.
@@ -97,6 +103,9 @@ impl<E: Endpoint> Synchronous<E> {
             if let Some(rank) = ended.filter(|&rank| !is_whole(&came[rank]) || sent[rank] < streams[rank].len()) {
                 return Err(SynchronousError::Dead { rank });
             }
+            if let Some(reason) = endpoint.poisoned() {
+                return Err(SynchronousError::Failed(Fault::read(reason, endpoint.rank())));
+            }
             let waited = endpoint.now().saturating_sub(begin);
             if waited >= self.deadline {
                 return Err(SynchronousError::Late { waited });
@@ -109,6 +118,148 @@ impl<E: Endpoint> Synchronous<E> {
 fn is_whole(stream: &[u8]) -> bool {
     stream.len() >= 8
         && stream.len() as u64 - 8 >= u64::from_le_bytes(stream[..8].try_into().expect("eight bytes of length"))
+}
+
+/// The oracle as a [`Collective`]: publishing a round exchanges it, and the round is there to be taken.
+pub struct Rounds<E: Endpoint> {
+    oracle: Synchronous<E>,
+    published: u64,
+    /// The rounds that were published and not handed out: at most one, since it has to be taken before the next begins.
+    ready: Option<Vec<AlignedBytes>>,
+    left: bool,
+}
+
+/// A round of the oracle that has begun.
+pub struct Open<'a, E: Endpoint> {
+    rounds: &'a mut Rounds<E>,
+    messages: Vec<AlignedBytes>,
+    receive: Vec<usize>,
+}
+
+/// A complete round of the oracle.
+pub struct Exchanged {
+    number: u64,
+    messages: Vec<AlignedBytes>,
+}
+
+impl<E: Endpoint> Rounds<E> {
+    /// Rounds on this lane of the oracle.
+    pub fn new(oracle: Synchronous<E>) -> Self {
+        Rounds { oracle, published: 0, ready: None, left: false }
+    }
+}
+
+impl<E: Endpoint> Collective for Rounds<E> {
+    type Round<'a>
+        = Open<'a, E>
+    where
+        Self: 'a;
+
+    type Complete<'a>
+        = Exchanged
+    where
+        Self: 'a;
+
+    fn rank(&self) -> Rank {
+        self.oracle.endpoint.rank()
+    }
+
+    fn ranks(&self) -> usize {
+        self.oracle.endpoint.shape().ranks
+    }
+
+    fn begin(&mut self, send: &[usize], receive: &[usize]) -> Result<Open<'_, E>, CollectiveError> {
+        let (lane, ranks) = (self.oracle.lane, self.ranks());
+        for given in [send.len(), receive.len()] {
+            if given != ranks {
+                return Err(CollectiveError::Count { lane, given, ranks });
+            }
+        }
+        if self.left {
+            return Err(CollectiveError::AfterLeave { lane });
+        }
+        if self.ready.is_some() {
+            let begun = self.published;
+            return Err(CollectiveError::TakeFirst { lane, begun, due: begun - 1, lag: 0 });
+        }
+        let room = |&size: &usize| {
+            let mut room = AlignedBytes::default();
+            room.resize(size);
+            room
+        };
+        let messages = send.iter().map(room).collect();
+        Ok(Open { rounds: self, messages, receive: receive.to_vec() })
+    }
+
+    fn take(&mut self) -> Result<Option<Exchanged>, CollectiveError> {
+        let number = self.published.saturating_sub(1);
+        Ok(self.ready.take().map(|messages| Exchanged { number, messages }))
+    }
+
+    fn flush(&mut self) -> Result<Option<Exchanged>, CollectiveError> {
+        self.take()
+    }
+
+    fn drain(&mut self) -> Result<Option<Exchanged>, CollectiveError> {
+        self.left = true;
+        self.take()
+    }
+
+    fn give_up(&mut self, why: &str) -> CollectiveError {
+        let (rank, lane) = (self.rank(), self.oracle.lane);
+        let mut fault = Fault::new(FaultKind::GaveUp, vec![rank], rank, lane, self.published);
+        fault.note = why.to_owned();
+        self.oracle.endpoint.poison(&fault.encode());
+        fault.into()
+    }
+}
+
+impl<E: Endpoint> OpenRound for Open<'_, E> {
+    fn number(&self) -> u64 {
+        self.rounds.published
+    }
+
+    fn messages_mut(&mut self) -> Messages<'_> {
+        self.messages.iter_mut().map(|message| &mut **message).collect()
+    }
+
+    fn publish(self) -> Result<(), CollectiveError> {
+        let messages: Vec<Vec<u8>> = self.messages.iter().map(|message| message.to_vec()).collect();
+        let Rounds { oracle, published, ready, .. } = self.rounds;
+        let came = oracle.alltoallv(&messages)?;
+        for (from, (message, &expected)) in came.iter().zip(&self.receive).enumerate() {
+            if message.len() != expected {
+                let mut fault =
+                    Fault::new(FaultKind::Sizes, vec![from], oracle.endpoint.rank(), oracle.lane, *published);
+                (fault.bytes, fault.expected) = (message.len() as u64, Some(expected as u64));
+                oracle.endpoint.poison(&fault.encode());
+                return Err(fault.into());
+            }
+        }
+        *published += 1;
+        *ready = Some(came.iter().map(|message| AlignedBytes::from(&message[..])).collect());
+        Ok(())
+    }
+}
+
+impl CompleteRound for Exchanged {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn message(&self, from: Rank) -> &[u8] {
+        &self.messages[from]
+    }
+}
+
+impl From<SynchronousError> for CollectiveError {
+    fn from(error: SynchronousError) -> Self {
+        match error {
+            SynchronousError::Transport(error) => CollectiveError::Transport(error),
+            SynchronousError::Failed(fault) => fault.into(),
+            other => CollectiveError::Other(Box::new(other)),
+        }
+    }
 }
 
 impl<E: Endpoint> Drop for Synchronous<E> {

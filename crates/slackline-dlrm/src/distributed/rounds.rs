@@ -1,6 +1,6 @@
-//! The distributed pass over the bounded-lag rounds of `slackline-collective`.
+//! The distributed pass over the rounds of any [`Collective`].
 
-use slackline_collective::{Complete, Endpoint, Exchange};
+use slackline_collective::{Collective, CompleteRound, OpenRound};
 use slackline_data::Batch;
 
 use super::{Answered, DistributedModel};
@@ -13,8 +13,8 @@ impl DistributedModel {
     /// # Errors
     ///
     /// Those of [`pool`](Self::pool).
-    pub fn submit<E: Endpoint>(&mut self, exchange: &mut Exchange<'_, E>, batch: &Batch) -> Result<()> {
-        self.pool(exchange, batch)?;
+    pub fn submit(&mut self, collective: &mut impl Collective, batch: &Batch) -> Result<()> {
+        self.pool(collective, batch)?;
         self.bottom();
         Ok(())
     }
@@ -31,10 +31,9 @@ impl DistributedModel {
     /// Those of [`prepare`](Self::prepare), before anything is sent: the other ranks wait for this rank's vectors, so tell
     /// them with `Group::give_up`. And [`DlrmError::Pool`](crate::DlrmError::Pool),
     /// [`DlrmError::Collective`](crate::DlrmError::Collective).
-    pub fn pool<E: Endpoint>(&mut self, exchange: &mut Exchange<'_, E>, batch: &Batch) -> Result<()> {
+    pub fn pool(&mut self, collective: &mut impl Collective, batch: &Batch) -> Result<()> {
         let mut prepared = self.prepare(batch)?;
-        let mut round = exchange.begin(prepared.send_sizes())?;
-        round.expect(prepared.receive_sizes())?;
+        let mut round = collective.begin(prepared.send_sizes(), prepared.receive_sizes())?;
         if !round.needs_progress() {
             prepared.pool_into(&mut round.messages_mut())?;
         } else if !prepared.pool_on_threads(&mut round.messages_mut())? {
@@ -48,13 +47,13 @@ impl DistributedModel {
         prepared.finish(number)
     }
 
-    /// [Answers](Self::answer) a round that the exchange handed out, reading its messages where they landed, and gives its
+    /// [Answers](Self::answer) a round that the collective handed out, reading its messages where they landed, and gives its
     /// slots back before it returns. `out` is replaced by the predictions of this rank's samples, in order.
     ///
     /// # Errors
     ///
     /// Those of [`answer`](Self::answer).
-    pub fn complete<E: Endpoint>(&mut self, complete: Complete<'_, E>, out: &mut Vec<f32>) -> Result<Answered> {
+    pub fn complete(&mut self, complete: impl CompleteRound, out: &mut Vec<f32>) -> Result<Answered> {
         let messages: Vec<&[u8]> = (0..self.plan().ranks()).map(|from| complete.message(from)).collect();
         self.answer(complete.number(), &messages, out)
     }
