@@ -275,7 +275,9 @@ impl<E: Endpoint> Group<E> {
     /// A lane that the others still expect this rank on, and what the reason may be that it ends.
     fn unfinished(&self) -> Option<(usize, String)> {
         let refused = self.refused.take().filter(|refused| {
-            refused.at == self.place(refused.lane) && !self.lanes[refused.lane].borrow().rounds.finished()
+            let lane = self.lanes[refused.lane].borrow();
+            let over = if lane.streams { !lane.in_use() } else { lane.rounds.finished() };
+            refused.at == self.place(refused.lane) && !over
         });
         let begun = self.lanes.iter().position(|lane| lane.borrow().in_use());
         if std::thread::panicking() {

@@ -32,7 +32,8 @@ pub(crate) struct LaneState {
     pub(crate) unsent: bool,
     /// Since when, as far as somebody has looked.
     pub(crate) unsent_since: Option<Duration>,
-    /// A whole message has come since the user of the lane last looked.
+    /// Since the user of the lane last looked, a whole message has come or a peer has left, or the last of what waited for slots
+    /// is out.
     pub(crate) news: bool,
     /// Peers with messages that were not handed out, for streams: each once, in the order in which the messages came.
     pub(crate) ready: VecDeque<Rank>,
@@ -159,6 +160,7 @@ impl LaneState {
         if moved || !self.unsent {
             self.unsent_since = None;
         }
+        self.news |= !self.unsent;
         moved
     }
 

@@ -5,6 +5,9 @@
 
 use crate::Delivery;
 
+#[cfg(test)]
+mod exploration;
+
 /// Where one rank stands on a lane of rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Rounds {
@@ -27,7 +30,7 @@ pub(crate) struct Rounds {
 }
 
 /// How far one stream has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Reached {
     /// Whole messages.
     pub(crate) arrived: u64,

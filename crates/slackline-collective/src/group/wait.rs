@@ -10,9 +10,9 @@ use crate::lane::{LaneState, Sizes};
 use crate::{Awaited, CollectiveError, Fault, FaultKind};
 
 impl<E: Endpoint> Group<E> {
-    /// Waits until a message has come on any lane that its user has not looked for since, a slot is free towards a peer for
-    /// which [`Streams::room`](crate::Streams::room) had none, the [`waker`](Self::waker) was called, or the endpoint's clock
-    /// reaches `until`. It may return early: look again, and call it again. A message of a round counts as soon as it has come,
+    /// Waits until a message or a farewell has come on any lane that its user has not looked for since, a slot is free towards a
+    /// peer for which [`Streams::room`](crate::Streams::room) had none, the last of what waited for slots on a lane is out, the
+    /// [`waker`](Self::waker) was called, or the endpoint's clock reaches `until`. It may return early: look again, and call it again. A message of a round counts as soon as it has come,
     /// also while others of that round are missing.
     ///
     /// Waiting here is no lateness of anybody: a group may rest for as long as it likes. Only what has to get out, because a
@@ -22,25 +22,21 @@ impl<E: Endpoint> Group<E> {
     ///
     /// [`CollectiveError::Fault`] if the group has failed, or if a rank has died that has not left the lanes in use.
     pub fn wait(&self, until: Duration) -> Result<(), CollectiveError> {
+        // Peers are looked at when nothing else has come, and then before what has landed: a peer may publish its last message
+        // and end.
+        let mut gone = Vec::new();
         loop {
             self.progress_all()?;
             self.check()?;
             let news = self.lanes.iter().fold(false, |news, lane| news | self.has_news(&mut lane.borrow_mut()));
-            if self.alarm.called.swap(false, Ordering::Acquire) || news {
-                return Ok(());
-            }
             let now = self.endpoint.now();
-            if now >= until {
+            if self.alarm.called.swap(false, Ordering::Acquire) || news || now >= until {
                 return Ok(());
             }
-            // Asked before the last look at what has landed: a peer may publish its last message and end.
-            let gone = self.gone();
-            if !gone.is_empty() {
-                self.progress_all()?;
-                self.check()?;
-                if let Some(lane) = (0..self.lanes.len()).find(|&lane| !self.needed(&gone, lane, None).is_empty()) {
-                    let gone = self.needed(&gone, lane, None);
-                    return Err(self.blame(FaultKind::Dead, gone, lane, Awaited::Message, Duration::ZERO));
+            for lane in 0..self.lanes.len() {
+                let dead = self.needed(&gone, lane, None);
+                if !dead.is_empty() {
+                    return Err(self.blame(FaultKind::Dead, dead, lane, Awaited::Message, Duration::ZERO));
                 }
             }
             let mut until = until;
@@ -57,6 +53,11 @@ impl<E: Endpoint> Group<E> {
                     return Err(self.blame(FaultKind::Late, full, number, Awaited::Slot, now - since));
                 }
                 until = until.min(late);
+            }
+            let now_gone = self.gone();
+            if now_gone != gone {
+                gone = now_gone;
+                continue;
             }
             self.endpoint.wait(until)?;
         }

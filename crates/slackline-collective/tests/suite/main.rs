@@ -1,10 +1,10 @@
 //! The tests of the collective: one property suite over every transport, faults, and the protocol as a model.
 
 mod common;
-mod exploration;
 mod faults;
 mod processes;
 mod simulation;
+mod streams;
 mod threads;
 
 /// The README shows the example as it is, without its head.

@@ -1,7 +1,11 @@
-//! Every schedule of the protocol, for a few ranks and rounds, as an explicit model: what the collective's order of waits
-//! rests on. The model has the counters and nothing else, so that a reader can check it against `docs/collective.md`.
+//! Every schedule of the protocol, for a few ranks and rounds: the order of waits that `docs/collective.md` argues for, with the
+//! very arithmetic that the collective uses. Around each rank's [`Rounds`] the model has a program counter and the number of
+//! messages published, and nothing else.
 
 use std::collections::{HashSet, VecDeque};
+
+use super::{Reached, Rounds};
+use crate::Delivery;
 
 /// Where a rank waits for the bound.
 #[derive(Clone, Copy, PartialEq)]
@@ -41,7 +45,17 @@ struct Rank {
     at: At,
     /// Messages published to every peer; the farewell counts as one.
     published: u8,
-    taken: u8,
+    rounds: Rounds,
+    /// What this rank has seen of each, itself included.
+    seen: [Reached; MOST_RANKS],
+}
+
+const MOST_RANKS: usize = 3;
+
+impl Rank {
+    fn taken(&self) -> u8 {
+        self.rounds.taken() as u8
+    }
 }
 
 type State = Vec<Rank>;
@@ -64,15 +78,17 @@ impl Protocol<'_> {
         state[from].published + u8::from(reached)
     }
 
-    /// `of` has said farewell to `to`.
-    fn has_left(&self, state: &State, of: usize, to: usize) -> bool {
-        self.landed(state, of, to) > self.rounds[of]
-    }
-
-    fn complete(&self, state: &State, rank: usize) -> bool {
-        let round = state[rank].taken;
-        let here = |from| self.landed(state, from, rank) > round.min(self.rounds[from]);
-        round < *self.rounds.iter().max().unwrap() && (0..state.len()).all(here)
+    /// Every rank looks at what has landed.
+    fn look(&self, state: &mut State) {
+        for to in 0..state.len() {
+            for from in 0..state.len() {
+                let landed = self.landed(state, from, to);
+                let rounds = self.rounds[from];
+                let now = Reached { arrived: u64::from(landed.min(rounds)), left: landed > rounds };
+                let before = std::mem::replace(&mut state[to].seen[from], now);
+                state[to].rounds.note(before, now);
+            }
+        }
     }
 
     /// What `rank` may do next; the steps of different ranks interleave in every way.
@@ -89,7 +105,7 @@ impl Protocol<'_> {
                     }
                 }
                 // A farewell is queued where there is no slot, and nothing waits for it; only rounds are waited for.
-                if (0..state.len()).any(|to| me.published - state[to].taken.min(mine) >= self.slots) {
+                if (0..state.len()).any(|to| me.published - state[to].taken().min(mine) >= self.slots) {
                     if me.published < mine {
                         found.credit_wait.get_or_insert(state.clone());
                     }
@@ -99,41 +115,50 @@ impl Protocol<'_> {
             }
             At::Publishing(upto) => {
                 let to = usize::from(upto);
-                if me.published >= self.slots && state[to].taken.min(mine) < me.published + 1 - self.slots {
+                if me.published >= self.slots && state[to].taken().min(mine) < me.published + 1 - self.slots {
                     found.overwritten.get_or_insert(state.clone());
                 }
                 if to + 1 < state.len() {
-                    vec![Rank { at: At::Publishing(upto + 1), ..me }]
-                } else {
-                    vec![Rank { at: At::Take, published: me.published + 1, ..me }]
+                    return vec![Rank { at: At::Publishing(upto + 1), ..me }];
                 }
+                let mut next = Rank { at: At::Take, published: me.published + 1, ..me };
+                if next.published > mine {
+                    next.rounds.leave();
+                } else {
+                    next.rounds.publish();
+                }
+                vec![next]
             }
             At::Take => {
                 let mut steps = Vec::new();
-                if self.complete(state, rank) && (left || me.taken < me.published) {
+                if me.rounds.ready() {
                     steps.push(Rank { at: At::Reading, ..me });
                 }
-                if left {
-                    let last = *self.rounds.iter().max().unwrap();
-                    let all_left = (0..state.len()).all(|of| self.has_left(state, of, rank));
-                    if all_left && me.taken == last {
-                        steps.push(Rank { at: At::Done, ..me });
-                    }
-                } else if me.taken + self.lag + u8::from(self.wait == Wait::InBegin) >= me.published {
+                if me.rounds.finished() {
+                    steps.push(Rank { at: At::Done, ..me });
+                }
+                let in_begin = self.wait == Wait::InBegin && me.taken() + self.lag + 1 >= me.published;
+                if !left && (!me.rounds.due() || in_begin) {
                     // Going on though a later round may be complete stands for both deliveries and for any delay between
                     // landing and being seen.
                     steps.push(Rank { at: At::Begin, ..me });
                 }
                 steps
             }
-            At::Reading => vec![Rank { at: At::Take, taken: me.taken + 1, ..me }],
+            At::Reading => {
+                let mut next = Rank { at: At::Take, ..me };
+                next.rounds.take(me.seen[..state.len()].iter().copied());
+                vec![next]
+            }
             At::Done => vec![],
         }
     }
 
     fn explore(&self) -> Found {
         let mut found = Found::default();
-        let start = vec![Rank { at: At::Begin, published: 0, taken: 0 }; self.rounds.len()];
+        let rounds = Rounds::new(usize::from(self.lag), Delivery::Elastic, self.rounds.len());
+        let nothing = Reached { arrived: 0, left: false };
+        let start = vec![Rank { at: At::Begin, published: 0, rounds, seen: [nothing; MOST_RANKS] }; self.rounds.len()];
         let mut seen = HashSet::from([start.clone()]);
         let mut queue = VecDeque::from([start]);
         while let Some(state) = queue.pop_front() {
@@ -151,6 +176,7 @@ impl Protocol<'_> {
                     stuck = false;
                     let mut next = state.clone();
                     next[rank] = step;
+                    self.look(&mut next);
                     if seen.insert(next.clone()) {
                         queue.push_back(next);
                     }
