@@ -29,6 +29,9 @@ mod number;
 #[cfg(not(loom))]
 #[allow(unsafe_code)]
 pub mod shm;
+#[cfg(loom)]
+#[allow(missing_docs, unsafe_code)]
+mod shm;
 pub mod sim;
 #[cfg(not(loom))]
 pub mod threads;
@@ -43,8 +46,8 @@ mod poison;
 #[cfg_attr(not(loom), allow(unreachable_pub))]
 mod sync;
 
-/// What the model checker's tests see of the modules above. The transports are not built with loom: its atomics cannot lie
-/// in mapped memory.
+/// What the model checker's tests see of the modules above. The transports are not built with loom, whose atomics cannot lie
+/// in mapped memory; their rings are.
 #[cfg(loom)]
 #[allow(missing_docs)]
 pub mod model {
@@ -56,6 +59,9 @@ pub mod model {
     }
     pub mod poison {
         pub use crate::poison::*;
+    }
+    pub mod ring {
+        pub use crate::shm::ring::*;
     }
     pub mod sync {
         pub use crate::sync::*;

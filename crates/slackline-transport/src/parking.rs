@@ -17,6 +17,25 @@ use crate::sync::{AtomicU64, Bell, Ordering, Reach, fence};
 /// Ranks a word of the sleepers' set holds.
 pub const RANKS_A_WORD: usize = 64;
 
+/// Counts the calls that are to end a wait of one rank, whoever makes them.
+#[derive(Default)]
+pub struct Calls(AtomicU64);
+
+impl Calls {
+    /// So many calls have been made.
+    #[inline]
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Ends the rank's sleep on `bell`, or keeps it from falling asleep.
+    pub fn call(&self, bell: &Bell, reach: Reach) {
+        // First, so that whoever is kept from sleeping by the ring sees it.
+        self.0.fetch_add(1, Ordering::Release);
+        bell.ring(reach);
+    }
+}
+
 /// Sleeps on `bell` for at most `limit`, unless `moved` says, after everybody can know of the sleep, that something has
 /// moved already. `word` and `bit` are this rank's place in the set.
 pub fn sleep(

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use super::group::{Group, Status, check_rank};
 use super::liveness::Watch;
 use super::ring::{Corrupt, PeerRings};
-use crate::sync::{AtomicU64, Ordering, Reach};
+use super::slots::{self, Mapped};
+use crate::parking::Calls;
+use crate::sync::Reach;
 use crate::{Endpoint, GroupShape, Lane, Message, PeerState, Rank, Room, TransportError, parking};
 
 /// How long a waiting rank spins, if every rank has a core of its own: a peer that is about to publish does so within that
@@ -38,11 +40,11 @@ const LOOKS: u32 = 16;
 pub struct RingEndpoint {
     rank: Rank,
     /// `ranks` pairs a lane.
-    pairs: Vec<PeerRings>,
+    pairs: Vec<PeerRings<Mapped>>,
     ranks: usize,
     watches: Vec<RefCell<Watch>>,
     seen_changes: Cell<u64>,
-    waker: Arc<Alarm>,
+    alarm: Arc<Alarm>,
     seen_alarms: Cell<u64>,
     spins: bool,
     poison: OnceCell<Vec<u8>>,
@@ -70,7 +72,7 @@ impl RingEndpoint {
             for peer in 0..ranks {
                 // SAFETY: the region lives as long as `group`, which the endpoint holds; `claim` succeeds once a rank, so
                 // these are the only pairs of this rank; a region has one group, hence one layout.
-                pairs.push(unsafe { PeerRings::new(group.region(), group.layout(), group.shape(), lane, rank, peer) });
+                pairs.push(unsafe { slots::pair(group.region(), group.layout(), group.shape(), lane, rank, peer) });
             }
         }
         Ok(RingEndpoint {
@@ -79,7 +81,7 @@ impl RingEndpoint {
             ranks,
             watches: (0..ranks).map(|_| RefCell::new(Watch::new())).collect(),
             seen_changes: Cell::new(0),
-            waker: Arc::new(Alarm { alarms: AtomicU64::new(0), rank, group: Arc::clone(&group) }),
+            alarm: Arc::new(Alarm { calls: Calls::default(), rank, group: Arc::clone(&group) }),
             seen_alarms: Cell::new(0),
             spins: group.spins(),
             poison: OnceCell::new(),
@@ -119,7 +121,7 @@ impl RingEndpoint {
     #[inline]
     fn moved(&self) -> bool {
         let changes = self.group.changes();
-        let alarms = self.waker.alarms.load(Ordering::Acquire);
+        let alarms = self.alarm.calls.count();
         let mut moved = self.seen_changes.replace(changes) != changes;
         moved |= self.seen_alarms.replace(alarms) != alarms;
         for index in 0..self.pairs.len() {
@@ -144,7 +146,7 @@ impl RingEndpoint {
             source,
         })?;
         // An alarm that has ended this sleep ends no other.
-        self.seen_alarms.set(self.waker.alarms.load(Ordering::Acquire));
+        self.seen_alarms.set(self.alarm.calls.count());
         Ok(())
     }
 
@@ -183,7 +185,7 @@ impl RingEndpoint {
 
 /// Wakes one rank from any thread of its process.
 struct Alarm {
-    alarms: AtomicU64,
+    calls: Calls,
     rank: Rank,
     group: Arc<Group>,
 }
@@ -194,9 +196,7 @@ impl Wake for Alarm {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.alarms.fetch_add(1, Ordering::Release);
-        // The count above comes first, so that whoever is kept from sleeping by the ring sees it.
-        self.group.cell(self.rank).bell.0.ring(self.group.reach());
+        self.calls.call(&self.group.cell(self.rank).bell.0, self.group.reach());
     }
 }
 
@@ -320,7 +320,7 @@ impl Endpoint for RingEndpoint {
     }
 
     fn waker(&self) -> Waker {
-        Waker::from(Arc::clone(&self.waker))
+        Waker::from(Arc::clone(&self.alarm))
     }
 
     fn peer_state(&self, peer: Rank) -> PeerState {

@@ -13,6 +13,7 @@
 //! undefined behaviour.
 
 use super::region::Shared;
+use super::ring::Mark;
 use crate::parking::RANKS_A_WORD;
 use crate::poison::Reason;
 use crate::sync::{AtomicU32, AtomicU64, Bell};
@@ -67,19 +68,6 @@ pub(crate) struct RankCell {
     pub(crate) start: AtomicU64,
     pub(crate) bell: BellCell,
     pub(crate) reason: Reason,
-}
-
-/// What a sender says about the message in one slot, in one cache line, so that a receiver that sees the message come has
-/// it all. Each slot has a line of its own: while the receiver still looks at one, the sender's core fetches the next for
-/// writing.
-#[repr(C, align(128))]
-pub(crate) struct Mark {
-    /// Counts the messages published to this ring, this one included.
-    pub(crate) published: AtomicU64,
-    /// The sender's `released` towards this receiver, some time before: spares its reading where both sides send.
-    pub(crate) released: AtomicU64,
-    /// Bytes of the message.
-    pub(crate) length: AtomicU32,
 }
 
 /// The bell, on a cache line of its own.

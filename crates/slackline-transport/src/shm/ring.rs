@@ -1,71 +1,95 @@
-//! One ring in a region: addresses worked out once, so that using it costs no arithmetic.
+//! What the two ranks of a ring do with its memory, wherever that lies: in a region, or under the model checker on the heap.
 
-use std::cell::{Cell, Ref, RefCell, RefMut};
-use std::ptr::NonNull;
+use std::cell::Cell;
 
-use super::layout::{Layout, Mark, RingLayout};
-use super::region::Region;
 use crate::cursor::{ReceiveCursor, SendCursor};
-use crate::sync::{AtomicU64, Ordering};
-use crate::{GroupShape, Message, Room, SLOT_ALIGN};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// The addresses of one ring. Whoever holds one also holds the region.
-struct Ring {
-    /// As many as slots.
-    marks: NonNull<Mark>,
-    released: NonNull<AtomicU64>,
-    /// Where each slot begins. Whoever holds a slot's bytes has borrowed its cell.
-    slots: Box<[RefCell<NonNull<u8>>]>,
-    slot_bytes: usize,
+/// What a sender says about the message in one slot, in one cache line, so that a receiver that sees the message come has
+/// it all. Each slot has a line of its own: while the receiver still looks at one, the sender's core fetches the next for
+/// writing.
+#[repr(C, align(128))]
+#[derive(Default)]
+pub struct Mark {
+    /// Counts the messages published to this ring, this one included.
+    pub published: AtomicU64,
+    /// The sender's `released` towards this receiver, some time before: spares its reading where both sides send.
+    pub released: AtomicU64,
+    /// Bytes of the message.
+    pub length: AtomicU32,
 }
 
-/// The rings between one rank and one peer on one lane, with where this rank stands in each.
-pub(crate) struct PeerRings {
-    out: Ring,
-    inc: Ring,
-    pub(crate) outgoing: SendCursor,
-    pub(crate) incoming: ReceiveCursor,
-    /// Messages that a look for news has told of.
-    pub(crate) told: Cell<u64>,
-}
+/// Where one ring lies. All of its counters are 0 before the first use.
+pub trait Memory {
+    /// The bytes of a free slot.
+    type Room<'e>
+    where
+        Self: 'e;
+    /// The bytes of a message.
+    type Message<'e>
+    where
+        Self: 'e;
 
-// SAFETY: the addresses point into a `Region`, which is `Send` and `Sync`; no part of it is tied to a thread.
-unsafe impl Send for PeerRings {}
+    fn slots(&self) -> usize;
 
-impl PeerRings {
-    /// The rings between `rank` and `peer`.
+    fn slot_bytes(&self) -> usize;
+
+    /// A slot's mark, written by the sender.
+    fn mark(&self, index: usize) -> &Mark;
+
+    /// The receiver's counter.
+    fn released(&self) -> &AtomicU64;
+
+    /// Lends a slot to its sender; `None` while it is lent.
     ///
     /// # Safety
     ///
-    /// The caller keeps `region` alive as long as the pair, creates only one pair for each such place in a group over all
-    /// threads and processes that follow these rules, and only for a region that no pair of another layout has been made of.
-    pub(crate) unsafe fn new(
-        region: &Region,
-        layout: &Layout,
-        shape: &GroupShape,
-        lane: usize,
-        rank: usize,
-        peer: usize,
-    ) -> Self {
-        let size = shape.lanes[lane];
-        let ring = |from, to| Ring::new(region, layout.ring(shape.ranks, lane, from, to), size.slots, size.slot_bytes);
-        PeerRings {
-            out: ring(rank, peer),
-            inc: ring(peer, rank),
-            outgoing: SendCursor::new(size.slots),
-            incoming: ReceiveCursor::new(size.slots),
-            told: Cell::new(0),
-        }
+    /// The slot is free: the receiver has released what was in it, and this thread has seen so. The caller does not publish
+    /// the slot while it is [lent](Self::is_lent).
+    unsafe fn room(&self, index: usize) -> Option<Self::Room<'_>>;
+
+    /// Lends the first `len` bytes of a slot to its receiver.
+    ///
+    /// # Safety
+    ///
+    /// A message has landed there, and this thread has seen so; `len` is at most [`slot_bytes`](Self::slot_bytes). The caller
+    /// does not release the slot while it is [lent](Self::is_lent).
+    unsafe fn message(&self, index: usize, len: usize) -> Self::Message<'_>;
+
+    /// Whether somebody holds what was lent of a slot.
+    fn is_lent(&self, index: usize) -> bool;
+}
+
+/// The rings between one rank and one peer on one lane, with where this rank stands in each.
+pub struct PeerRings<M> {
+    out: M,
+    inc: M,
+    pub outgoing: SendCursor,
+    pub incoming: ReceiveCursor,
+    /// Messages that a look for news has told of.
+    pub told: Cell<u64>,
+}
+
+impl<M: Memory> PeerRings<M> {
+    /// The rings to a peer and from it.
+    ///
+    /// # Safety
+    ///
+    /// The memory is new, nothing but such pairs uses it, and of these one only sends to `out` and one only receives from it;
+    /// so with `inc`.
+    pub unsafe fn new(out: M, inc: M) -> Self {
+        let (outgoing, incoming) = (SendCursor::new(out.slots()), ReceiveCursor::new(inc.slots()));
+        PeerRings { out, inc, outgoing, incoming, told: Cell::new(0) }
     }
 
     /// Whether the peer has moved a counter since this rank last looked; this looks, too.
     #[inline(always)]
-    pub(crate) fn refresh(&self) -> Result<bool, Corrupt> {
+    pub fn refresh(&self) -> Result<bool, Corrupt> {
         Ok(self.refresh_landed()? | self.refresh_released()?)
     }
 
     #[inline(always)]
-    pub(crate) fn refresh_landed(&self) -> Result<bool, Corrupt> {
+    pub fn refresh_landed(&self) -> Result<bool, Corrupt> {
         let mut moved = false;
         loop {
             let mark = self.inc.mark(self.incoming.next());
@@ -77,44 +101,42 @@ impl PeerRings {
             self.outgoing.learn(released).map_err(|value| Corrupt::Released(value.0))?;
             // With two slots (lag 0) ranks go in step, and the next message is never here already. A look for it would take
             // the mark's line away from the sender's core, which is about to write it.
-            if self.inc.slots.len() <= 2 {
+            if self.inc.slots() <= 2 {
                 return Ok(moved);
             }
         }
     }
 
     #[inline(always)]
-    pub(crate) fn refresh_released(&self) -> Result<bool, Corrupt> {
+    pub fn refresh_released(&self) -> Result<bool, Corrupt> {
         self.outgoing.refresh(self.out.released()).map_err(|value| Corrupt::Released(value.0))
     }
 
     #[inline(always)]
-    pub(crate) fn free(&self) -> Result<u64, Corrupt> {
+    pub fn free(&self) -> Result<u64, Corrupt> {
         self.outgoing.free(self.out.released()).map_err(|value| Corrupt::Released(value.0))
     }
 
     /// The next free slot; `None` if none is known to be free, or while this one is lent.
     #[inline(always)]
-    pub(crate) fn room(&self) -> Option<Room<'_>> {
+    pub fn room(&self) -> Option<M::Room<'_>> {
         if self.outgoing.known_free() == 0 {
             return None;
         }
-        let slot = self.out.slots[self.outgoing.index()].try_borrow_mut().ok()?;
-        // SAFETY: inside the region. The slot is free: the receiver has released it (an acquire load saw that) and reads it
-        // again only after the next `publish`, which refuses while the cell is borrowed, as it is by this. This rank is its
-        // one writer, and nobody else writes to it through this cell meanwhile.
-        Some(RefMut::map(slot, |slot| unsafe { std::slice::from_raw_parts_mut(slot.as_ptr(), self.out.slot_bytes) }))
+        // SAFETY: the receiver has released the slot, if it ever held anything, and an acquire load saw that. This is the one
+        // sender, and `publish` refuses while the slot is lent.
+        unsafe { self.out.room(self.outgoing.index()) }
     }
 
     /// # Panics
     ///
     /// Without a free slot, while it is lent, or if `len` is more than a slot.
     #[inline(always)]
-    pub(crate) fn publish(&self, len: usize) {
-        assert!(len <= self.out.slot_bytes, "published {len} bytes in a slot of {}", self.out.slot_bytes);
+    pub fn publish(&self, len: usize) {
+        assert!(len <= self.out.slot_bytes(), "published {len} bytes in a slot of {}", self.out.slot_bytes());
         assert!(self.outgoing.known_free() > 0, "published without a free slot");
         let index = self.outgoing.index();
-        assert!(self.out.slots[index].try_borrow().is_ok(), "published a slot whose room is held");
+        assert!(!self.out.is_lent(index), "published a slot whose room is held");
         let mark = self.out.mark(index);
         mark.length.store(len as u32, Ordering::Relaxed);
         mark.released.store(self.incoming.released(), Ordering::Relaxed);
@@ -134,16 +156,16 @@ impl PeerRings {
     ///
     /// If that message is not here.
     #[inline(always)]
-    pub(crate) fn message(&self, number: u64) -> Result<Message<'_>, Corrupt> {
+    pub fn message(&self, number: u64) -> Result<M::Message<'_>, Corrupt> {
         let (index, len) = self.place(number)?;
-        // SAFETY: inside the region, as `len` is at most a slot. The message has landed (an acquire load saw that), and its
-        // sender writes the slot again only after `release`, which refuses while the cell is borrowed, as it is by this.
-        Ok(Ref::map(self.inc.slots[index].borrow(), |slot| unsafe { std::slice::from_raw_parts(slot.as_ptr(), len) }))
+        // SAFETY: the message has landed (an acquire load saw that) and is not released, which `release` refuses to do while
+        // the slot is lent; `len` was checked.
+        Ok(unsafe { self.inc.message(index, len) })
     }
 
     /// The length of message `number`, as [`message`](Self::message) has it.
     #[inline(always)]
-    pub(crate) fn message_len(&self, number: u64) -> Result<usize, Corrupt> {
+    pub fn message_len(&self, number: u64) -> Result<usize, Corrupt> {
         Ok(self.place(number)?.1)
     }
 
@@ -154,17 +176,16 @@ impl PeerRings {
             panic!("message {number} was asked for, which has been released or not landed");
         };
         let len = self.inc.mark(index).length.load(Ordering::Relaxed) as usize;
-        if len > self.inc.slot_bytes { Err(Corrupt::Length(len)) } else { Ok((index, len)) }
+        if len > self.inc.slot_bytes() { Err(Corrupt::Length(len)) } else { Ok((index, len)) }
     }
 
     /// # Panics
     ///
     /// Outside of `released ..= landed`, and while a message below `upto` is held.
     #[inline(always)]
-    pub(crate) fn release(&self, upto: u64) {
-        for number in self.incoming.released()..upto {
-            let held =
-                self.incoming.index_of(number).is_some_and(|index| self.inc.slots[index].try_borrow_mut().is_err());
+    pub fn release(&self, upto: u64) {
+        for number in self.incoming.released()..upto.min(self.incoming.landed()) {
+            let held = self.incoming.index_of(number).is_some_and(|index| self.inc.is_lent(index));
             assert!(!held, "message {number} was released while it is held");
         }
         self.incoming.release(self.inc.released(), upto);
@@ -173,37 +194,8 @@ impl PeerRings {
 
 /// What a peer cannot have written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Corrupt {
+pub enum Corrupt {
     Published(u64),
     Released(u64),
     Length(usize),
-}
-
-impl Ring {
-    fn new(region: &Region, at: RingLayout, count: usize, slot_bytes: usize) -> Self {
-        // The slices check bounds and alignment once, for all later uses of the addresses.
-        let marks: &[Mark] = region.slice(at.marks, count);
-        let released: &[AtomicU64] = region.slice(at.released, 1);
-        assert_eq!(at.slots % SLOT_ALIGN, 0);
-        let slots = region.pointer(at.slots, count * slot_bytes);
-        // SAFETY: `count` slots were checked above.
-        let slot = |index| RefCell::new(unsafe { slots.add(index * slot_bytes) });
-        let slots = (0..count).map(slot).collect();
-        Ring { marks: NonNull::from(marks).cast(), released: NonNull::from(&released[0]), slots, slot_bytes }
-    }
-
-    #[inline]
-    fn released(&self) -> &AtomicU64 {
-        // SAFETY: checked in `new`; the holder of the ring keeps the region.
-        unsafe { self.released.as_ref() }
-    }
-
-    #[inline]
-    fn mark(&self, index: usize) -> &Mark {
-        debug_assert!(index < self.slots.len());
-        // SAFETY: cursors give indices below `count` only, and `count` marks were checked in `new`.
-        let mark = unsafe { self.marks.add(index) };
-        // SAFETY: as above.
-        unsafe { mark.as_ref() }
-    }
 }

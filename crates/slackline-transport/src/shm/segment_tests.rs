@@ -6,7 +6,8 @@ use std::thread;
 use rustix::fs::{fcntl_add_seals, ftruncate, memfd_create};
 
 use super::*;
-use crate::shm::layout::{LaneCell, MAGIC, Mark, VERSION};
+use crate::shm::layout::{LaneCell, MAGIC, VERSION};
+use crate::shm::ring::Mark;
 use crate::sync::AtomicU64;
 use crate::{Endpoint, Lane, LaneShape, PeerState};
 

@@ -9,7 +9,7 @@ use std::task::{Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use super::block::Block;
+use super::block::{Block, Spare};
 use super::network::{Arrived, Network, Parcel, Shared};
 use super::schedule::{Phase, nanos};
 use crate::{Endpoint, GroupShape, Lane, Message, POISON_BYTES, PeerState, Rank, Room, TransportError};
@@ -46,6 +46,8 @@ pub struct SimEndpoint {
     alarm: Arc<Alarm>,
     /// Empty but while it is emptied; kept for its memory.
     inbox: RefCell<Vec<Arrived>>,
+    /// Of messages that have been released, for those that are published.
+    spare: RefCell<Spare>,
     polls: Cell<u32>,
 }
 
@@ -105,6 +107,7 @@ impl SimEndpoint {
             woken: Cell::new(false),
             alarm: Arc::new(Alarm { rank, rings: AtomicBool::new(false), shared: Arc::clone(&shared) }),
             inbox: RefCell::default(),
+            spare: RefCell::default(),
             polls: Cell::new(0),
             shared: Arc::clone(&shared),
         };
@@ -260,7 +263,11 @@ impl Endpoint for SimEndpoint {
             panic!("rank {rank}, lane {lane}: published to rank {to} while the room is held");
         };
         // A room that was never asked for has unspecified contents, too: zeros.
-        let block = room.as_ref().map_or_else(|| Block::zeroed(len), |room| Block::copy_of(&room[..len]));
+        let mut block = self.spare.borrow_mut().take(len);
+        match room.as_ref() {
+            Some(room) => block.copy_from_slice(&room[..len]),
+            None => block.fill(0),
+        }
         let number = ring.published.get();
         ring.published.set(number + 1);
         self.polls.set(0);
@@ -268,7 +275,9 @@ impl Endpoint for SimEndpoint {
             self.land(lane.index(), rank, block);
             self.woken.set(true);
         } else {
-            self.outbox.borrow_mut().push((to, Parcel::Message { lane: lane.index(), number, block }));
+            // While the bytes are at hand.
+            let hash = xxhash_rust::xxh3::xxh3_64(&block);
+            self.outbox.borrow_mut().push((to, Parcel::Message { lane: lane.index(), number, block, hash }));
         }
     }
 
@@ -314,7 +323,7 @@ impl Endpoint for SimEndpoint {
                     self.rank
                 );
             };
-            *slot = None;
+            self.spare.borrow_mut().keep(slot.take());
         }
         if upto == released {
             return;

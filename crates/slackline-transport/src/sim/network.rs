@@ -54,6 +54,8 @@ pub(super) enum Parcel {
         lane: usize,
         number: u64,
         block: Block,
+        /// Of the block's bytes.
+        hash: u64,
     },
     Credit {
         lane: usize,
@@ -268,7 +270,7 @@ impl Network {
             Happening::Landing { to, wakes, delivery } => {
                 let (kind, lane, number) = label(&delivery.parcel);
                 let contents = match &delivery.parcel {
-                    Parcel::Message { block, .. } => xxhash_rust::xxh3::xxh3_64(block),
+                    Parcel::Message { hash, .. } => *hash,
                     Parcel::Poison(reason) => xxhash_rust::xxh3::xxh3_64(reason),
                     _ => u64::from(wakes),
                 };

@@ -2,8 +2,7 @@
 //!
 //! The schedule knows ranks and times but not what travels; the events' contents are a type parameter's business.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::Rank;
@@ -30,33 +29,6 @@ pub(super) enum Phase {
     Ended,
 }
 
-/// What happens at some time; in order of time, then of being pushed.
-struct Event<D> {
-    time: Nanos,
-    sequence: u64,
-    happens: D,
-}
-
-impl<D> PartialEq for Event<D> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl<D> Eq for Event<D> {}
-
-impl<D> PartialOrd for Event<D> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<D> Ord for Event<D> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.time, self.sequence).cmp(&(other.time, other.sequence))
-    }
-}
-
 /// What [`Schedule::next`] found.
 pub(super) enum Next<D> {
     /// An event of this moment, to be applied.
@@ -69,11 +41,18 @@ pub(super) enum Next<D> {
     PastLimit,
 }
 
+/// Queues that are kept: with a coarse tick, as many as have events at a time.
+const MOST_SPENT: usize = 4;
+
 pub(super) struct Schedule<D> {
     pub(super) now: Nanos,
     limit: Nanos,
-    pushed: u64,
-    events: BinaryHeap<Reverse<Event<D>>>,
+    /// The events of this moment, in the order in which they were pushed.
+    due: VecDeque<D>,
+    /// Those of each later one. Many fall on few moments, so finding the moment is all that it takes to put one in order.
+    later: BTreeMap<Nanos, VecDeque<D>>,
+    /// Queues of moments that are over, for their memory.
+    spent: Vec<VecDeque<D>>,
     /// At most one a rank: the end of its sleep, of its stall, or of its patience.
     timers: BTreeSet<(Nanos, Rank)>,
     timer_of: Vec<Nanos>,
@@ -90,8 +69,9 @@ impl<D> Schedule<D> {
         Self {
             now: 0,
             limit,
-            pushed: 0,
-            events: BinaryHeap::new(),
+            due: VecDeque::new(),
+            later: BTreeMap::new(),
+            spent: Vec::new(),
             timers: BTreeSet::new(),
             timer_of: vec![NEVER; ranks],
             ready: (0..ranks).collect(),
@@ -105,8 +85,12 @@ impl<D> Schedule<D> {
     }
 
     pub(super) fn push(&mut self, time: Nanos, happens: D) {
-        self.events.push(Reverse(Event { time, sequence: self.pushed, happens }));
-        self.pushed += 1;
+        let queue = if time <= self.now {
+            &mut self.due
+        } else {
+            self.later.entry(time).or_insert_with(|| self.spent.pop().unwrap_or_default())
+        };
+        queue.push_back(happens);
     }
 
     /// The running rank stops until `until`, or until it is made runnable.
@@ -131,7 +115,7 @@ impl<D> Schedule<D> {
     /// The next thing to do, with time moved on to it.
     pub(super) fn next(&mut self) -> Next<D> {
         loop {
-            if let Some(event) = self.pop_due() {
+            if let Some(event) = self.due.pop_front() {
                 return Next::Happens(event);
             }
             if let Some(&(time, rank)) = self.timers.first()
@@ -147,19 +131,21 @@ impl<D> Schedule<D> {
                 }
                 continue;
             }
-            let event = self.events.peek().map_or(NEVER, |Reverse(event)| event.time);
+            let event = self.later.first_key_value().map_or(NEVER, |(&time, _)| time);
             let timer = self.timers.first().map_or(NEVER, |&(time, _)| time);
             match event.min(timer) {
                 NEVER => return Next::Nothing,
                 time if time > self.limit => return Next::PastLimit,
                 time => self.now = time,
             }
+            if event == self.now {
+                let due = self.later.pop_first().expect("the event that was seen").1;
+                let spent = std::mem::replace(&mut self.due, due);
+                if self.spent.len() < MOST_SPENT {
+                    self.spent.push(spent);
+                }
+            }
         }
-    }
-
-    fn pop_due(&mut self) -> Option<D> {
-        let due = self.events.peek().is_some_and(|Reverse(event)| event.time <= self.now);
-        if due { self.events.pop().map(|Reverse(event)| event.happens) } else { None }
     }
 
     fn stalled_until(&self, rank: Rank) -> Option<Nanos> {

@@ -34,3 +34,11 @@ fn the_readme_shows_the_example() {
     let body = example.split_once("\n\n").expect("a head").1;
     assert!(include_str!("../../README.md").contains(body), "README.md and examples/ring_threads.rs differ");
 }
+
+/// So does the guide with the transport that it writes.
+#[test]
+fn the_guide_shows_the_example() {
+    let example = include_str!("../../examples/queues.rs");
+    let body = example.split_once("\n\n").expect("a head").1;
+    assert!(include_str!("../../../../docs/extending.md").contains(body), "extending.md and examples/queues.rs differ");
+}

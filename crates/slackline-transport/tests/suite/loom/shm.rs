@@ -1,66 +1,136 @@
-//! The memory of a ring as loom sees it: slots that report every access which another could overlap with.
+//! Rings as loom sees them: the real ones, over memory on the heap whose slots report every access that another could
+//! overlap with.
 
 use std::time::Duration;
 
-use loom::cell::UnsafeCell;
+use loom::cell::{ConstPtr, MutPtr, UnsafeCell};
 use loom::sync::Arc;
-use slackline_transport::model::cursor::{ReceiveCursor, SendCursor};
-use slackline_transport::model::parking;
+use slackline_transport::model::parking::{self, Calls};
+use slackline_transport::model::ring::{Mark, Memory, PeerRings};
 use slackline_transport::model::sync::{AtomicU64, Bell, Reach};
 
-/// A ring between two ranks, each of which may sleep.
+/// The memory of one ring.
 pub(crate) struct Ring {
-    marks: Vec<AtomicU64>,
-    /// What the sender has released of the ring in the other direction, as told in the first slot's mark.
-    pub(crate) told: AtomicU64,
-    pub(crate) released: AtomicU64,
-    /// Loom reports every access to a slot that another could overlap with.
+    marks: Vec<Mark>,
+    released: AtomicU64,
     slots: Vec<UnsafeCell<u64>>,
-    sleepers: AtomicU64,
-    bells: [Bell; 2],
 }
 
-pub(crate) const SENDER: u32 = 0;
-pub(crate) const RECEIVER: u32 = 1;
+/// One rank's access to a ring.
+pub(crate) struct Heap(Arc<Ring>);
 
-impl Ring {
-    pub(crate) fn new(slots: usize) -> Arc<Self> {
+impl Memory for Heap {
+    type Room<'e> = MutPtr<u64>;
+    type Message<'e> = ConstPtr<u64>;
+
+    fn slots(&self) -> usize {
+        self.0.slots.len()
+    }
+
+    fn slot_bytes(&self) -> usize {
+        8
+    }
+
+    fn mark(&self, index: usize) -> &Mark {
+        &self.0.marks[index]
+    }
+
+    fn released(&self) -> &AtomicU64 {
+        &self.0.released
+    }
+
+    unsafe fn room(&self, index: usize) -> Option<MutPtr<u64>> {
+        Some(self.0.slots[index].get_mut())
+    }
+
+    unsafe fn message(&self, index: usize, _len: usize) -> ConstPtr<u64> {
+        self.0.slots[index].get()
+    }
+
+    fn is_lent(&self, _index: usize) -> bool {
+        // Loom reports a slot that is used while it is held.
+        false
+    }
+}
+
+/// What two ranks share: a ring there, a ring back, and the places to sleep on.
+pub(crate) struct Pair {
+    rings: [Arc<Ring>; 2],
+    sleepers: AtomicU64,
+    bells: [Bell; 2],
+    calls: [Calls; 2],
+}
+
+/// One of the two ranks.
+pub(crate) struct Rank {
+    own: usize,
+    pair: Arc<Pair>,
+    pub(crate) rings: PeerRings<Heap>,
+}
+
+/// Two ranks, with as many slots in the ring from the first to the second and in that back.
+pub(crate) fn ranks(there: usize, back: usize) -> (Rank, Rank) {
+    let rings = [there, back].map(|slots| {
         Arc::new(Ring {
-            marks: (0..slots).map(|_| AtomicU64::new(0)).collect(),
-            told: AtomicU64::new(0),
+            marks: (0..slots).map(|_| Mark::default()).collect(),
             released: AtomicU64::new(0),
             slots: (0..slots).map(|_| UnsafeCell::new(u64::MAX)).collect(),
-            sleepers: AtomicU64::new(0),
-            bells: [Bell::default(), Bell::default()],
         })
-    }
+    });
+    let pair = Arc::new(Pair {
+        rings,
+        sleepers: AtomicU64::new(0),
+        bells: [Bell::default(), Bell::default()],
+        calls: [Calls::default(), Calls::default()],
+    });
+    let rank = |own: usize| {
+        let ring = |index: usize| Heap(pair.rings[index].clone());
+        // SAFETY: new rings, of each of which one rank is the sender and the other the receiver.
+        let rings = unsafe { PeerRings::new(ring(own), ring(1 - own)) };
+        Rank { own, pair: pair.clone(), rings }
+    };
+    (rank(0), rank(1))
+}
 
-    pub(crate) fn notify(&self) {
-        parking::wake(std::slice::from_ref(&self.sleepers), Reach::Process, |rank| self.bells.get(rank));
-    }
-
-    pub(crate) fn sleep(&self, rank: u32, moved: impl FnMut() -> bool) {
-        let bell = &self.bells[rank as usize];
-        parking::sleep(&self.sleepers, rank, bell, Duration::MAX, Reach::Process, moved).unwrap();
-    }
-
-    pub(crate) fn write(&self, outgoing: &mut SendCursor, value: u64) {
-        self.slots[outgoing.index()].with_mut(|slot| {
-            // SAFETY: loom checks that nobody else has access.
-            unsafe { *slot = value }
-        });
-        outgoing.publish(&self.marks[outgoing.index()]);
+impl Rank {
+    /// Publishes a message into a slot that is known to be free.
+    pub(crate) fn write(&self, value: u64) {
+        let room = self.rings.room().expect("a free slot");
+        // SAFETY: loom checks that nobody else has access.
+        room.with(|slot| unsafe { *slot = value });
+        drop(room);
+        self.rings.publish(8);
     }
 
     /// Whether the next message has landed.
-    pub(crate) fn refresh(&self, incoming: &mut ReceiveCursor) -> bool {
-        incoming.refresh(&self.marks[incoming.next()]).unwrap()
+    pub(crate) fn look(&self) -> bool {
+        self.rings.refresh_landed().unwrap()
     }
 
-    pub(crate) fn read(&self, incoming: &ReceiveCursor, number: u64) -> u64 {
-        self.slots[incoming.index_of(number).unwrap()].with(|slot| {
-            // SAFETY: loom checks that nobody writes.
-            unsafe { *slot }
-        })
+    pub(crate) fn read(&self, number: u64) -> u64 {
+        let message = self.rings.message(number).unwrap();
+        // SAFETY: loom checks that nobody writes.
+        message.with(|slot| unsafe { *slot })
+    }
+
+    pub(crate) fn notify(&self) {
+        let bells = &self.pair.bells;
+        parking::wake(std::slice::from_ref(&self.pair.sleepers), Reach::Process, |rank| bells.get(rank));
+    }
+
+    pub(crate) fn sleep(&self, moved: impl FnMut() -> bool) {
+        let Pair { sleepers, bells, .. } = &*self.pair;
+        parking::sleep(sleepers, self.own as u32, &bells[self.own], Duration::MAX, Reach::Process, moved).unwrap();
+    }
+
+    /// Calls of this rank's waker.
+    pub(crate) fn calls(&self) -> u64 {
+        self.pair.calls[self.own].count()
+    }
+
+    /// Calls the other rank's waker.
+    pub(crate) fn call_other(&self) {
+        let other = 1 - self.own;
+        self.pair.calls[other].call(&self.pair.bells[other], Reach::Process);
     }
 }
