@@ -245,7 +245,7 @@ fn ranks_that_wait_in_steps_for_ever_meet_the_time_limit() {
 #[test]
 fn an_endpoint_that_outlives_its_rank_is_of_no_use_but_harmless() {
     let report = sim::run(&pair(), |endpoint| endpoint).unwrap();
-    let mut endpoints = report.values().unwrap();
+    let endpoints = report.values().unwrap();
     send_one(&endpoints[0], 1);
     endpoints[0].poison(b"late");
     endpoints[0].sleep(micros(1));
