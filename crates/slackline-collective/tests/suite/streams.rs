@@ -72,7 +72,9 @@ fn a_round_is_held_while_others_begin_and_while_streams_go_on() {
         let send = |byte: u8| {
             let mut round = rounds.begin(&[5; 3]).unwrap();
             round.messages_mut().into_iter().for_each(|message| message.fill(byte));
-            assert!(matches!(rounds.begin(&[5; 3]), Err(CollectiveError::RoundOpen { round: open, .. }) if open == round.number()));
+            assert!(
+                matches!(rounds.begin(&[5; 3]), Err(CollectiveError::RoundOpen { round: open, .. }) if open == round.number())
+            );
             round.publish().unwrap();
         };
         let mut held = VecDeque::new();
