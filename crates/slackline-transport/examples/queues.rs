@@ -141,8 +141,7 @@ impl Endpoint for QueueEndpoint {
         if next.is_none() {
             *next = free.borrow_mut().pop();
         }
-        let room = |next| Option::as_mut(next).map(|slot: &mut Slot| &mut slot.bytes[slot.start..][..bytes]);
-        RefMut::filter_map(next, room).ok()
+        RefMut::filter_map(next, |next| next.as_mut().map(|slot| &mut slot.bytes[slot.start..][..bytes])).ok()
     }
 
     fn publish(&self, lane: Lane, to: Rank, len: usize) {
