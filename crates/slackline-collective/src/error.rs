@@ -2,7 +2,7 @@
 
 use slackline_transport::{Lane, TransportError};
 
-use crate::Fault;
+use crate::{Disagreement, Fault};
 
 /// Why a call of the collective failed.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,9 @@ pub enum CollectiveError {
         /// What does not fit.
         why: String,
     },
+    /// The ranks don't agree on what they compute. The same on every rank.
+    #[error(transparent)]
+    Disagree(#[from] Disagreement),
     /// The transport itself is broken.
     #[error(transparent)]
     Transport(#[from] TransportError),

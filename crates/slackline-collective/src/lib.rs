@@ -51,6 +51,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod agreement;
 mod collective;
 mod error;
 mod exchange;
@@ -65,6 +66,7 @@ mod stream;
 mod streams;
 pub mod synchronous;
 
+pub use agreement::{Difference, Disagreement, Terms};
 pub use collective::{Collective, CompleteRound, OpenRound};
 pub use error::CollectiveError;
 pub use exchange::{Complete, Exchange, Messages, Round};

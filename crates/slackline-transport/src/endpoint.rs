@@ -153,7 +153,8 @@ pub trait Endpoint {
 
     /// Calls `found` for every peer from which something has landed on `lane` since the last call, with how many messages in all,
     /// and perhaps for others. So looking costs as much as has moved, where the transport knows who moved; the default asks
-    /// for each peer. `found` must not call this method.
+    /// for each peer. `found` may read and release
+    /// messages; it must not publish, wait or look for landings.
     fn landings(&self, lane: Lane, found: &mut dyn FnMut(Rank, u64)) {
         (0..self.shape().ranks).for_each(|from| found(from, self.landed(lane, from)));
     }

@@ -1,11 +1,12 @@
 //! Whether a process is still there.
 
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open, test_kill_process};
 
 /// How old an answer may be. Asking costs a system call or two, and a death must be seen within a tenth of a second.
 const FRESH: Duration = Duration::from_millis(20);
@@ -38,7 +39,7 @@ impl Watch {
         self.gone = match &self.eye {
             Eye::Closed => self.open(pid, start),
             Eye::Pidfd(pidfd) => readable(pidfd),
-            Eye::Proc => !alive(pid, start),
+            Eye::Proc => look(pid, start) == Look::Gone,
         };
         self.asked = Some(Instant::now());
         self.gone
@@ -48,38 +49,63 @@ impl Watch {
         match Pid::from_raw(pid as i32).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
             // The number may have gone to another process before the pidfd held on to it.
             Some(Ok(pidfd)) => {
-                let gone = readable(&pidfd) || !alive(pid, start);
+                let gone = readable(&pidfd) || look(pid, start) == Look::Gone;
                 self.eye = Eye::Pidfd(pidfd);
                 gone
             }
             Some(Err(rustix::io::Errno::SRCH)) | None => true,
+            // Without a descriptor for it (they may have run out) the next question tries again.
+            Some(Err(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE | rustix::io::Errno::NOMEM)) => {
+                look(pid, start) == Look::Gone
+            }
             Some(Err(_)) => {
                 self.eye = Eye::Proc;
-                !alive(pid, start)
+                look(pid, start) == Look::Gone
             }
         }
     }
 }
 
-/// Whether process `pid` is there, is no zombie, and is the one that started at `start` (0 for any).
-pub(crate) fn alive(pid: u32, start: u64) -> bool {
+/// What a look at a process shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Here,
+    /// Only if the kernel says so: a look that fails for another reason shows nothing.
+    Gone,
+    Unknown,
+}
+
+/// Looks for process `pid`, which started at `start` (0 for any). A zombie is gone.
+fn look(pid: u32, start: u64) -> Look {
     match stat(pid) {
-        Some((state, started)) => !matches!(state, b'Z' | b'X') && (start == 0 || started == start),
-        None => false,
+        Ok((state, started)) if !matches!(state, b'Z' | b'X') && (start == 0 || started == start) => Look::Here,
+        Ok(_) => Look::Gone,
+        // Needs no descriptor. It takes a zombie for a process, and one of the same number for this one.
+        Err(_) => match Pid::from_raw(pid as i32).map(test_kill_process) {
+            None | Some(Err(rustix::io::Errno::SRCH)) => Look::Gone,
+            Some(_) => Look::Unknown,
+        },
     }
+}
+
+/// Whether process `pid` is there, is no zombie, and is the one that started at `start` (0 for any), or cannot be looked at.
+pub(crate) fn alive(pid: u32, start: u64) -> bool {
+    look(pid, start) != Look::Gone
 }
 
 /// When a process started, in clock ticks since boot: with its number, this names a process for good.
 pub(crate) fn start_time(pid: u32) -> Option<u64> {
-    stat(pid).map(|(_, start)| start)
+    stat(pid).ok().map(|(_, start)| start)
 }
 
-fn stat(pid: u32) -> Option<(u8, u64)> {
-    let line = fs::read(format!("/proc/{pid}/stat")).ok()?;
+fn stat(pid: u32) -> io::Result<(u8, u64)> {
+    let line = fs::read(format!("/proc/{pid}/stat"))?;
     // The second field is the program's name in parentheses, which may hold anything, parentheses and spaces included.
-    let rest = &line[line.iter().rposition(|byte| *byte == b')')? + 1..];
-    let fields: Vec<&str> = std::str::from_utf8(rest).ok()?.split_ascii_whitespace().collect();
-    Some((*fields.first()?.as_bytes().first()?, fields.get(19)?.parse().ok()?))
+    let rest = line.iter().rposition(|byte| *byte == b')').map(|end| String::from_utf8_lossy(&line[end + 1..]));
+    let mut fields = rest.iter().flat_map(|rest| rest.split_ascii_whitespace());
+    let state = fields.next().and_then(|state| state.as_bytes().first().copied());
+    let started = fields.nth(18).and_then(|start| start.parse().ok());
+    state.zip(started).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// A pidfd is readable once its process has ended, reaped or not.

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio, exit};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use slackline_transport::conformance::Check;
 use slackline_transport::launch::{Launch, LaunchOutcome, OutputMode};
 use slackline_transport::shm::{GROUP_VARIABLE, RANK_VARIABLE, Segment, ShmEndpoint, attach_from_env};
@@ -102,6 +102,21 @@ fn role() {
             }
             endpoint.publish(Lane(0), 0, 1);
             exit(0);
+        }
+        "starve" => {
+            // Descriptors are left for attaching, and not for a look at each peer.
+            let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+            let limit = getrlimit(Resource::Nofile);
+            setrlimit(Resource::Nofile, Rlimit { current: Some(open + 5), ..limit }).unwrap();
+            let endpoint = attached();
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_millis(400) {
+                for peer in 0..endpoint.shape().ranks {
+                    demand(endpoint.peer_state(peer) != PeerState::Dead, "a living rank is called dead");
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            endpoint.detach();
         }
         "conform" => {
             let check = Check::named(&argument).unwrap();
@@ -246,6 +261,12 @@ fn a_stopped_process_is_alive_and_a_killed_one_is_dead_before_anybody_waits_for_
     assert_eq!(state_after(&endpoint, Duration::from_millis(500)), PeerState::Dead);
     child.wait().unwrap();
     assert_eq!(endpoint.peer_state(1), PeerState::Dead);
+}
+
+#[test]
+fn a_living_rank_is_not_dead_to_one_that_has_no_descriptor_left_to_look() {
+    let outcome = play(shape(12), "starve", "");
+    assert_eq!(outcome.exit_code(), 0, "{outcome:?}");
 }
 
 #[test]
