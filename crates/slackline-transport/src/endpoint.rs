@@ -54,6 +54,14 @@ impl GroupShape {
     }
 }
 
+impl GroupShape {
+    /// Whether slots fill a good part of a huge page. Under small ones, it would be taken as a whole for the slot that is used.
+    #[cfg(not(loom))]
+    pub(crate) fn has_large_slots(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.slot_bytes >= 256 << 10)
+    }
+}
+
 /// Rooms and messages start on a multiple of this many bytes: a cache line, and enough for any vector load.
 pub const SLOT_ALIGN: usize = 64;
 

@@ -35,11 +35,13 @@ pub enum TransportError {
         waited: Duration,
     },
     /// The rings of a group need more memory than the machine has available.
-    #[error("the rings need up to {needed} bytes of shared memory, and the machine has {available} available")]
+    #[error(
+        "the rings need up to {needed} bytes of memory, and {available} are available to this process (of the machine, or within the limit of its container): use fewer ranks, a smaller batch or a smaller lag"
+    )]
     Memory {
         /// Bytes of all rings of the group.
         needed: u64,
-        /// Bytes that the system can give without swapping (`MemAvailable`).
+        /// Bytes that this process can get: `MemAvailable` of the machine, or what the limits of its control groups leave.
         available: u64,
     },
     /// A system call failed.

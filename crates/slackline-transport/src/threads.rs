@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::shm::{Group, Layout, Region, RingEndpoint};
+use crate::shm::{Group, Layout, Region, RingEndpoint, check_memory};
 use crate::sync::Reach;
 use crate::{GroupShape, TransportError};
 
@@ -13,7 +13,7 @@ pub type ThreadEndpoint = RingEndpoint;
 /// A group whose ranks are threads of this process: one endpoint a rank, in rank order.
 ///
 /// The rings are one mapping, whose pages are allocated when they are first written: slots that are never used cost only
-/// address space. From 2 MiB on, it uses huge pages if the kernel has them.
+/// address space. If its slots have 256 KiB or more, it uses huge pages where the kernel has them.
 ///
 /// An endpoint that is dropped before it has detached, because its thread panics or returns early, is dead to its peers at
 /// once.
@@ -21,7 +21,7 @@ pub type ThreadEndpoint = RingEndpoint;
 /// # Errors
 ///
 /// [`TransportError::Shape`] for a shape without ranks, lanes or slots, or past the address space;
-/// [`TransportError::System`] if the system has no memory to map.
+/// [`TransportError::Memory`] for one that needs more memory than is available; [`TransportError::System`] if the system has no memory to map.
 ///
 /// # Examples
 ///
@@ -58,6 +58,7 @@ pub fn group(shape: &GroupShape) -> Result<Vec<ThreadEndpoint>, TransportError> 
     let layout = Layout::new(&shape)?;
     let ranks = shape.ranks;
     let failed = |action| move |source: io::Error| TransportError::System { rank: 0, action, source };
+    check_memory(layout.bytes as u64)?;
     let region = Region::anonymous(layout.bytes).map_err(failed("mapping memory for the rings"))?;
     let group = Group::create(region, shape, layout, Reach::Process, [0; 2]);
     (0..ranks).map(|rank| RingEndpoint::take(Arc::clone(&group), rank)).collect()

@@ -61,6 +61,9 @@ impl Hot {
 impl Group {
     /// Lays out fresh, zeroed memory.
     pub(crate) fn create(region: Region, shape: GroupShape, layout: Layout, reach: Reach, token: Token) -> Arc<Self> {
+        if shape.has_large_slots() {
+            region.use_huge_pages();
+        }
         let hot = Hot::new(&region, &layout, shape.ranks);
         let group = Group { region, shape, layout, reach, began: Instant::now(), hot };
         let head = group.head();
@@ -124,6 +127,9 @@ impl Group {
         let age = monotonic().saturating_sub(Duration::from_nanos(head.epoch.load(Ordering::Relaxed)));
         let now = Instant::now();
         let began = now.checked_sub(age).unwrap_or(now);
+        if shape.has_large_slots() {
+            region.use_huge_pages();
+        }
         let hot = Hot::new(&region, &layout, shape.ranks);
         Ok(Arc::new(Group { region, shape, layout, reach: Reach::Machine, began, hot }))
     }

@@ -12,6 +12,7 @@ mod group;
 mod layout;
 #[cfg(not(loom))]
 mod liveness;
+mod memory;
 #[cfg(not(loom))]
 mod region;
 #[cfg_attr(not(loom), allow(unreachable_pub))]
@@ -30,5 +31,6 @@ pub use segment::{GROUP_VARIABLE, Handover, RANK_VARIABLE, Segment, ShmEndpoint,
 pub(crate) use group::Group;
 #[cfg(not(loom))]
 pub(crate) use layout::Layout;
+pub(crate) use memory::check as check_memory;
 #[cfg(not(loom))]
 pub(crate) use region::Region;

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 
 use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 
-/// From this size on a region asks for huge pages.
+/// Bytes of a huge page.
 const HUGE_PAGE: usize = 2 << 20;
 
 /// A type that may lie in memory that other processes write: every field is an atomic (or made of such), so that a
@@ -56,12 +56,16 @@ impl Region {
 
     fn own(base: *mut std::ffi::c_void, bytes: usize) -> Self {
         let base = NonNull::new(base.cast::<u8>()).expect("the kernel maps nothing at address zero");
-        if bytes >= HUGE_PAGE {
+        Region { base, bytes }
+    }
+
+    /// Asks for huge pages, if there is room for one.
+    pub(crate) fn use_huge_pages(&self) {
+        if self.bytes >= HUGE_PAGE {
             // SAFETY: the range is the mapping that we own, and the advice does not change its contents. Refusal (a kernel
             // without huge pages) is no loss.
-            let _ = unsafe { mm::madvise(base.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
+            let _ = unsafe { mm::madvise(self.base.as_ptr().cast(), self.bytes, Advice::LinuxHugepage) };
         }
-        Region { base, bytes }
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -1,6 +1,5 @@
 //! A group's memory as a file without a name, and how other processes get it.
 
-use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +12,8 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use super::endpoint::RingEndpoint;
 use super::group::{Group, Token};
 use super::layout::{Head, Layout};
-use super::liveness;
 use super::region::Region;
+use super::{liveness, memory};
 use crate::sync::{Ordering, Reach};
 use crate::{GroupShape, Rank, TransportError};
 
@@ -73,9 +72,7 @@ impl Segment {
         let shape = shape.rounded()?;
         let layout = Layout::new(&shape)?;
         let needed = layout.bytes as u64;
-        if let Some(available) = available_memory().filter(|available| *available < needed) {
-            return Err(TransportError::Memory { needed, available });
-        }
+        memory::check(needed)?;
         let file = rustix::fs::memfd_create("slackline", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
             .map_err(|error| system("creating shared memory", error))?;
         rustix::fs::ftruncate(&file, needed).map_err(|error| system("sizing shared memory", error))?;
@@ -262,13 +259,6 @@ fn inherited(number: RawFd) -> rustix::io::Result<OwnedFd> {
         rustix::io::fcntl_setfd(original, FdFlags::CLOEXEC)?;
     }
     Ok(copy)
-}
-
-/// Bytes that the system could give without swapping.
-fn available_memory() -> Option<u64> {
-    let table = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = table.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 fn system(action: &'static str, error: rustix::io::Errno) -> TransportError {
