@@ -55,8 +55,8 @@ outside slackline-collective lag_threads "" 13
 outside slackline-checkpoint tensors "" 12 "$root/crates/slackline-checkpoint/tests/golden/fields.pt"
 outside slackline-data criteo "" 8
 outside slackline-data generate generate 27
-outside slackline-embedding shard "" 41
-outside slackline-embedding own_table "" 41
+outside slackline-embedding shard "" 23
+outside slackline-embedding own_table "" 23
 outside slackline-dlrm predict "" 46
 outside slackline-dlrm distributed distributed 49
 outside slackline click_log "" 76

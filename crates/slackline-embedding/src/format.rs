@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
 /// The largest number of columns that a table may have: far above any in use, and small enough that the bytes of a row
 /// never overflow.
 pub const MAX_DIM: usize = 1 << 20;
@@ -12,7 +10,7 @@ pub const MAX_DIM: usize = 1 << 20;
 /// The layout of a table's rows. It is always named, never guessed from a row's size: two different 8-bit layouts are
 /// in common use.
 ///
-/// Written and parsed (also by serde) as the short name used in shard files and configurations.
+/// Written and parsed (also by serde, with feature `serde`) as the short name used in shard files and configurations.
 ///
 /// ```
 /// use slackline_embedding::RowFormat;
@@ -22,8 +20,9 @@ pub const MAX_DIM: usize = 1 << 20;
 /// assert_eq!(format.to_string(), "f32");
 /// # Ok::<(), slackline_embedding::UnknownRowFormat>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "String", into = "String"))]
 #[non_exhaustive]
 pub enum RowFormat {
     /// `f32`: `dim` little-endian IEEE single-precision values.

@@ -14,6 +14,9 @@
 //!   up, and [`CostModel`] what that costs.
 //! * [`guard`] turns the SIGBUS of a mapped shard that is cut short into an error. A program has to ask for it.
 //!
+//! Features, none of which is on by default: `threads` ([`pool_all`]), `generations` ([`Generations`]), `plan` ([`Plan`], [`Profile`],
+//! [`CostModel`]), `serde` ([`RowFormat`] and [`ShardMark`] are written and read by serde; part of `plan`).
+//!
 //! This crate does not communicate and starts no threads: the planner takes a number of ranks, [`pool_all`] a thread pool.
 //! Shards are for Unix, where replacing a file by renaming leaves the mapping of the old one intact.
 
@@ -26,6 +29,7 @@ mod bags;
 pub mod compressed;
 pub mod conformance;
 mod format;
+#[cfg(feature = "generations")]
 mod generation;
 pub mod guard;
 mod heap;
@@ -35,8 +39,11 @@ mod memory;
 // `unsafe` for mapping files, and for living on when one fails.
 #[allow(unsafe_code)]
 mod mmap;
+#[cfg(feature = "threads")]
 mod parallel;
+#[cfg(feature = "plan")]
 mod plan;
+#[cfg(feature = "plan")]
 mod profile;
 mod residency;
 mod rows;
@@ -46,11 +53,15 @@ mod table;
 
 pub use bags::{BagBuffer, BagError, Bags, Indices};
 pub use format::{MAX_DIM, RowFormat, UnknownRowFormat};
+#[cfg(feature = "generations")]
 pub use generation::{Generation, Generations, Retired, Successor, TableSet, UnfitTables};
 pub use heap::{HeapTable, UnfitRow};
 pub use hot::HotRows;
+#[cfg(feature = "threads")]
 pub use parallel::{PoolJob, pool_all};
+#[cfg(feature = "plan")]
 pub use plan::{CostModel, Cuts, Forced, Level, Part, Plan, PlanError, PlanOptions, Split, TableCost};
+#[cfg(feature = "plan")]
 pub use profile::{OtherTables, Profile, Profiler, TableProfile};
 pub use residency::Residency;
 pub use rows::{Rows, UnfitValue};
@@ -58,5 +69,8 @@ pub use shard::{
     Load, MappedTable, Shard, ShardDefect, ShardError, ShardMark, ShardTable, ShardWriter, TableSpec, Verify,
 };
 pub use table::{EmbeddingTable, Output, PoolError, Pooling};
-// Their types are in public signatures: `f16` and `bf16` in [`Output`], the thread pool of [`pool_all`].
-pub use {half, rayon};
+// Its types are in public signatures: `f16` and `bf16` in [`Output`].
+pub use half;
+// The thread pool of [`pool_all`].
+#[cfg(feature = "threads")]
+pub use rayon;

@@ -19,6 +19,7 @@ mod header;
 mod layout;
 mod load;
 mod reader;
+mod temporary;
 mod writer;
 
 pub use error::{ShardDefect, ShardError};

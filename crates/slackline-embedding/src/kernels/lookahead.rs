@@ -1,6 +1,6 @@
 //! How far ahead of their use a kernel prefetches rows.
 //!
-//! The way is fixed by the processor's vendor, by the lines of a row and by whether a cache holds the table. CHANGELOG.md has the
+//! The way is fixed by the processor's kind, by the lines of a row and by whether a cache holds the table. CHANGELOG.md has the
 //! figures behind the choice. The bits of a result do not depend on it.
 
 use std::sync::LazyLock;
@@ -34,12 +34,12 @@ impl LookAhead {
     /// No requests: for rows of several lines in a table that a core's cache holds.
     pub const NEVER: Self = LookAhead { first: None, all: None, cache: Cache::First };
 
-    /// All lines once, so many lookups ahead, into the second-level cache: for Intel's processors.
+    /// All lines once, so many lookups ahead, into the second-level cache: for Intel's processors, and AMD's from Zen 4 on.
     pub const fn once(ahead: usize) -> Self {
         LookAhead { first: None, all: Some(ahead), cache: Cache::Second }
     }
 
-    /// The first line so many lookups ahead, then all lines. AMD's processors drop requests while all places for lines
+    /// The first line so many lookups ahead, then all lines. A Zen 3 drops requests while all places for lines
     /// under way are taken; the second request brings what the first one lost.
     pub const fn twice(first: usize) -> Self {
         LookAhead { first: Some(first), all: Some(16), cache: Cache::First }
@@ -47,14 +47,15 @@ impl LookAhead {
 
     /// The way that [`pool`](super::pool) takes for these rows on this machine.
     pub fn of(rows: Rows<'_>) -> Self {
-        static AMD: LazyLock<bool> = LazyLock::new(is_amd);
+        static PROCESSOR: LazyLock<Processor> = LazyLock::new(Processor::of_this_machine);
         let is_wide = lines(rows) >= 4;
-        match (rows.bytes().len() <= SMALL, *AMD) {
+        match (rows.bytes().len() <= SMALL, *PROCESSOR) {
             (true, _) if is_wide => LookAhead::NEVER,
             (true, _) => LookAhead::twice(32),
-            (false, false) => LookAhead::once(if is_wide { 64 } else { 32 }),
             // As far as a first-level cache holds rows.
-            (false, true) => LookAhead::twice(((32 << 10) / (lines(rows) * LINE)).clamp(16, 128)),
+            (false, Processor::Zen3) => LookAhead::twice(((32 << 10) / (lines(rows) * LINE)).clamp(16, 128)),
+            (false, Processor::Zen4) => LookAhead::once(64),
+            (false, Processor::Other) => LookAhead::once(if is_wide { 64 } else { 32 }),
         }
     }
 }
@@ -62,17 +63,34 @@ impl LookAhead {
 /// Bytes of a table that a second-level cache holds beside other data.
 const SMALL: usize = 1 << 20;
 
-#[cfg(target_arch = "x86_64")]
-fn is_amd() -> bool {
-    let vendor = std::arch::x86_64::__cpuid(0);
-    let name = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat();
-    // Hygon's processors have AMD's design.
-    name == b"AuthenticAMD" || name == b"HygonGenuine"
+/// Processors that differ in the best way.
+#[derive(Clone, Copy)]
+enum Processor {
+    /// AMD's without AVX-512: Zen 3 and before.
+    Zen3,
+    /// AMD's with it: Zen 4 and after.
+    Zen4,
+    Other,
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-fn is_amd() -> bool {
-    false
+impl Processor {
+    #[cfg(target_arch = "x86_64")]
+    fn of_this_machine() -> Self {
+        let vendor = std::arch::x86_64::__cpuid(0);
+        let name = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat();
+        // Hygon's processors have AMD's design.
+        let is_amd = name == b"AuthenticAMD" || name == b"HygonGenuine";
+        match (is_amd, std::arch::is_x86_feature_detected!("avx512f")) {
+            (false, _) => Processor::Other,
+            (true, false) => Processor::Zen3,
+            (true, true) => Processor::Zen4,
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn of_this_machine() -> Self {
+        Processor::Other
+    }
 }
 
 /// The cache lines that a row touches at most, wherever in a line the rows of such a table begin.

@@ -62,6 +62,9 @@ fn by_isa<F: Format, I: Index>(isa: Isa, job: &Job<'_, I>, out: Output<'_>) {
 /// Lines of a row that are requested by an instruction each.
 const NAMED_LINES: usize = 8;
 
+/// Positions whose requests are made in one go, before the first of them is added.
+const GROUP: usize = 8;
+
 /// Lines of the smallest output that is streamed: half of a second-level cache that is not large.
 const STREAMED_LINES: usize = (256 << 10) / LINE;
 
@@ -140,41 +143,51 @@ impl<'a, I: Index> Job<'a, I> {
         let early = |ahead: Option<usize>| {
             &self.indices[start..ahead.map_or(start, |ahead| end.min(start.saturating_add(ahead)))]
         };
-        early(self.ahead.all).iter().for_each(|index| self.ask_for_lines(*index));
-        early(self.ahead.first).iter().for_each(|index| prefetch(self.row_of(*index), Cache::First));
+        self.ask(early(self.ahead.first), early(self.ahead.all));
     }
 
-    /// Requests the rows that are due at the positions of a bag.
+    /// Requests the rows that are due at the positions of a group.
     #[inline(never)]
-    fn ask_for_bag(&self, bag: Range<usize>) {
-        bag.for_each(|position| self.look_ahead(position));
+    fn ask_for_group(&self, begin: usize) {
+        let due = |by_position: &'a [I]| {
+            let rest = by_position.get(begin..).unwrap_or(&[]);
+            &rest[..rest.len().min(GROUP)]
+        };
+        self.ask(due(self.ask_first), due(self.ask_all));
     }
 
-    /// Requests the rows that are due at a position.
+    /// Requests the first lines of some rows, and all lines of others.
     #[inline(always)]
-    fn look_ahead(&self, position: usize) {
-        if let Some(index) = self.ask_first.get(position) {
-            prefetch(self.row_of(*index), Cache::First);
-        }
-        if let Some(index) = self.ask_all.get(position) {
-            self.ask_for_lines(*index);
-        }
-    }
-
-    /// Requests all lines of a row.
-    #[inline(always)]
-    fn ask_for_lines(&self, index: I) {
+    fn ask(&self, first: &[I], all: &[I]) {
+        first.iter().for_each(|index| prefetch(self.row_of(*index), Cache::First));
         match self.ahead.cache {
-            Cache::First => self.ask_for_each(index, |at| prefetch(at, Cache::First)),
-            Cache::Second => self.ask_for_each(index, |at| prefetch(at, Cache::Second)),
+            Cache::First => self.ask_for_lines(all, |at| prefetch(at, Cache::First)),
+            Cache::Second => self.ask_for_lines(all, |at| prefetch(at, Cache::Second)),
+        }
+    }
+
+    /// Requests all lines of some rows. Rows of one line or two have loops of their own.
+    #[inline(always)]
+    fn ask_for_lines(&self, indices: &[I], ask_for: impl Fn(*const u8)) {
+        let rows = indices.iter().map(|index| self.row_of(*index));
+        let last = |row: *const u8| row.wrapping_add(self.row_bytes).wrapping_sub(1);
+        match self.lines_before_last {
+            0 => rows.for_each(&ask_for),
+            1 => rows.for_each(|row| {
+                ask_for(row);
+                ask_for(last(row));
+            }),
+            _ => rows.for_each(|row| {
+                self.ask_before_last(row, &ask_for);
+                ask_for(last(row));
+            }),
         }
     }
 
     /// The first requests are instructions of their own. One instruction that steps along a row looks to a processor like the
     /// beginning of a stream, and it may bring what follows the row: that cost a third of the rate on a Zen 3.
     #[inline(always)]
-    fn ask_for_each(&self, index: I, ask_for: impl Fn(*const u8)) {
-        let row = self.row_of(index);
+    fn ask_before_last(&self, row: *const u8, ask_for: impl Fn(*const u8)) {
         let count = self.lines_before_last;
         macro_rules! named {
             ($($line:literal)*) => { $(if count > $line { ask_for(row.wrapping_add(LINE * $line)); })* };
@@ -184,7 +197,6 @@ impl<'a, I: Index> Job<'a, I> {
             named!(4 5 6 7);
             (NAMED_LINES..count).for_each(|line| ask_for(row.wrapping_add(LINE * line)));
         }
-        ask_for(row.wrapping_add(self.row_bytes).wrapping_sub(1));
     }
 }
 
@@ -220,9 +232,21 @@ unsafe fn each<V: Vector, F: Format, I: Index, const WEIGHTED: bool>(
 ) {
     let streamed = job.is_streamed(&out);
     let mut out = out;
+    // Where no position requests anything, none is the first to.
+    let asks = !job.ask_first.is_empty() || !job.ask_all.is_empty();
+    let mut asked = if asks { job.positions.start } else { usize::MAX };
     for number in 0..job.bags.len() {
         let (bag, begin) = (job.bags.bag(number), number * job.rows.dim());
-        let mut sample = Sample::<'_, '_, I, WEIGHTED> { job, bag, weights, out: &mut out, begin, streamed, column: 0 };
+        let mut sample = Sample::<'_, '_, I, WEIGHTED> {
+            job,
+            bag,
+            weights,
+            out: &mut out,
+            begin,
+            streamed,
+            column: 0,
+            asked: &mut asked,
+        };
         if V::FAST {
             // SAFETY: the caller's.
             unsafe { sample.blocks::<V, F, 8>() };
@@ -255,6 +279,8 @@ struct Sample<'j, 'a, I, const WEIGHTED: bool> {
     streamed: bool,
     /// The first column that is not pooled.
     column: usize,
+    /// The first position whose requests are not made: the end of a group, at or after the bag's begin.
+    asked: &'j mut usize,
 }
 
 impl<I: Index, const WEIGHTED: bool> Sample<'_, '_, I, WEIGHTED> {
@@ -266,13 +292,8 @@ impl<I: Index, const WEIGHTED: bool> Sample<'_, '_, I, WEIGHTED> {
     #[inline(always)]
     unsafe fn blocks<V: Vector, F: Format, const N: usize>(&mut self) {
         while self.job.rows.dim() - self.column >= N * V::LANES {
-            // Rows are requested once, however many blocks they have.
-            let mut sums = match self.column {
-                // SAFETY: the caller's; the loop's condition.
-                0 => unsafe { self.sums::<V, F, N>(0, |position| self.job.look_ahead(position)) },
-                // SAFETY: as above.
-                column => unsafe { self.sums::<V, F, N>(column, |_| ()) },
-            };
+            // SAFETY: the caller's; the loop's condition.
+            let mut sums = unsafe { self.sums::<V, F, N>() };
             if self.job.mean && !self.bag.is_empty() {
                 // SAFETY: the caller's.
                 let divisor = unsafe { V::splat(self.bag.len() as f32) };
@@ -295,33 +316,44 @@ impl<I: Index, const WEIGHTED: bool> Sample<'_, '_, I, WEIGHTED> {
 
     /// # Safety
     ///
-    /// As [`samples`]; there are `N * V::LANES` columns from `first_column` on.
+    /// As [`samples`]; there are `N * V::LANES` columns from the first that is not pooled on.
     #[inline(always)]
-    unsafe fn sums<V: Vector, F: Format, const N: usize>(
-        &self,
-        first_column: usize,
-        look_ahead: impl Fn(usize),
-    ) -> [V; N] {
+    unsafe fn sums<V: Vector, F: Format, const N: usize>(&mut self) -> [V; N] {
         // SAFETY: the caller's.
         let mut sums = [unsafe { V::splat(0.0) }; N];
-        for position in self.bag.clone() {
-            look_ahead(position);
-            let weight = self.weight(position);
-            // SAFETY: a position of a bag of the job.
-            let row = unsafe { self.job.row(position) };
-            // SAFETY: a row of the table, since the bags were checked against as many rows as there are.
-            let (first, second) = unsafe { F::head::<V, WEIGHTED>(&self.job.parts, row, weight) };
-            // SAFETY: the caller's.
-            let first = unsafe { V::splat(first) };
-            // SAFETY: the caller's.
-            let second = unsafe { V::splat(second) };
-            for (block, sum) in sums.iter_mut().enumerate() {
-                let column = first_column + block * V::LANES;
-                // SAFETY: a row as above, and the caller's columns of it.
-                *sum = unsafe { F::add::<V, WEIGHTED>(*sum, &self.job.parts, row, column, first, second) };
+        let mut begin = self.bag.start;
+        while begin < self.bag.end {
+            let end = self.ask(begin);
+            for position in begin..end {
+                let weight = self.weight(position);
+                // SAFETY: a position of a bag of the job.
+                let row = unsafe { self.job.row(position) };
+                // SAFETY: a row of the table, since the bags were checked against as many rows as there are.
+                let (first, second) = unsafe { F::head::<V, WEIGHTED>(&self.job.parts, row, weight) };
+                // SAFETY: the caller's.
+                let first = unsafe { V::splat(first) };
+                // SAFETY: the caller's.
+                let second = unsafe { V::splat(second) };
+                for (block, sum) in sums.iter_mut().enumerate() {
+                    let column = self.column + block * V::LANES;
+                    // SAFETY: a row as above, and the caller's columns of it.
+                    *sum = unsafe { F::add::<V, WEIGHTED>(*sum, &self.job.parts, row, column, first, second) };
+                }
             }
+            begin = end;
         }
         sums
+    }
+
+    /// Makes the requests that are due at a position of the bag, unless they are made: once, however many blocks of columns
+    /// come here. Returns the position of the bag up to which none is due.
+    #[inline(always)]
+    fn ask(&mut self, position: usize) -> usize {
+        if position == *self.asked {
+            self.job.ask_for_group(position);
+            *self.asked += GROUP;
+        }
+        self.bag.end.min(*self.asked)
     }
 
     #[inline(always)]
@@ -339,7 +371,10 @@ impl<I: Index, const WEIGHTED: bool> Sample<'_, '_, I, WEIGHTED> {
         let job = self.job;
         if self.column == 0 {
             // A table of few columns has no block that would have requested them.
-            job.ask_for_bag(self.bag.clone());
+            let mut position = self.bag.start;
+            while position < self.bag.end {
+                position = self.ask(position);
+            }
         }
         for column in self.column..job.rows.dim() {
             let mut sum = 0.0;

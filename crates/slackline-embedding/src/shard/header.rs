@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::ShardDefect;
@@ -49,22 +49,24 @@ pub(super) fn render(tables: &[ShardTable]) -> Vec<u8> {
             .into();
     let mut tensors = BTreeMap::new();
     for table in tables {
-        let described = Description {
-            row_format: table.row_format.to_string(),
-            table: table.table.clone(),
-            first_row: table.first_row,
-            rows: table.rows,
-            dim: table.dim as u64,
-            xxh3: format!("{:016x}", table.xxh3),
-        };
-        let described = serde_json::to_string(&described).expect("strings and numbers are JSON");
+        let ShardTable { first_row, rows, dim, row_format, xxh3, .. } = table;
+        let described = format!(
+            r#"{{"row_format":{},"table":{},"first_row":{first_row},"rows":{rows},"dim":{dim},"xxh3":"{xxh3:016x}"}}"#,
+            quoted(&row_format.to_string()),
+            quoted(&table.table)
+        );
         metadata.insert(format!("{TABLE_KEY}{}", table.tensor), described);
-        let (dtype, shape) = tensor_type(table.row_format, table.rows, table.dim as u64);
-        let data_offsets = (table.offset, table.offset + table.bytes);
-        tensors.insert(table.tensor.clone(), Tensor { dtype: dtype.to_owned(), shape: shape.to_vec(), data_offsets });
+        let (dtype, [rows, columns]) = tensor_type(*row_format, *rows, *dim as u64);
+        let (begin, end) = (table.offset, table.offset + table.bytes);
+        let tensor = format!(r#"{{"dtype":"{dtype}","shape":[{rows},{columns}],"data_offsets":[{begin},{end}]}}"#);
+        tensors.insert(&table.tensor, tensor);
     }
-    let header = Header { metadata: Some(metadata), tensors };
-    let mut bytes = serde_json::to_vec(&header).expect("strings and numbers are JSON");
+    let metadata: Vec<_> = metadata.iter().map(|(key, value)| format!("{}:{}", quoted(key), quoted(value))).collect();
+    let mut header = format!(r#"{{"__metadata__":{{{}}}"#, metadata.join(","));
+    for (name, tensor) in tensors {
+        header += &format!(",{}:{tensor}", quoted(name));
+    }
+    let mut bytes = (header + "}").into_bytes();
     let whole = (PREFIX as usize + bytes.len()).next_multiple_of(PAGE as usize);
     bytes.resize(whole - PREFIX as usize, b' ');
     let checksum = format!("{:016x}", xxh3_64(&bytes));
@@ -76,9 +78,12 @@ pub(super) fn render(tables: &[ShardTable]) -> Vec<u8> {
 /// Reads and checks the `N` bytes of a header. The tables come in the order of their bytes, with offsets that count from
 /// the beginning of the file; the second value is the length that the file must have.
 pub(super) fn parse(bytes: Vec<u8>) -> Result<(Vec<ShardTable>, u64), ShardDefect> {
-    let header: Header =
-        serde_json::from_slice(&bytes).map_err(|error| ShardDefect::HeaderSyntax { why: error.to_string() })?;
-    let mut metadata = header.metadata.unwrap_or_default();
+    let syntax = |why| ShardDefect::HeaderSyntax { why };
+    let mut tensors: Object = serde_json::from_slice(&bytes).map_err(|error| syntax(error.to_string()))?;
+    let mut metadata = match tensors.remove("__metadata__") {
+        Some(metadata) => strings(metadata).map_err(syntax)?,
+        None => BTreeMap::new(),
+    };
     let format = metadata.remove("format");
     if format.as_deref() != Some(FORMAT) {
         return Err(ShardDefect::Format { found: format });
@@ -97,8 +102,9 @@ pub(super) fn parse(bytes: Vec<u8>) -> Result<(Vec<ShardTable>, u64), ShardDefec
         return Err(ShardDefect::Alignment { at: data });
     }
 
-    let mut tables = Vec::with_capacity(header.tensors.len());
-    for (name, tensor) in header.tensors {
+    let mut tables = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let tensor = Tensor::of(&name, tensor).map_err(syntax)?;
         let described = take(&format!("{TABLE_KEY}{name}"))?;
         tables.push(table(name, &tensor, &described)?);
     }
@@ -123,25 +129,29 @@ pub(super) fn parse(bytes: Vec<u8>) -> Result<(Vec<ShardTable>, u64), ShardDefec
     Ok((tables, data + end))
 }
 
-#[derive(Serialize, Deserialize)]
-struct Header {
-    #[serde(rename = "__metadata__", skip_serializing_if = "Option::is_none")]
-    metadata: Option<BTreeMap<String, String>>,
-    #[serde(flatten)]
-    tensors: BTreeMap<String, Tensor>,
-}
+type Object = Map<String, Value>;
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A tensor's entry.
 struct Tensor {
     dtype: String,
     shape: Vec<u64>,
-    data_offsets: (u64, u64),
+    data_offsets: [u64; 2],
+}
+
+impl Tensor {
+    fn of(name: &str, entry: Value) -> Result<Self, String> {
+        let mut entry = Fields::of(name, entry)?;
+        let tensor = Tensor {
+            dtype: entry.string("dtype")?,
+            shape: entry.numbers("shape")?,
+            data_offsets: entry.numbers("data_offsets")?.try_into().map_err(|_| entry.wrong("data_offsets"))?,
+        };
+        entry.end()?;
+        Ok(tensor)
+    }
 }
 
 /// The value of `table:<name>`, as a JSON string.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Description {
     row_format: String,
     table: String,
@@ -149,6 +159,81 @@ struct Description {
     rows: u64,
     dim: u64,
     xxh3: String,
+}
+
+impl Description {
+    fn of(described: &str) -> Result<Self, String> {
+        let mut fields = Fields::of("it", serde_json::from_str(described).map_err(|error| error.to_string())?)?;
+        let described = Description {
+            row_format: fields.string("row_format")?,
+            table: fields.string("table")?,
+            first_row: fields.number("first_row")?,
+            rows: fields.number("rows")?,
+            dim: fields.number("dim")?,
+            xxh3: fields.string("xxh3")?,
+        };
+        fields.end()?;
+        Ok(described)
+    }
+}
+
+/// An object whose fields are taken one by one, until none is left. By hand, so that a program on this
+/// crate alone does not build the macros of serde.
+struct Fields<'a> {
+    of: &'a str,
+    left: Object,
+}
+
+impl<'a> Fields<'a> {
+    fn of(of: &'a str, object: Value) -> Result<Self, String> {
+        match object {
+            Value::Object(left) => Ok(Fields { of, left }),
+            _ => Err(format!("{of:?} is no object")),
+        }
+    }
+
+    fn wrong(&self, field: &str) -> String {
+        format!("{:?} has a wrong value for {field:?}, or none", self.of)
+    }
+
+    fn string(&mut self, field: &str) -> Result<String, String> {
+        match self.left.remove(field) {
+            Some(Value::String(string)) => Ok(string),
+            _ => Err(self.wrong(field)),
+        }
+    }
+
+    fn number(&mut self, field: &str) -> Result<u64, String> {
+        self.left.remove(field).and_then(|number| number.as_u64()).ok_or_else(|| self.wrong(field))
+    }
+
+    fn numbers(&mut self, field: &str) -> Result<Vec<u64>, String> {
+        match self.left.remove(field) {
+            Some(Value::Array(numbers)) => numbers.iter().map(Value::as_u64).collect(),
+            _ => None,
+        }
+        .ok_or_else(|| self.wrong(field))
+    }
+
+    /// Nothing is left.
+    fn end(self) -> Result<(), String> {
+        match self.left.keys().next() {
+            Some(unknown) => Err(format!("{:?} has an unknown field {unknown:?}", self.of)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An object of strings.
+fn strings(object: Value) -> Result<BTreeMap<String, String>, String> {
+    let mut fields = Fields::of("__metadata__", object)?;
+    let keys: Vec<String> = fields.left.keys().cloned().collect();
+    keys.into_iter().map(|key| fields.string(&key).map(|value| (key, value))).collect()
+}
+
+/// A string as JSON has it.
+fn quoted(string: &str) -> String {
+    serde_json::to_string(string).expect("a string is JSON")
 }
 
 /// The safetensors type and shape of a table's rows.
@@ -165,8 +250,7 @@ fn tensor_type(format: RowFormat, rows: u64, dim: u64) -> (&'static str, [u64; 2
 /// Combines the tensor's entry and the metadata of one table.
 fn table(name: String, tensor: &Tensor, described: &str) -> Result<ShardTable, ShardDefect> {
     let key = format!("{TABLE_KEY}{name}");
-    let described: Description =
-        serde_json::from_str(described).map_err(|error| metadata_defect(&key, error.to_string()))?;
+    let described = Description::of(described).map_err(|why| metadata_defect(&key, why))?;
     let xxh3 = hex(&described.xxh3).map_err(|why| metadata_defect(&key, why))?;
     let row_format: RowFormat =
         described.row_format.parse().map_err(|source| ShardDefect::RowFormat { table: name.clone(), source })?;
@@ -186,7 +270,7 @@ fn table(name: String, tensor: &Tensor, described: &str) -> Result<ShardTable, S
         .filter(|dim| (1..=MAX_DIM).contains(dim) && first_row.checked_add(rows).is_some())
         .and_then(|dim| rows.checked_mul(row_format.row_bytes(dim) as u64));
     let Some(bytes) = bytes else { return Err(ShardDefect::Shape { table: name, rows, first_row, dim }) };
-    let (offset, end) = tensor.data_offsets;
+    let [offset, end] = tensor.data_offsets;
     if end.checked_sub(offset) != Some(bytes) {
         let entry = format!("bytes {offset} to {end}");
         return contradiction("data", entry, format!("{bytes} bytes long"));

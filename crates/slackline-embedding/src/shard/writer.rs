@@ -1,18 +1,17 @@
 //! Writing a shard, table after table, in bounded memory.
 
 use std::fmt;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use tempfile::TempPath;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::error::{ShardDefect, ShardError};
 use super::header::{self, ShardTable};
 use super::layout::{MAX_HEADER, PREFIX};
+use super::temporary::Temporary;
 use crate::{MAX_DIM, RowFormat};
 
 const BUFFER: usize = 1 << 20;
@@ -40,7 +39,8 @@ impl TableSpec {
 
 /// The progress of a shard at some moment, with everything up to there on the disk: what another writer needs to
 /// [resume](ShardWriter::resume) from it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ShardMark {
     /// The XXH3-64 of each table that is full, in order.
@@ -92,7 +92,7 @@ pub struct ShardWriter {
 /// The file that is written to, by its name.
 enum Partial {
     /// Removed unless it is renamed.
-    Temporary(TempPath),
+    Temporary(Temporary),
     Kept(PathBuf),
     Gone,
 }
@@ -108,19 +108,7 @@ impl ShardWriter {
     pub fn create(path: impl AsRef<Path>, tables: &[TableSpec]) -> Result<Self, ShardError> {
         let path = path.as_ref();
         let (tables, data) = planned(path, tables)?;
-        let io = |action| ShardError::io(path, action);
-        let mut prefix = std::ffi::OsString::from(".");
-        prefix.push(path.file_name().unwrap_or_default());
-        prefix.push(".");
-        let file = tempfile::Builder::new()
-            .prefix(&prefix)
-            .suffix(".partial")
-            // The usual mode of a new file, subject to the umask; the default of temporary files is readable by the
-            // owner only.
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder(path))
-            .map_err(io("creating a file beside it"))?;
-        let (file, name) = file.into_parts();
+        let (file, name) = Temporary::beside(path).map_err(ShardError::io(path, "creating a file beside it"))?;
         Self::begin(path, tables, data, file, Partial::Temporary(name))
     }
 
@@ -292,7 +280,7 @@ impl ShardWriter {
         let file = file.into_inner().map_err(|error| io("writing the header")(error.into_error()))?;
         file.sync_all().map_err(io("syncing"))?;
         match std::mem::replace(&mut self.partial, Partial::Gone) {
-            Partial::Temporary(name) => name.persist(path).map_err(|error| io("renaming")(error.error))?,
+            Partial::Temporary(name) => name.rename(path).map_err(io("renaming"))?,
             Partial::Kept(name) => fs::rename(name, path).map_err(io("renaming"))?,
             Partial::Gone => return Err(ShardError::Abandoned { file: path.clone() }),
         }

@@ -2,8 +2,10 @@
 
 mod bags;
 mod conformance;
+#[cfg(feature = "generations")]
 mod generations;
 mod parts;
+#[cfg(feature = "plan")]
 mod plan;
 mod pooling;
 mod rows;

@@ -7,8 +7,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use slackline_embedding::kernels::{self, Cache, Isa, LookAhead};
 use slackline_embedding::{
-    Bags, EmbeddingTable, HeapTable, Indices, Output, PoolError, PoolJob, Pooling, RowFormat, Rows, Shard, ShardWriter,
-    TableSpec, Verify, pool_all,
+    Bags, EmbeddingTable, HeapTable, Indices, Output, PoolError, Pooling, RowFormat, Rows, Shard, ShardWriter,
+    TableSpec, Verify,
 };
 
 /// Lookups as a caller holds them, in both widths.
@@ -242,6 +242,7 @@ fn large_outputs_which_are_streamed_have_the_bits_of_the_naive_kernel_and_nothin
     }
 }
 
+#[cfg(feature = "threads")]
 proptest! {
     #![proptest_config(ProptestConfig { cases: 20, ..ProptestConfig::default() })]
 
@@ -252,6 +253,8 @@ proptest! {
         shapes in vec((1usize..80, 0usize..400, 0usize..80), 1..6),
         seed in any::<u32>(),
     ) {
+        use slackline_embedding::{PoolJob, pool_all, rayon};
+
         let tables: Vec<_> = shapes.iter().map(|(dim, ..)| HeapTable::random("t", 50, *dim, seed.into())).collect();
         let inputs: Vec<_> = shapes
             .iter()
