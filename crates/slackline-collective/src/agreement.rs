@@ -163,7 +163,8 @@ mod tests {
     fn equal_terms_agree_and_others_name_what_differs_and_where() {
         let same = terms(4, "a");
         assert_eq!(Terms::compare(&[same.clone(), same.clone()]), Ok(()));
-        let error = Terms::compare(&[same.clone(), terms(2, "a"), same.clone(), same.clone(), terms(4, "b")]).unwrap_err();
+        let error =
+            Terms::compare(&[same.clone(), terms(2, "a"), same.clone(), same.clone(), terms(4, "b")]).unwrap_err();
         assert_eq!(
             error.to_string(),
             "the ranks differ: --lag is 4 on ranks 0, 2 to 4 and 2 on rank 1; model is a on ranks 0 to 3 and b on rank 4. Start \

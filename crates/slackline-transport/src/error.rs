@@ -25,12 +25,10 @@ pub enum TransportError {
         why: String,
     },
     /// Some ranks of a group did not join it.
-    #[error("ranks {ranks:?} {} ({waited:.1?})", if *.ended { "ended before all were attached" } else { "have not attached in time" })]
+    #[error("ranks {ranks:?} have not attached in time ({waited:.1?})")]
     NotAttached {
         /// The ranks that are missing.
         ranks: Vec<Rank>,
-        /// Whether they have ended, rather than being late.
-        ended: bool,
         /// How long this rank waited.
         waited: Duration,
     },
@@ -43,6 +41,12 @@ pub enum TransportError {
         needed: u64,
         /// Bytes that this process can get: `MemAvailable` of the machine, or what the limits of its control groups leave.
         available: u64,
+    },
+    /// The group had failed before all ranks had attached. The same on every rank.
+    #[error("{why}")]
+    Failed {
+        /// The group's poison.
+        why: String,
     },
     /// A system call failed.
     #[error("rank {rank}: {action} failed: {source}")]

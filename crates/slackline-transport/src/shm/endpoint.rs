@@ -79,7 +79,7 @@ impl RingEndpoint {
             rank,
             pairs,
             ranks,
-            watches: (0..ranks).map(|_| RefCell::new(Watch::new())).collect(),
+            watches: (0..ranks).map(|peer| RefCell::new(Watch::new(rank, peer, ranks))).collect(),
             seen_changes: Cell::new(0),
             alarm: Arc::new(Alarm { calls: Calls::default(), rank, group: Arc::clone(&group) }),
             seen_alarms: Cell::new(0),
@@ -96,25 +96,27 @@ impl RingEndpoint {
     ///
     /// # Errors
     ///
-    /// [`TransportError::NotAttached`] names the ranks that have not attached in time, or those that have ended before they
-    /// attached, as soon as that is known.
+    /// [`TransportError::NotAttached`] names the ranks that have not attached in time. [`TransportError::Failed`], the same on
+    /// every rank, if a rank has ended before all were attached, or poisoned the group.
     pub fn wait_for_all(&self, patience: Duration) -> Result<(), TransportError> {
         let began = Instant::now();
-        loop {
+        while !self.group.all_attached() {
             let dead: Vec<Rank> = (0..self.ranks).filter(|rank| self.peer_state(*rank) == PeerState::Dead).collect();
-            if !dead.is_empty() {
-                return Err(TransportError::NotAttached { ranks: dead, ended: true, waited: began.elapsed() });
+            if let Some(first) = dead.first() {
+                self.group.poison(self.rank, format!("rank {first} ended before all ranks had attached").as_bytes());
             }
-            let absent: Vec<Rank> = (0..self.ranks).filter(|rank| self.group.status(*rank) == Status::Absent).collect();
-            if absent.is_empty() {
-                return Ok(());
+            if let Some(why) = self.poisoned() {
+                let why = String::from_utf8_lossy(why).into_owned();
+                return Err(TransportError::Failed { why });
             }
             let waited = began.elapsed();
             if waited >= patience {
-                return Err(TransportError::NotAttached { ranks: absent, ended: false, waited });
+                let absent = (0..self.ranks).filter(|rank| self.group.status(*rank) == Status::Absent);
+                return Err(TransportError::NotAttached { ranks: absent.collect(), waited });
             }
             self.park((patience - waited).min(SLEEP))?;
         }
+        Ok(())
     }
 
     /// Looks at everything that a wait is for, and remembers it as looked at.

@@ -204,8 +204,16 @@ impl Group {
         cell.start.store(liveness::start_time(own).unwrap_or(0), Ordering::Relaxed);
         // Whoever watches over the processes may have given the rank up just now.
         let taken = cell.status.compare_exchange(ABSENT, ATTACHED, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        self.announce();
+        // Nobody is woken by a rank that is not the last: that would be P wake-ups of P ranks.
+        if taken && self.head().attached.fetch_add(1, Ordering::AcqRel) + 1 == self.shape.ranks as u64 {
+            self.announce();
+        }
         taken
+    }
+
+    /// Whether every rank has been taken, whatever has become of it.
+    pub(crate) fn all_attached(&self) -> bool {
+        self.head().attached.load(Ordering::Acquire) >= self.shape.ranks as u64
     }
 
     pub(crate) fn status(&self, rank: Rank) -> Status {

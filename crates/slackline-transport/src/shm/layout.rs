@@ -23,7 +23,7 @@ use crate::{GroupShape, TransportError};
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"slackln\xb5");
 
 /// To be raised with every change of this file or of what the words mean.
-pub(crate) const VERSION: u64 = 3;
+pub(crate) const VERSION: u64 = 4;
 
 /// Counters of different writers stand this far apart: two cache lines, since processors fetch them in pairs.
 pub(crate) const LINE: usize = 128;
@@ -50,6 +50,8 @@ pub(crate) struct Head {
     pub(crate) changes: Line,
     /// Whose poison was first.
     pub(crate) poison: Line,
+    /// Ranks that have attached so far.
+    pub(crate) attached: AtomicU64,
 }
 
 #[repr(C, align(128))]

@@ -11,9 +11,14 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open, test_kill_process};
 /// How old an answer may be. Asking costs a system call or two, and a death must be seen within a tenth of a second.
 const FRESH: Duration = Duration::from_millis(20);
 
+/// So many ranks on either side are looked at so often, and the others of a large group less often: whoever sees a death
+/// tells all, and each rank has as many that watch it. If each watched all, looks would grow with the square of the ranks.
+const NEAR: usize = 16;
+
 /// An eye on one process.
 pub(crate) struct Watch {
     eye: Eye,
+    fresh: Duration,
     asked: Option<Instant>,
     gone: bool,
 }
@@ -26,14 +31,20 @@ enum Eye {
 }
 
 impl Watch {
-    pub(crate) fn new() -> Self {
-        Watch { eye: Eye::Closed, asked: None, gone: false }
+    /// Of rank `peer`, by rank `own`.
+    pub(crate) fn new(own: usize, peer: usize, ranks: usize) -> Self {
+        let apart = own.abs_diff(peer);
+        let near = apart.min(ranks - apart) <= NEAR;
+        let fresh = if near { FRESH } else { FRESH * (ranks / NEAR) as u32 };
+        // A rank that is far away is not even looked at first.
+        Watch { eye: Eye::Closed, fresh, asked: (!near).then(Instant::now), gone: false }
     }
 
-    /// Whether process `pid`, which started at `start`, has ended; the answer may be 20 ms old. A process that is stopped
+    /// Whether process `pid`, which started at `start`, has ended; the answer may be 20 ms old, and more for a rank that is far
+    /// away. A process that is stopped
     /// has not ended, one that is a zombie has.
     pub(crate) fn gone(&mut self, pid: u32, start: u64) -> bool {
-        if self.gone || self.asked.is_some_and(|asked| asked.elapsed() < FRESH) {
+        if self.gone || self.asked.is_some_and(|asked| asked.elapsed() < self.fresh) {
             return self.gone;
         }
         self.gone = match &self.eye {
@@ -132,8 +143,8 @@ mod tests {
     fn a_running_and_a_stopped_process_are_there_and_a_zombie_is_gone() {
         let mut child = Command::new("sleep").arg("1000").stdout(Stdio::null()).spawn().unwrap();
         let (pid, start) = (child.id(), start_time(child.id()).unwrap());
-        let mut by_pidfd = Watch::new();
-        let mut by_proc = Watch { eye: Eye::Proc, asked: None, gone: false };
+        let mut by_pidfd = Watch::new(0, 1, 2);
+        let mut by_proc = Watch { eye: Eye::Proc, ..Watch::new(0, 1, 2) };
         assert!(!by_pidfd.gone(pid, start));
         assert!(!by_proc.gone(pid, start));
         kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
@@ -145,17 +156,17 @@ mod tests {
         while !(ask(&mut by_pidfd, pid, start) && ask(&mut by_proc, pid, start)) {
             assert!(killed.elapsed() < Duration::from_secs(10), "a killed process still counts as running");
         }
-        assert!(Watch::new().gone(pid, start), "a watch that only begins now takes the zombie for a process");
+        assert!(Watch::new(0, 1, 2).gone(pid, start), "a watch that only begins now takes the zombie for a process");
         child.wait().unwrap();
-        assert!(Watch::new().gone(pid, start));
+        assert!(Watch::new(0, 1, 2).gone(pid, start));
     }
 
     #[test]
     fn another_process_of_the_same_number_is_not_the_one_watched() {
         let own = std::process::id();
         let start = start_time(own).unwrap();
-        assert!(!Watch::new().gone(own, start));
-        assert!(Watch::new().gone(own, start + 1));
-        assert!(Watch::new().gone(0, 0));
+        assert!(!Watch::new(0, 1, 2).gone(own, start));
+        assert!(Watch::new(0, 1, 2).gone(own, start + 1));
+        assert!(Watch::new(0, 1, 2).gone(0, 0));
     }
 }

@@ -160,7 +160,8 @@ impl Handover {
 ///
 /// [`TransportError::Attach`] if the environment variables are malformed, if the memory that they name is not the group's or
 /// has another layout version, size or token, if the rank is taken, or if the launcher has ended.
-/// [`TransportError::NotAttached`] if other ranks have not attached in time, or have ended.
+/// [`TransportError::NotAttached`] if other ranks have not attached in time, [`TransportError::Failed`] if one has ended before
+/// all were attached.
 pub fn attach_from_env(patience: Duration) -> Result<Option<ShmEndpoint>, TransportError> {
     let group = std::env::var_os(GROUP_VARIABLE);
     let rank = std::env::var_os(RANK_VARIABLE);

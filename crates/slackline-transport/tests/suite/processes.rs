@@ -155,7 +155,7 @@ fn role() {
             }
             match attach_from_env(PATIENCE) {
                 // By the time that this one looks, the other may have ended for the same reason.
-                Err(TransportError::NotAttached { ranks, ended: true, .. }) if ranks.contains(&1) => exit(9),
+                Err(TransportError::Failed { why }) if why == "rank 1 ended before all ranks had attached" => exit(9),
                 other => demand(false, &format!("{other:?}")),
             }
         }
