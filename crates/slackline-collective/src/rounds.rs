@@ -68,11 +68,11 @@ impl Rounds {
         self.left = true;
     }
 
-    /// The next round has been handed out; `streams` is how far each has come.
+    /// The next round has been handed out; the round after it lacks the messages of `missing` peers.
     #[inline(always)]
-    pub(crate) fn take(&mut self, streams: impl Iterator<Item = Reached>) {
+    pub(crate) fn take(&mut self, missing: usize) {
         self.taken += 1;
-        self.missing = streams.filter(|stream| !stream.has(self.taken)).count();
+        self.missing = missing;
     }
 
     /// Rounds published; the number of the next one.
