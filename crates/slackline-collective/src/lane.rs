@@ -106,7 +106,7 @@ impl LaneState {
 
     /// Takes in what has landed and sends what waits for slots. `Ok(true)`: peers are to be notified; `Err` names the peer
     /// that broke the protocol and how.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn progress(&mut self, endpoint: &impl Endpoint) -> Result<bool, (Rank, &'static str)> {
         endpoint.progress();
         let mut moved = false;
@@ -228,14 +228,18 @@ impl LaneState {
     #[inline(always)]
     pub(crate) fn record_lead(&mut self, own: Rank) {
         if std::mem::take(&mut self.lead_is_due) {
-            let peers = self.incoming.iter().enumerate().filter(|(from, _)| *from != own);
-            let lead = self.rounds.lead(peers.map(|(_, stream)| reached(stream)));
-            self.stats.record_lead(lead as usize);
+            let mut slowest = self.rounds.begun();
+            for (from, stream) in self.incoming.iter().enumerate() {
+                if from != own && !stream.has_left() {
+                    slowest = slowest.min(stream.arrived());
+                }
+            }
+            self.stats.record_lead((self.rounds.begun() - slowest) as usize);
         }
     }
 
     /// Sends the messages of a round, one for each peer.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn publish(&mut self, endpoint: &impl Endpoint, rooms: &mut Rooms<'_>) {
         for (outgoing, room) in self.outgoing.iter_mut().zip(rooms.drain(..)) {
             self.stats.bytes_sent += room.bytes().len() as u64;
@@ -250,7 +254,7 @@ impl LaneState {
     }
 
     /// Room for the messages of a round; `None` while some peer has no free slot, or something older waits for one.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn rooms<'e, E: Endpoint>(&mut self, endpoint: &'e E, sizes: &[usize]) -> Option<Rooms<'e>> {
         if !self.has_credit(endpoint) {
             return None;
@@ -272,7 +276,7 @@ impl LaneState {
     }
 
     /// The messages of the next round, in rank order, which are handed out with this.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn take_round<'e, E: Endpoint>(&mut self, endpoint: &'e E) -> Messages<'e> {
         let mut messages = std::mem::take(&mut self.spare_messages);
         let mut missing = 0;
@@ -286,7 +290,7 @@ impl LaneState {
     }
 
     /// Gives back the messages of a round.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn give_back_round(&mut self, endpoint: &impl Endpoint, messages: &mut Messages<'_>) {
         for (stream, message) in self.incoming.iter_mut().zip(messages.drain(..)) {
             stream.give_back(endpoint, message);

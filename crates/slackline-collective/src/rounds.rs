@@ -136,11 +136,4 @@ impl Rounds {
     pub(crate) fn lacks(&self, stream: Reached) -> bool {
         !stream.has(self.taken)
     }
-
-    /// Rounds by which this rank is ahead of the slowest of these peers that has not left.
-    #[inline(always)]
-    pub(crate) fn lead(&self, peers: impl Iterator<Item = Reached>) -> u64 {
-        let slowest = peers.filter(|peer| !peer.left).map(|peer| peer.arrived).min();
-        slowest.map_or(0, |slowest| self.begun.saturating_sub(slowest))
-    }
 }

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use crate::CollectiveError;
 use crate::group::Group;
 use crate::lane::{self, Rooms};
-use crate::stream::{Received, Room};
+use crate::stream::Received;
 
 /// Room for the messages of one round, one slice for each rank, in rank order.
 pub type Messages<'a> = SmallVec<[&'a mut [u8]; 8]>;
