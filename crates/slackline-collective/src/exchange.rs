@@ -2,11 +2,13 @@
 
 mod round;
 
+use std::cell::RefMut;
 use std::time::Duration;
 
 use slackline_transport::{Endpoint, Rank};
 
 use crate::group::Group;
+use crate::lane::LaneState;
 use crate::{CollectiveError, Fault, FaultKind, LaneStats};
 
 pub use round::{Complete, Messages, Round};
@@ -147,7 +149,33 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     /// than its receiver had [declared](Round::expect).
     #[inline(always)]
     pub fn take(&self) -> Result<Option<Complete<'g, E>>, CollectiveError> {
-        if self.wait_until_ready()? { self.hand_out().map(Some) } else { Ok(None) }
+        // One place, looked up once: this is the path of every round.
+        let group = self.group;
+        let mut state = group.lanes[self.lane].borrow_mut();
+        let mut ready = false;
+        // The second look of a balanced rank, once a round, finds nothing to wait for.
+        if state.rounds.outstanding() || state.left || state.unsent {
+            match state.progress(&group.endpoint) {
+                Ok(false) => {}
+                Ok(true) => group.endpoint.notify(),
+                Err((from, why)) => {
+                    drop(state);
+                    return Err(group.broken_protocol(self.lane, from, why));
+                }
+            }
+            state.news = false;
+            state.record_lead(group.endpoint.rank());
+            ready = state.rounds.ready();
+            let due = state.rounds.due();
+            if !ready && (due || state.rounds.may_linger()) {
+                drop(state);
+                ready = self.wait_for_next(due)?;
+                state = group.lanes[self.lane].borrow_mut();
+            }
+        }
+        // Asked last: a message that its transport finds corrupt fails the group when it is looked at.
+        group.check()?;
+        if ready { self.hand_out(state).map(Some) } else { Ok(None) }
     }
 
     /// The next complete round if [`take`](Self::take) would hand it out without waiting.
@@ -164,7 +192,7 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
             state.rounds.ready()
         };
         self.group.check()?;
-        if ready { self.hand_out().map(Some) } else { Ok(None) }
+        if ready { self.hand_out(self.group.lanes[self.lane].borrow_mut()).map(Some) } else { Ok(None) }
     }
 
     /// The next of the rounds that this rank has published, waiting for each as if the lag were 0; `None` when all of them
@@ -187,7 +215,7 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
         }
         // Asked last, as in `take`.
         self.group.check()?;
-        if outstanding { self.hand_out().map(Some) } else { Ok(None) }
+        if outstanding { self.hand_out(self.group.lanes[self.lane].borrow_mut()).map(Some) } else { Ok(None) }
     }
 
     /// Tells the other ranks that this one begins no more rounds on this lane; its later messages count as empty. Does not
@@ -212,8 +240,8 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     /// As [`take`](Exchange::take).
     pub fn drain(&self) -> Result<Option<Complete<'g, E>>, CollectiveError> {
         self.leave()?;
-        if self.wait_until_ready()? {
-            return self.hand_out().map(Some);
+        if let Some(complete) = self.take()? {
+            return Ok(Some(complete));
         }
         // This rank has all it needs, but its peers may not: what still waits for slots has to be out before it ends.
         if self.group.lanes[self.lane].borrow().unsent {
@@ -255,42 +283,11 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
         self.group.refuse(self.lane, error)
     }
 
-    /// Waits while the next round is due; whether it can be handed out.
-    #[inline(always)]
-    fn wait_until_ready(&self) -> Result<bool, CollectiveError> {
-        let ready = self.look_for_round()?;
-        // Asked last: a message that its transport finds corrupt fails the group when it is looked at.
-        self.group.check()?;
-        Ok(ready)
-    }
-
-    /// The same, but messages that the transport has found corrupt count, as empty ones.
-    #[inline(always)]
-    fn look_for_round(&self) -> Result<bool, CollectiveError> {
-        // One place, looked up once: this is the path of every round.
-        let group = self.group;
-        let mut state = group.lanes[self.lane].borrow_mut();
-        if !state.rounds.outstanding() && !state.left && !state.unsent {
-            // The second look of a balanced rank, once a round.
-            return Ok(false);
-        }
-        match state.progress(&group.endpoint) {
-            Ok(false) => {}
-            Ok(true) => group.endpoint.notify(),
-            Err((from, why)) => {
-                drop(state);
-                return Err(group.broken_protocol(self.lane, from, why));
-            }
-        }
-        state.news = false;
-        state.record_lead(group.endpoint.rank());
-        let rounds = state.rounds;
-        drop(state);
-        if rounds.ready() {
-            return Ok(true);
-        }
-        if !rounds.due() {
-            return if rounds.may_linger() { self.linger() } else { Ok(false) };
+    /// Waits for the next round, as long as `take` has to or may; whether it came.
+    #[inline(never)]
+    fn wait_for_next(&self, due: bool) -> Result<bool, CollectiveError> {
+        if !due {
+            return self.linger();
         }
         self.await_round()?;
         Ok(!self.group.lanes[self.lane].borrow().rounds.finished())
@@ -343,23 +340,26 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
 
     /// Hands out the next round, which is complete.
     #[inline(always)]
-    fn hand_out(&self) -> Result<Complete<'g, E>, CollectiveError> {
-        let group = self.group;
-        let mut state = group.lanes[self.lane].borrow_mut();
+    fn hand_out(&self, mut state: RefMut<'g, LaneState>) -> Result<Complete<'g, E>, CollectiveError> {
         let number = state.rounds.taken();
-        let messages = state.take_round(&group.endpoint);
-        let expected = state.expected.pop_front_if(|(round, _)| *round == number);
-        drop(state);
-        let complete = Complete::new(group, self.lane, number, messages);
-        match expected {
-            None => Ok(complete),
-            Some((_, sizes)) => self.check_declared(complete, &sizes),
+        let messages = state.take_round(&self.group.endpoint);
+        let complete = Complete::new(self.group, self.lane, number, messages);
+        if state.expected.is_empty() {
+            return Ok(complete);
         }
+        self.check_declared(state, complete)
     }
 
     /// Compares what came with what this rank had declared, before anybody reads it.
-    #[cold]
-    fn check_declared(&self, complete: Complete<'g, E>, sizes: &[usize]) -> Result<Complete<'g, E>, CollectiveError> {
+    #[inline(never)]
+    fn check_declared(
+        &self,
+        mut state: RefMut<'g, LaneState>,
+        complete: Complete<'g, E>,
+    ) -> Result<Complete<'g, E>, CollectiveError> {
+        let declared = state.expected.pop_front_if(|(round, _)| *round == complete.number());
+        drop(state);
+        let (_, sizes) = declared.unwrap_or_default();
         for (from, &expected) in sizes.iter().enumerate() {
             let came = complete.message(from).len();
             if came != expected {

@@ -80,7 +80,7 @@ impl<E: Endpoint> Group<E> {
             }
         }
         let lane = |(number, &lane): (usize, &LaneOptions)| {
-            RefCell::new(LaneState::new(Lane(number as u16), lane, shape.ranks, shape.lanes[number].slots))
+            RefCell::new(LaneState::new(Lane(number as u16), lane, shape.ranks, shape.lanes[number]))
         };
         let lanes = options.lanes.iter().enumerate().map(lane).collect();
         let alarm = Arc::new(Alarm { called: AtomicBool::new(false), endpoint: endpoint.waker() });

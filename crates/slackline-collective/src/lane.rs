@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use slackline_transport::{Endpoint, Lane, Rank};
+use slackline_transport::{Endpoint, Lane, LaneShape, Rank};
 use smallvec::SmallVec;
 
 use crate::rounds::{Reached, Rounds};
@@ -14,6 +14,12 @@ use crate::{LaneOptions, LaneStats};
 
 /// In a group of up to so many, each peer is asked what has come from it. In a larger one the endpoint is asked who moved.
 const ASKED_ALL: usize = 16;
+
+/// Room for the messages of a round, in rank order.
+pub(crate) type Rooms<'e> = Vec<Room<'e>>;
+
+/// The messages of a round, in rank order.
+pub(crate) type Messages<'e> = Vec<Received<'e>>;
 
 /// One size for each rank.
 pub(crate) type Sizes = SmallVec<[usize; 8]>;
@@ -56,27 +62,27 @@ pub(crate) struct LaneState {
     pub(crate) peers_may_lack_slots: bool,
     pub(crate) stats: LaneStats,
     /// Empty: memory for the next round.
-    spare_rooms: Vec<Room<'static>>,
-    spare_messages: Vec<Received<'static>>,
+    spare_rooms: Rooms<'static>,
+    spare_messages: Messages<'static>,
 }
 
-/// The memory of a list for another whose borrows are others. Collecting in place keeps it.
+/// The memory of an empty list, for another whose borrows are longer. Collecting in place keeps it.
 #[inline(always)]
-fn emptied<A, B>(mut list: Vec<A>) -> Vec<B> {
-    list.clear();
-    list.into_iter().map(|_| unreachable!("the list is empty")).collect()
+fn emptied<A, B>(list: &mut Vec<A>) -> Vec<B> {
+    std::mem::take(list).into_iter().map(|_| unreachable!("the list is empty")).collect()
 }
 
+#[inline(always)]
 fn reached(stream: &Incoming) -> Reached {
     Reached { arrived: stream.arrived(), left: stream.has_left() }
 }
 
 impl LaneState {
-    pub(crate) fn new(id: Lane, options: LaneOptions, ranks: usize, slots: usize) -> Self {
+    pub(crate) fn new(id: Lane, options: LaneOptions, ranks: usize, slots: LaneShape) -> Self {
         LaneState {
             id,
             options,
-            incoming: (0..ranks).map(|from| Incoming::new(id, from)).collect(),
+            incoming: (0..ranks).map(|from| Incoming::new(id, from, slots)).collect(),
             outgoing: (0..ranks).map(|to| Outgoing::new(id, to)).collect(),
             rounds: Rounds::new(options.lag, options.delivery, ranks),
             streams: false,
@@ -92,7 +98,7 @@ impl LaneState {
             lead_is_due: false,
             expecting: Sizes::new(),
             expected: VecDeque::new(),
-            peers_may_lack_slots: slots < options.slots(),
+            peers_may_lack_slots: slots.slots < options.slots(),
             stats: LaneStats::default(),
             spare_rooms: Vec::new(),
             spare_messages: Vec::new(),
@@ -101,7 +107,7 @@ impl LaneState {
 
     /// Takes in what has landed and sends what waits for slots. `Ok(true)`: peers are to be notified; `Err` names the peer
     /// that broke the protocol and how.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn progress(&mut self, endpoint: &impl Endpoint) -> Result<bool, (Rank, &'static str)> {
         endpoint.progress();
         let mut moved = false;
@@ -191,7 +197,15 @@ impl LaneState {
     /// A round can begin without waiting: each peer has a free slot and nothing older waits for one.
     #[inline(always)]
     pub(crate) fn has_credit(&self, endpoint: &impl Endpoint) -> bool {
-        !self.unsent && self.outgoing.iter().all(|outgoing| outgoing.has_credit(endpoint))
+        if self.unsent {
+            return false;
+        }
+        for outgoing in &self.outgoing {
+            if !outgoing.has_credit(endpoint) {
+                return false;
+            }
+        }
+        true
     }
 
     /// The peers that keep a round from beginning.
@@ -216,17 +230,20 @@ impl LaneState {
     #[inline(always)]
     pub(crate) fn record_lead(&mut self, own: Rank) {
         if std::mem::take(&mut self.lead_is_due) {
-            let peers = self.incoming.iter().enumerate().filter(|(from, _)| *from != own);
-            let lead = self.rounds.lead(peers.map(|(_, stream)| reached(stream)));
-            self.stats.record_lead(lead as usize);
+            let mut slowest = self.rounds.begun();
+            for (from, stream) in self.incoming.iter().enumerate() {
+                if from != own && !stream.has_left() {
+                    slowest = slowest.min(stream.arrived());
+                }
+            }
+            self.stats.record_lead((self.rounds.begun() - slowest) as usize);
         }
     }
 
     /// Sends the messages of a round, one for each peer.
-    #[inline(always)]
-    pub(crate) fn publish<'e>(&mut self, endpoint: &'e impl Endpoint, mut rooms: Vec<Room<'e>>) {
-        for (outgoing, room) in self.outgoing.iter_mut().zip(&mut rooms) {
-            let room = std::mem::replace(room, Room::Gone);
+    #[inline(never)]
+    pub(crate) fn publish(&mut self, endpoint: &impl Endpoint, rooms: &mut Rooms<'_>) {
+        for (outgoing, room) in self.outgoing.iter_mut().zip(rooms.drain(..)) {
             self.stats.bytes_sent += room.bytes().len() as u64;
             self.stats.fragmented += u64::from(matches!(room, Room::Staged(_)));
             self.unsent |= outgoing.publish(endpoint, room);
@@ -239,42 +256,46 @@ impl LaneState {
     }
 
     /// Room for the messages of a round; `None` while some peer has no free slot, or something older waits for one.
-    #[inline(always)]
-    pub(crate) fn rooms<'e, E: Endpoint>(&mut self, endpoint: &'e E, sizes: &[usize]) -> Option<Vec<Room<'e>>> {
+    #[inline(never)]
+    pub(crate) fn rooms<'e, E: Endpoint>(&mut self, endpoint: &'e E, sizes: &[usize]) -> Option<Rooms<'e>> {
         if !self.has_credit(endpoint) {
             return None;
         }
-        let room = |(to, &size): (&mut Outgoing, &usize)| {
-            to.room(endpoint, size).expect("each peer has a slot, and no room of a lane without an open round is lent")
-        };
-        let mut rooms = emptied(std::mem::take(&mut self.spare_rooms));
-        rooms.extend(self.outgoing.iter_mut().zip(sizes).map(room));
+        let mut rooms = std::mem::take(&mut self.spare_rooms);
+        for (to, &size) in self.outgoing.iter_mut().zip(sizes) {
+            let room = to.room(endpoint, size);
+            rooms.push(room.expect("each peer has a slot, and no room of a lane without an open round is lent"));
+        }
         Some(rooms)
     }
 
     /// Takes back the rooms of a round that is not published.
     #[cold]
-    pub(crate) fn take_back(&mut self, rooms: Vec<Room<'_>>) {
-        for (outgoing, room) in self.outgoing.iter_mut().zip(rooms) {
+    pub(crate) fn take_back(&mut self, rooms: &mut Rooms<'_>) {
+        for (outgoing, room) in self.outgoing.iter_mut().zip(rooms.drain(..)) {
             outgoing.take_back(room);
         }
     }
 
     /// The messages of the next round, in rank order, which are handed out with this.
-    #[inline(always)]
-    pub(crate) fn take_round<'e, E: Endpoint>(&mut self, endpoint: &'e E) -> Vec<Received<'e>> {
-        let mut messages = emptied(std::mem::take(&mut self.spare_messages));
-        messages.extend(self.incoming.iter_mut().map(|stream| stream.take(endpoint)));
-        self.rounds.take(self.incoming.iter().map(reached));
+    #[inline(never)]
+    pub(crate) fn take_round<'e, E: Endpoint>(&mut self, endpoint: &'e E) -> Messages<'e> {
+        let mut messages = std::mem::take(&mut self.spare_messages);
+        let mut missing = 0;
+        for stream in &mut self.incoming {
+            messages.push(stream.take(endpoint));
+            missing += usize::from(stream.waiting() == 0 && !stream.has_left());
+        }
+        self.rounds.take(missing);
         self.stats.taken += 1;
         messages
     }
 
     /// Gives back the messages of a round.
-    #[inline(always)]
-    pub(crate) fn give_back_round(&mut self, endpoint: &impl Endpoint, mut messages: Vec<Received<'_>>) {
-        for (stream, message) in self.incoming.iter_mut().zip(&mut messages) {
-            stream.give_back(endpoint, std::mem::replace(message, Received::Nothing));
+    #[inline(never)]
+    pub(crate) fn give_back_round(&mut self, endpoint: &impl Endpoint, messages: &mut Messages<'_>) {
+        for (stream, message) in self.incoming.iter_mut().zip(messages.drain(..)) {
+            stream.give_back(endpoint, message);
         }
         self.spare_messages = emptied(messages);
     }

@@ -71,11 +71,11 @@ impl Rounds {
         self.left = true;
     }
 
-    /// The next round has been handed out; `streams` is how far each has come.
+    /// The next round has been handed out; the round after it lacks the messages of `missing` peers.
     #[inline(always)]
-    pub(crate) fn take(&mut self, streams: impl Iterator<Item = Reached>) {
+    pub(crate) fn take(&mut self, missing: usize) {
         self.taken += 1;
-        self.missing = streams.filter(|stream| !stream.has(self.taken)).count();
+        self.missing = missing;
     }
 
     /// Rounds published; the number of the next one.
@@ -138,12 +138,5 @@ impl Rounds {
     /// Whether the next round lacks this stream's message.
     pub(crate) fn lacks(&self, stream: Reached) -> bool {
         !stream.has(self.taken)
-    }
-
-    /// Rounds by which this rank is ahead of the slowest of these peers that has not left.
-    #[inline(always)]
-    pub(crate) fn lead(&self, peers: impl Iterator<Item = Reached>) -> u64 {
-        let slowest = peers.filter(|peer| !peer.left).map(|peer| peer.arrived).min();
-        slowest.map_or(0, |slowest| self.begun.saturating_sub(slowest))
     }
 }

@@ -266,7 +266,7 @@ impl<E: Endpoint> Deref for Arrived<'_, E> {
 
 impl<E: Endpoint> Drop for Arrived<'_, E> {
     fn drop(&mut self) {
-        let message = std::mem::replace(&mut self.message, Received::Nothing);
+        let message = std::mem::replace(&mut self.message, Received::Copied(None));
         self.group.lanes[self.lane].borrow_mut().incoming[self.from].give_back(&self.group.endpoint, message);
         self.group.endpoint.notify();
     }

@@ -44,7 +44,7 @@ impl SendCursor {
     }
 
     /// How many slots are free; looks at the receiver's counter only if none is known to be.
-    #[inline]
+    #[inline(always)]
     pub fn free(&self, released: &AtomicU64) -> Result<u64, Implausible> {
         if self.known_free() == 0 {
             self.refresh(released)?;
@@ -87,7 +87,7 @@ impl SendCursor {
     /// # Panics
     ///
     /// If no slot is known to be free.
-    #[inline]
+    #[inline(always)]
     pub fn publish(&self, mark: &AtomicU64) {
         assert!(self.known_free() > 0, "published without a free slot");
         let published = self.published.get() + 1;

@@ -5,7 +5,8 @@ use smallvec::SmallVec;
 
 use crate::CollectiveError;
 use crate::group::Group;
-use crate::stream::{Received, Room};
+use crate::lane::{self, Rooms};
+use crate::stream::Received;
 
 /// Room for the messages of one round, one slice for each rank, in rank order.
 pub type Messages<'a> = SmallVec<[&'a mut [u8]; 8]>;
@@ -18,7 +19,7 @@ pub struct Round<'g, E: Endpoint> {
     lane: usize,
     number: u64,
     /// Taken out when it is published.
-    rooms: Vec<Room<'g>>,
+    rooms: Rooms<'g>,
 }
 
 /// A complete round. Its messages lie where they landed; dropping it gives their slots back.
@@ -27,12 +28,12 @@ pub struct Complete<'g, E: Endpoint> {
     group: &'g Group<E>,
     lane: usize,
     number: u64,
-    messages: Vec<Received<'g>>,
+    messages: lane::Messages<'g>,
 }
 
 impl<'g, E: Endpoint> Round<'g, E> {
     #[inline(always)]
-    pub(super) fn new(group: &'g Group<E>, lane: usize, number: u64, rooms: Vec<Room<'g>>) -> Self {
+    pub(super) fn new(group: &'g Group<E>, lane: usize, number: u64, rooms: Rooms<'g>) -> Self {
         Round { group, lane, number, rooms }
     }
 
@@ -101,7 +102,7 @@ impl<'g, E: Endpoint> Round<'g, E> {
             state.expected.push_back((self.number, sizes));
         }
         state.open = false;
-        state.publish(&self.group.endpoint, std::mem::take(&mut self.rooms));
+        state.publish(&self.group.endpoint, &mut self.rooms);
         Ok(())
     }
 }
@@ -112,14 +113,14 @@ impl<E: Endpoint> Drop for Round<'_, E> {
         if !self.rooms.is_empty() {
             let mut state = self.group.lanes[self.lane].borrow_mut();
             state.open = false;
-            state.take_back(std::mem::take(&mut self.rooms));
+            state.take_back(&mut self.rooms);
         }
     }
 }
 
 impl<'g, E: Endpoint> Complete<'g, E> {
     #[inline(always)]
-    pub(super) fn new(group: &'g Group<E>, lane: usize, number: u64, messages: Vec<Received<'g>>) -> Self {
+    pub(super) fn new(group: &'g Group<E>, lane: usize, number: u64, messages: lane::Messages<'g>) -> Self {
         Complete { group, lane, number, messages }
     }
 
@@ -149,7 +150,7 @@ impl<E: Endpoint> Drop for Complete<'_, E> {
     #[inline(always)]
     fn drop(&mut self) {
         let mut state = self.group.lanes[self.lane].borrow_mut();
-        state.give_back_round(&self.group.endpoint, std::mem::take(&mut self.messages));
+        state.give_back_round(&self.group.endpoint, &mut self.messages);
         if state.peers_may_lack_slots {
             self.group.endpoint.notify();
         }

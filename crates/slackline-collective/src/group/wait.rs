@@ -103,12 +103,12 @@ impl<E: Endpoint> Group<E> {
             let next = lane.rounds.taken();
             let declared = lane.expected.front().is_some_and(|(round, _)| *round == next);
             if lane.rounds.outstanding() && lane.rounds.complete() && !declared && lane.next_is_empty(&self.endpoint) {
-                let messages = lane.take_round(&self.endpoint);
-                lane.give_back_round(&self.endpoint, messages);
+                let mut messages = lane.take_round(&self.endpoint);
+                lane.give_back_round(&self.endpoint, &mut messages);
             } else if lane.rounds.is_behind() && !lane.rounds.due() {
                 let nothing = Sizes::from_elem(0, lane.outgoing.len());
-                let Some(rooms) = lane.rooms(&self.endpoint, &nothing) else { return };
-                lane.publish(&self.endpoint, rooms);
+                let Some(mut rooms) = lane.rooms(&self.endpoint, &nothing) else { return };
+                lane.publish(&self.endpoint, &mut rooms);
             } else {
                 return;
             }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use slackline_transport::{Endpoint, Lane, Message, Rank};
+use slackline_transport::{Endpoint, Lane, LaneShape, Message, Rank};
 
 use super::aligned::AlignedBytes;
 use super::header::Header;
@@ -14,6 +14,7 @@ const OUT_OF_ORDER: &str = "fragments out of order";
 pub(crate) struct Incoming {
     lane: Lane,
     from: Rank,
+    slots: LaneShape,
     /// Slots looked at.
     scanned: u64,
     /// Slots given back to the sender: always the oldest.
@@ -52,9 +53,8 @@ struct Partial {
 pub(crate) enum Received<'e> {
     /// Where it landed, and in which slot.
     InPlace(Message<'e>, u64),
-    Copied(AlignedBytes),
-    /// Its sender had left.
-    Nothing,
+    /// In memory of this rank, boxed, so that a message in place is small. `None`: its sender had left.
+    Copied(Option<Box<AlignedBytes>>),
 }
 
 impl Received<'_> {
@@ -62,17 +62,17 @@ impl Received<'_> {
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Received::InPlace(message, _) => message,
-            Received::Copied(bytes) => bytes,
-            Received::Nothing => &[],
+            Received::Copied(bytes) => bytes.as_deref().map_or(&[], |bytes| bytes),
         }
     }
 }
 
 impl Incoming {
-    pub(crate) fn new(lane: Lane, from: Rank) -> Self {
+    pub(crate) fn new(lane: Lane, from: Rank, slots: LaneShape) -> Self {
         Incoming {
             lane,
             from,
+            slots,
             scanned: 0,
             released: 0,
             done: VecDeque::new(),
@@ -123,10 +123,9 @@ impl Incoming {
         landed: u64,
         bytes: &mut u64,
     ) -> Result<bool, &'static str> {
-        let slot_bytes = endpoint.shape().lanes[self.lane.index()].slot_bytes;
         while self.plain && self.scanned < landed {
             let length = endpoint.message_len(self.lane, self.from, self.scanned);
-            if length == slot_bytes || self.left {
+            if length == self.slots.slot_bytes || self.left {
                 return self.scan_fragments(endpoint, landed, bytes);
             }
             *bytes += length as u64;
@@ -142,13 +141,12 @@ impl Incoming {
         if std::mem::take(&mut self.plain) {
             self.queue.extend((self.scanned - self.waiting()..self.scanned).map(Whole::InPlace));
         }
-        let slots = endpoint.shape().lanes[self.lane.index()];
         let released = self.released;
         while self.scanned < landed {
             let number = self.scanned;
             let slot = endpoint.message(self.lane, self.from, number);
             self.scanned += 1;
-            if slot.len() < slots.slot_bytes {
+            if slot.len() < self.slots.slot_bytes {
                 if self.left {
                     return Err(AFTER_FAREWELL);
                 }
@@ -164,7 +162,7 @@ impl Incoming {
                 self.give_back_slot(endpoint, number);
             }
         }
-        if self.scanned - self.released == slots.slots as u64 && self.done.contains(&true) {
+        if self.scanned - self.released == self.slots.slots as u64 && self.done.contains(&true) {
             self.unblock(endpoint);
         }
         Ok(self.released != released)
@@ -226,11 +224,11 @@ impl Incoming {
         }
     }
 
-    /// The oldest message that was not handed out; `Nothing` if there is none.
+    /// The oldest message that was not handed out; no bytes if there is none.
     #[inline(always)]
     pub(crate) fn take<'e, E: Endpoint>(&mut self, endpoint: &'e E) -> Received<'e> {
         if self.waiting() == 0 {
-            return Received::Nothing;
+            return Received::Copied(None);
         }
         let slot = if self.plain { self.scanned - self.waiting() } else { return self.take_queued(endpoint) };
         self.taken += 1;
@@ -244,7 +242,7 @@ impl Incoming {
         self.plain = self.queue.is_empty() && self.partial.is_none();
         match whole {
             Whole::InPlace(slot) => Received::InPlace(endpoint.message(self.lane, self.from, slot), slot),
-            Whole::Copied(bytes) => Received::Copied(bytes),
+            Whole::Copied(bytes) => Received::Copied(Some(Box::new(bytes))),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The sending end of a stream.
 
+use std::cell::RefMut;
 use std::collections::VecDeque;
 
 use slackline_transport::{self as transport, Endpoint, Lane, Rank};
@@ -27,30 +28,26 @@ struct Unsent {
 
 /// Room for one message.
 pub(crate) enum Room<'e> {
-    /// A slot.
-    InPlace(transport::Room<'e>, usize),
-    /// Memory of this rank, for a message that does not fit a slot.
-    Staged(AlignedBytes),
-    /// Published or taken back.
-    Gone,
+    /// In a slot.
+    InPlace(transport::Room<'e>),
+    /// Memory of this rank, for a message that does not fit a slot. Boxed, so that a room in a slot is small.
+    Staged(Box<AlignedBytes>),
 }
 
 impl Room<'_> {
     #[inline(always)]
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
-            Room::InPlace(slot, size) => &slot[..*size],
+            Room::InPlace(bytes) => bytes,
             Room::Staged(bytes) => bytes,
-            Room::Gone => &[],
         }
     }
 
     #[inline(always)]
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
-            Room::InPlace(slot, size) => &mut slot[..*size],
+            Room::InPlace(bytes) => bytes,
             Room::Staged(bytes) => bytes,
-            Room::Gone => &mut [],
         }
     }
 }
@@ -82,20 +79,24 @@ impl Outgoing {
     #[inline(always)]
     pub(crate) fn room<'e, E: Endpoint>(&mut self, endpoint: &'e E, size: usize) -> Option<Room<'e>> {
         let slot = endpoint.room(self.lane, self.to)?;
-        if size < slot.len() { Some(Room::InPlace(slot, size)) } else { Some(Room::Staged(self.stage(size))) }
+        if size < slot.len() {
+            Some(Room::InPlace(RefMut::map(slot, |slot| &mut slot[..size])))
+        } else {
+            Some(self.stage(size))
+        }
     }
 
     #[cold]
-    fn stage(&mut self, size: usize) -> AlignedBytes {
+    fn stage<'e>(&mut self, size: usize) -> Room<'e> {
         let mut bytes = std::mem::take(&mut self.spare);
         bytes.resize(size);
-        bytes
+        Room::Staged(Box::new(bytes))
     }
 
     /// Takes back a room that is not published.
     pub(crate) fn take_back(&mut self, room: Room<'_>) {
         if let Room::Staged(bytes) = room {
-            self.spare = bytes;
+            self.spare = *bytes;
         }
     }
 
@@ -103,14 +104,14 @@ impl Outgoing {
     #[inline(always)]
     pub(crate) fn publish(&mut self, endpoint: &impl Endpoint, room: Room<'_>) -> bool {
         match room {
-            Room::InPlace(slot, size) => {
-                drop(slot);
+            Room::InPlace(bytes) => {
+                let size = bytes.len();
+                drop(bytes);
                 endpoint.publish(self.lane, self.to, size);
                 self.published += 1;
                 false
             }
-            Room::Staged(bytes) => self.publish_staged(endpoint, bytes),
-            Room::Gone => false,
+            Room::Staged(bytes) => self.publish_staged(endpoint, *bytes),
         }
     }
 

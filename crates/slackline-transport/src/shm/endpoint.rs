@@ -350,7 +350,7 @@ impl Endpoint for RingEndpoint {
         self.group.poison(self.rank, reason);
     }
 
-    #[inline]
+    #[inline(always)]
     fn poisoned(&self) -> Option<&[u8]> {
         if !self.group.is_poisoned() {
             return None;
