@@ -1,14 +1,18 @@
 //! `slackline infer`: predicts every row of a file, on ranks that are threads or processes.
 //!
-//! One path serves any number of ranks: each rank reads the whole input, keeps the predictions of its own samples, and
-//! sends them to rank 0 at the end. Gathering earlier would make ranks wait for each other and undo the lag.
+//! One loop serves any model: the whole one in this process, or the part of one of many ranks. Each rank reads the whole input,
+//! keeps the predictions of its own samples, and sends them to rank 0 at the end. Gathering earlier would make ranks wait for
+//! each other and undo the lag.
 
+mod answers;
 mod gather;
+mod local;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod rank;
 mod report;
 mod start;
+mod stream;
 
 use std::fs;
 use std::path::Path;
@@ -16,14 +20,15 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use slackline_collective::{GroupOptions, GroupShape, Lane, LaneOptions};
 use slackline_data::{Input, InputFormat, InputShape};
-use slackline_dlrm::{DenseModel, ModelDirectory, largest_message};
-use slackline_embedding::Plan;
+use slackline_dlrm::{DenseModel, ModelDirectory, RankTables, largest_message};
+use slackline_embedding::{Plan, Verify};
 use slackline_transport::delay::DelaySchedule;
 
 use crate::args::{InferArgs, Transport};
 use crate::fail::{self, Misuse};
 use crate::output::PredictionFile;
 use crate::placement::{plan_for, ranks_of};
+use crate::progress::Progress;
 use crate::{inspect, print};
 
 /// Pooled vectors, with the lag of --lag.
@@ -68,7 +73,7 @@ pub(crate) fn run(args: &InferArgs) -> Result<u8> {
     match args.transport {
         Transport::Shm => start::processes(&job),
         _ => {
-            let answers = start::threads(&job)?;
+            let answers = if local::fits(&job) { local::run(&job)? } else { start::threads(&job)? };
             conclude(&job, &answers)?;
             Ok(fail::OK)
         }
@@ -94,7 +99,7 @@ fn prepare(args: &InferArgs, ranks: usize, writes: bool) -> Result<Job<'_>> {
         inspect::verify(&job.directory)?;
     }
     // This checks the header of the input.
-    Input::open(&args.input, Some(job.format), &job.input_shape)?;
+    job.open_input()?;
     Ok(job)
 }
 
@@ -126,6 +131,24 @@ impl<'a> Job<'a> {
     }
 }
 
+impl Job<'_> {
+    /// Loads what the plan gives a rank. The checksums were verified before the ranks started, unless --skip-verify was given.
+    fn load(&self, rank: usize) -> Result<RankTables> {
+        let mut progress = (rank == 0).then(|| Progress::new("load"));
+        let (mut loaded, total) = (0, self.plan.bytes_of(rank));
+        Ok(self.directory.load_rank(&self.plan, rank, self.args.load, Verify::HeaderOnly, &mut |newly| {
+            loaded += newly;
+            if let Some(progress) = &mut progress {
+                progress.share(loaded, total, "bytes");
+            }
+        })?)
+    }
+
+    fn open_input(&self) -> Result<Input> {
+        Ok(Input::open(&self.args.input, Some(self.format), &self.input_shape)?)
+    }
+}
+
 /// Checks the paths.
 fn check_paths(args: &InferArgs, writes: bool) -> Result<()> {
     let input = &args.input;
@@ -147,7 +170,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 }
 
 /// On rank 0, after the run: writes the predictions and prints the report.
-fn conclude(job: &Job<'_>, answers: &rank::Answers) -> Result<()> {
+fn conclude(job: &Job<'_>, answers: &answers::Answers) -> Result<()> {
     let args = job.args;
     if let Some(output) = &args.output {
         let mut file = PredictionFile::create(output)?;

@@ -8,8 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use slackline_dlrm::{
-    Batch, DistributedModel, DlrmError, Endpoint, Group, GroupOptions, Lane, LaneOptions, Load, LocalModel,
-    ModelConfig, ModelDirectory, Plan, TableInput, Verify, largest_message, threads, write_synthetic,
+    Batch, Distributed, DistributedModel, DlrmError, Endpoint, Group, GroupOptions, Lane, LaneOptions, Load, Local,
+    LocalModel, Model, ModelConfig, ModelDirectory, Plan, TableInput, Verify, largest_message, threads,
+    write_synthetic,
 };
 
 const RANKS: usize = 3;
@@ -27,12 +28,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let batches: Vec<Batch> = (0..30).map(|number| batch(&config, number)).collect();
 
     let tables = directory.load_tables(&[0, 1, 2, 3], Load::Mapped, Verify::Checksums)?;
-    let mut local = LocalModel::new(directory.load_dense()?, tables)?;
-    let (mut expected, mut predictions) = (Vec::new(), Vec::new());
-    for batch in &batches {
-        local.predict(batch, &mut predictions)?;
-        expected.extend_from_slice(&predictions);
-    }
+    let mut local = Local::new(LocalModel::new(directory.load_dense()?, tables)?);
+    let expected = predict(&mut local, &batches, |_| ())?;
 
     let plan = Plan::table_wise(&directory.tables(), RANKS)?;
     println!("{plan}");
@@ -48,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         })?
         .concat();
         found.sort_by_key(|(sample, _)| *sample);
-        assert!(found.iter().map(|(_, p)| p.to_bits()).eq(expected.iter().map(|p| p.to_bits())));
+        assert!(found.iter().map(bits).eq(expected.iter().map(bits)));
         println!("lag {lag}: {} predictions in {:?}, the bits of the local run", found.len(), begin.elapsed());
     }
     Ok(())
@@ -65,27 +62,37 @@ fn rank(
     let rank = endpoint.rank();
     let directory = ModelDirectory::open(path)?;
     let tables = directory.load_rank(plan, rank, Load::Mapped, Verify::Checksums, &mut |_| ())?;
-    let mut model = DistributedModel::new(directory.load_dense()?, tables, plan.clone(), rank)?;
-    model.warm_up()?;
+    let model = DistributedModel::new(directory.load_dense()?, tables, plan.clone(), rank)?;
     let group = Group::new(endpoint, options)?;
-    let mut exchange = group.lane(Lane(0));
-    let (mut all, mut predictions) = (Vec::new(), Vec::new());
-    for (number, batch) in batches.iter().enumerate() {
+    let mut model = Distributed::new(model, group.lane(Lane(0)))?;
+    model.warm_up()?;
+    predict(&mut model, batches, |number| {
         if number % RANKS == rank {
             thread::sleep(Duration::from_millis(3));
         }
-        model.submit(&mut exchange, batch)?;
-        while let Some(complete) = exchange.take()? {
-            let answered = model.complete(complete, &mut predictions)?;
+    })
+}
+
+/// The predictions that a model makes, each with the number of its sample; the loop is the same for every model.
+fn predict(model: &mut impl Model, batches: &[Batch], before: impl Fn(usize)) -> Result<Vec<(u64, f32)>, DlrmError> {
+    let (mut all, mut predictions) = (Vec::new(), Vec::new());
+    for (number, batch) in batches.iter().enumerate() {
+        before(number);
+        model.submit(batch)?;
+        while let Some(answered) = model.take(&mut predictions)? {
             all.extend((answered.first_sample..).zip(predictions.iter().copied()));
         }
     }
-    // The last rounds, for which no later batch has waited.
-    while let Some(complete) = exchange.drain()? {
-        let answered = model.complete(complete, &mut predictions)?;
+    // The last batches, for which no later one has waited.
+    while let Some(answered) = model.drain(&mut predictions)? {
         all.extend((answered.first_sample..).zip(predictions.iter().copied()));
     }
+    model.intact()?;
     Ok(all)
+}
+
+fn bits((sample, prediction): &(u64, f32)) -> (u64, u32) {
+    (*sample, prediction.to_bits())
 }
 
 /// Two lookups a sample in every table.

@@ -12,28 +12,33 @@
 //! the plan, the lag, the delivery and the transport. The exception is a table that is cut by rows: its sums are made within
 //! the runs first and then over them, in the same order for any lag, delivery and transport.
 
+#[cfg(feature = "distributed")]
+mod answers;
 mod assemble;
 mod layout;
 mod pending;
+mod placement;
 mod prepared;
 #[cfg(feature = "distributed")]
 mod rounds;
-mod watch;
+mod samples;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use slackline_data::Batch;
 use slackline_embedding::{BagBuffer, Bags, EmbeddingTable, HotRows, Part, Plan};
 
 use crate::check::{bags, check_batch, check_part, check_table};
-use crate::{DenseModel, DenseScratch, DlrmError, ModelConfig, Result, Wire, warm};
-use assemble::{Assembly, Received};
-use layout::message_bytes;
-pub use layout::{largest_message, samples_of};
+use crate::watch::Watch;
+use crate::{Answered, DenseModel, DenseScratch, DlrmError, ModelConfig, RankWork, Result, Wire, warm};
+#[cfg(feature = "distributed")]
+pub use answers::Distributed;
+use assemble::Assembly;
+pub use layout::largest_message;
 use pending::{Pending, Queue};
+use placement::Placement;
 pub use prepared::Prepared;
-use watch::Watch;
+pub use samples::samples_of;
 
 /// What one rank holds of a plan's tables.
 #[derive(Clone, Debug, Default)]
@@ -53,27 +58,14 @@ impl From<Vec<Arc<dyn EmbeddingTable>>> for RankTables {
     }
 }
 
-/// What a rank has done so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RankWork {
-    /// Time spent on checking and pooling lookups. CPU time of this thread, so that ranks that share a core are not charged
-    /// for each other; wall time if the rank pools on threads.
-    pub lookups: Duration,
-    /// Bytes of pooled vectors sent to other ranks.
-    pub sent: u64,
-    /// Bytes not sent because other ranks have copies of hot rows.
-    pub saved: u64,
-}
-
 /// One rank's part of a model that is spread over many ranks.
 ///
 /// For each batch, in the same order on every rank: [`prepare`](Self::prepare) checks it and tells the sizes of the
 /// messages, [`Prepared::pool_into`] fills them, [`bottom`](Self::bottom) runs the bottom MLP while they travel, and
 /// [`answer`](Self::answer) makes the predictions when the messages of all ranks have arrived.
 ///
-/// With the feature `distributed` and an exchange of `slackline-collective` that is `submit` for every batch, and `complete`
-/// for every round that the exchange's `take`, `drain` or `flush` hands out.
+/// With the feature `distributed` and a `Collective` that is `submit` for every batch, and `complete` for every round that the
+/// collective's `take`, `drain` or `flush` hands out. `Distributed` has both, and is used like a local model.
 ///
 /// # Examples
 ///
@@ -82,24 +74,24 @@ pub struct RankWork {
 /// ```
 /// # #[cfg(feature = "distributed")]
 /// # mod example {
-/// use slackline_dlrm::{Batch, DistributedModel, DlrmError, Endpoint, Exchange};
+/// use slackline_dlrm::{Batch, Collective, DistributedModel, DlrmError};
 ///
 /// /// Predicts a stream of batches and gives each answer to `answer`, with the number of its first sample.
-/// fn run<E: Endpoint>(
+/// fn run(
 ///     model: &mut DistributedModel,
-///     exchange: &mut Exchange<'_, E>,
+///     collective: &mut impl Collective,
 ///     batches: &[Batch],
 ///     mut answer: impl FnMut(u64, &[f32]),
 /// ) -> Result<(), DlrmError> {
 ///     let mut predictions = Vec::new();
 ///     for batch in batches {
-///         model.submit(exchange, batch)?;
-///         while let Some(complete) = exchange.take()? {
+///         model.submit(collective, batch)?;
+///         while let Some(complete) = collective.take()? {
 ///             let answered = model.complete(complete, &mut predictions)?;
 ///             answer(answered.first_sample, &predictions);
 ///         }
 ///     }
-///     while let Some(complete) = exchange.drain()? {
+///     while let Some(complete) = collective.drain()? {
 ///         let answered = model.complete(complete, &mut predictions)?;
 ///         answer(answered.first_sample, &predictions);
 ///     }
@@ -112,8 +104,6 @@ pub struct DistributedModel {
     member: Member,
     /// Lookups that are not used as they came, one buffer a part.
     buffers: Vec<BagBuffer>,
-    send_sizes: Vec<usize>,
-    receive_sizes: Vec<usize>,
     queue: Queue,
     work: RankWork,
     assembly: Assembly,
@@ -128,22 +118,9 @@ struct Member {
     parts: Vec<(Part, Arc<dyn EmbeddingTable>)>,
     replicated: Vec<(usize, Arc<dyn EmbeddingTable>)>,
     hot: Vec<(usize, Arc<HotRows>)>,
-    plan: Plan,
-    rank: usize,
-    wire: Wire,
+    placement: Placement,
     /// The threads that pool the tables.
     threads: Option<Arc<rayon::ThreadPool>>,
-}
-
-/// What a completed round answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answered {
-    /// The round.
-    pub round: u64,
-    /// The number, in the whole input, of this rank's first sample of the batch.
-    pub first_sample: u64,
-    /// This rank's samples of the batch; may be 0.
-    pub samples: usize,
 }
 
 impl DistributedModel {
@@ -188,10 +165,8 @@ impl DistributedModel {
         let hot = hot.into_iter().zip(tables.hot).collect();
         let assembly = Assembly::new(&plan);
         Ok(Self {
-            member: Member { dense, parts, replicated, hot, plan, rank, wire: Wire::F32, threads: None },
+            member: Member { dense, parts, replicated, hot, placement: Placement::new(plan, rank), threads: None },
             buffers: Vec::new(),
-            send_sizes: Vec::new(),
-            receive_sizes: Vec::new(),
             queue: Queue::default(),
             work: RankWork::default(),
             assembly,
@@ -203,7 +178,7 @@ impl DistributedModel {
     /// exact, but give the same bits for any number of ranks, lag and transport.
     #[must_use]
     pub fn with_wire(mut self, wire: Wire) -> Self {
-        self.member.wire = wire;
+        self.member.placement.wire = wire;
         self
     }
 
@@ -238,9 +213,14 @@ impl DistributedModel {
         self.member.dense.config()
     }
 
+    /// Which rank this is.
+    pub fn rank(&self) -> usize {
+        self.member.placement.rank
+    }
+
     /// Which rank holds which parts.
     pub fn plan(&self) -> &Plan {
-        &self.member.plan
+        &self.member.placement.plan
     }
 
     /// The number of batches that are pooled and not yet answered.
@@ -265,9 +245,9 @@ impl DistributedModel {
     /// checked by the rank that holds it). The other ranks wait for this rank's vectors, so the group should be told, for
     /// example by `Group::give_up`.
     pub fn prepare<'m>(&'m mut self, batch: &'m Batch) -> Result<Prepared<'m>> {
-        let DistributedModel { member, buffers, send_sizes, receive_sizes, queue, work, .. } = self;
+        let DistributedModel { member, buffers, queue, work, .. } = self;
         let member: &'m Member = member;
-        let Member { plan, rank, wire, .. } = member;
+        let Placement { plan, .. } = &member.placement;
         let config = member.dense.config();
         check_batch(config, batch)?;
         let watch = Watch::start(member.threads.is_some());
@@ -275,43 +255,21 @@ impl DistributedModel {
         let of_parts = bags(config, batch, member.parts.iter().map(|(part, _)| whole(part.table)))?;
         let of_replicated = bags(config, batch, member.replicated.iter().map(|(number, _)| whole(*number)))?;
         let of_hot = bags(config, batch, member.hot.iter().map(|(number, _)| whole(*number)))?;
-        let ranks = plan.ranks();
-        let own = samples_of(batch.samples, *rank, ranks);
 
         let mut pending = queue.spare.pop().unwrap_or_default();
-        pending.counts.count(batch.samples, ranks, &member.hot, &of_hot);
-        let counts = &pending.counts;
-        send_sizes.clear();
-        receive_sizes.clear();
-        for peer in 0..ranks {
-            send_sizes.push(message_bytes(plan, *rank, peer, counts, *wire));
-            receive_sizes.push(message_bytes(plan, peer, *rank, counts, *wire));
-        }
+        pending.layout.arrange(&member.placement, batch.samples, &member.hot, &of_hot);
+        let samples = &pending.layout.samples;
         buffers.resize_with(member.parts.len(), BagBuffer::default);
-        let select =
-            |(((part, _), bags), buffer): ((&(Part, _), Bags<'m>), &'m mut BagBuffer)| match counts.cold(part.table) {
-                Some(cold) => buffer.select(&bags, bags.rows(), |sample| cold[sample], Some),
-                None if part.rows == (0..bags.rows()) => bags,
-                None => buffer.run(&bags, part.rows.clone()),
-            };
+        let select = |(((part, _), bags), buffer): ((&(Part, _), Bags<'m>), &'m mut BagBuffer)| {
+            if let Some(hot) = member.placement.hot(part.table) {
+                let cold = samples.cold(hot);
+                return buffer.select(&bags, bags.rows(), |sample| cold[sample], Some);
+            }
+            if part.rows == (0..bags.rows()) { bags } else { buffer.run(&bags, part.rows.clone()) }
+        };
         let of_parts: Vec<Bags<'m>> = member.parts.iter().zip(of_parts).zip(buffers).map(select).collect();
-        Ok(Prepared {
-            lookups: watch.elapsed(),
-            watch,
-            member,
-            send_sizes,
-            receive_sizes,
-            queue,
-            work,
-            batch,
-            own,
-            pending,
-            of_parts,
-            of_replicated,
-            of_hot,
-            next: 0,
-            places: vec![0; ranks],
-        })
+        let lookups = watch.elapsed();
+        Ok(Prepared { member, queue, work, batch, pending, of_parts, of_replicated, of_hot, next: 0, watch, lookups })
     }
 
     /// Fails if a mapped file was cut short while this rank looked rows up, so that its predictions cannot be trusted. Call
@@ -350,8 +308,8 @@ impl DistributedModel {
     ///
     /// If there is not one message for each rank.
     pub fn answer(&mut self, round: u64, messages: &[&[u8]], out: &mut Vec<f32>) -> Result<Answered> {
-        let Member { dense, plan, rank, wire, .. } = &self.member;
-        let (rank, wire, ranks) = (*rank, *wire, plan.ranks());
+        let Member { dense, placement, .. } = &self.member;
+        let (rank, ranks) = (placement.rank, placement.plan.ranks());
         let expected = self.queue.pending.front().map(|pending| pending.round);
         if expected != Some(round) {
             return Err(DlrmError::UnexpectedRound { rank, round, expected });
@@ -359,25 +317,14 @@ impl DistributedModel {
         assert_eq!(messages.len(), ranks, "messages of a round");
         let mut pending = self.queue.pending.pop_front().expect("the queue has a front");
         pending.run_bottom(dense, &mut self.scratch);
-        for (from, message) in messages.iter().enumerate() {
-            let (expected, found) = (message_bytes(plan, from, rank, &pending.counts, wire), message.len());
+        for ((from, message), &expected) in messages.iter().enumerate().zip(pending.layout.receive_sizes()) {
+            let found = message.len();
             if found != expected {
                 return Err(DlrmError::MessageSize { round, rank, from, expected, found });
             }
         }
         let Pending { samples, first_sample, .. } = pending;
-        let replicated: Vec<&[f32]> = pending.replicated.iter().map(Vec::as_slice).collect();
-        let received = Received {
-            plan,
-            rank,
-            wire,
-            samples,
-            counts: &pending.counts,
-            messages,
-            replicated: &replicated,
-            hot: &pending.hot,
-        };
-        let blocks = self.assembly.blocks(&received);
+        let blocks = self.assembly.blocks(placement, &pending, messages);
         dense.predict(&pending.bottom, &blocks, samples, &mut self.scratch, out);
         self.queue.spare.push(pending);
         Ok(Answered { round, first_sample, samples })

@@ -95,6 +95,23 @@ pub enum DlrmError {
         found: usize,
     },
 
+    /// A batch for a model that has been drained.
+    #[error("a batch was submitted to a model that has been drained")]
+    Drained,
+
+    /// A rank's part of a model and its end of the collective belong to different ranks.
+    #[error("the model is the part of rank {rank} of {ranks}, and the collective the end of rank {found} of {of}")]
+    Member {
+        /// The model's rank.
+        rank: usize,
+        /// Ranks of the plan.
+        ranks: usize,
+        /// The collective's rank.
+        found: usize,
+        /// Ranks of the collective.
+        of: usize,
+    },
+
     /// A rank that the plan does not have.
     #[error("there is no rank {rank}: the plan has {ranks} ranks")]
     NoSuchRank {

@@ -3,9 +3,11 @@
 //! * [`ModelConfig`] is the shape of a model, checked. Its arguments have the names of the reference DLRM.
 //! * [`ModelDirectory`] is a stored model. [`write_synthetic`] writes one with random weights, [`import`] makes one from a
 //!   checkpoint.
-//! * [`LocalModel`] is a whole model in one process.
+//! * [`Model`] is what a program sees that gives batches to a model and takes predictions.
+//! * [`LocalModel`] is a whole model in one process; [`Local`] makes it a [`Model`].
 //! * [`ServedModel`] is one that can be replaced by a newer model while requests go on.
-//! * [`DistributedModel`] is one rank's part of a model whose tables are spread over many ranks.
+//! * [`DistributedModel`] is one rank's part of a model whose tables are spread over many ranks; `Distributed` makes it a
+//!   [`Model`], with the collective that carries its messages.
 //! * [`DenseModel`] is everything except the tables: bottom MLP ([`Mlp`]), [`Interaction`], top MLP.
 //!
 //! A sample's prediction has the same bits in every batch and on any number of ranks: sums are made in a fixed order, and the
@@ -20,8 +22,9 @@
 //! None is on by default.
 //!
 //! * `import`: [`import`] and [`convert`], which read checkpoints and choose row formats by table name.
-//! * `distributed`: [`DistributedModel::submit`] and [`complete`](DistributedModel::complete), over the bounded-lag rounds of
-//!   `slackline-collective`. Without it, [`DistributedModel`] works on plain slices that something else carries.
+//! * `distributed`: `Distributed`, and `DistributedModel::{submit, pool, complete}`, over any `Collective` of
+//!   `slackline-collective`: its bounded-lag rounds, its synchronous oracle, or one of your own. All of that crate is re-exported
+//!   as `collective`. Without the feature, [`DistributedModel`] works on plain slices that something else carries.
 //! * `ndarray`: [`LocalModel::predict_arrays`], for arrays of `ndarray`.
 //!
 //! # Examples
@@ -69,11 +72,13 @@ mod distributed;
 mod error;
 mod interaction;
 mod local;
+mod model;
 mod serving;
 // `unsafe` for handing slices to the matrix product.
 #[allow(unsafe_code)]
 mod simd;
 mod warm;
+mod watch;
 mod wire;
 
 pub use config::{
@@ -84,10 +89,13 @@ pub use dense_model::{DenseModel, DenseScratch, DenseWeights, LayerWeights};
 pub use directory::{FORMAT_VERSION, ModelDirectory, Progress, RowLoss, Summary, Written, write_synthetic};
 #[cfg(feature = "import")]
 pub use directory::{ImportOptions, ImportReport, ImportedTable, Naming, RowChoice, convert, import};
-pub use distributed::{Answered, DistributedModel, Prepared, RankTables, RankWork, largest_message, samples_of};
+#[cfg(feature = "distributed")]
+pub use distributed::Distributed;
+pub use distributed::{DistributedModel, Prepared, RankTables, largest_message, samples_of};
 pub use error::{DirectoryDefect, DlrmError, Result, UnfitModel};
 pub use interaction::{Interaction, InteractionScratch};
-pub use local::{LocalModel, LocalScratch};
+pub use local::{Local, LocalModel, LocalScratch};
+pub use model::{Answered, Model, RankWork};
 pub use serving::ServedModel;
 pub use simd::product;
 pub use wire::Wire;
@@ -98,11 +106,15 @@ pub use ndarray;
 pub use rayon;
 #[cfg(feature = "import")]
 pub use slackline_checkpoint::{CheckpointError, Format};
+/// The whole layer below: rounds of messages between ranks, and under `transport` what carries them.
+#[cfg(feature = "distributed")]
+pub use slackline_collective as collective;
 #[cfg(feature = "distributed")]
 pub use slackline_collective::transport::threads;
 #[cfg(feature = "distributed")]
 pub use slackline_collective::{
-    CollectiveError, Complete, Endpoint, Exchange, Group, GroupOptions, GroupShape, Lane, LaneOptions,
+    Collective, CollectiveError, Complete, CompleteRound, Delivery, Endpoint, Exchange, Fault, FaultKind, Group,
+    GroupOptions, GroupShape, Lane, LaneOptions, LaneStats, Messages, OpenRound, Rank, Round,
 };
 pub use slackline_data::{Batch, InputShape, TableInput};
 pub use slackline_embedding::compressed::Combine;

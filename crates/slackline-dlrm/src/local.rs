@@ -1,5 +1,7 @@
 //! The forward pass in one process.
 
+mod answers;
+
 use std::sync::Arc;
 
 use slackline_data::Batch;
@@ -7,6 +9,8 @@ use slackline_embedding::{EmbeddingTable, Pooling, Successor, TableSet};
 
 use crate::check::{bags, check_batch, check_table};
 use crate::{DenseModel, DenseScratch, DlrmError, ModelConfig, Result, UnfitModel, warm};
+
+pub use answers::Local;
 
 /// A whole model in one process: all tables and the dense part.
 #[derive(Debug)]
@@ -88,23 +92,44 @@ impl LocalModel {
     ///
     /// Those of [`predict`](Self::predict).
     pub fn predict_with(&self, batch: &Batch, scratch: &mut LocalScratch, out: &mut Vec<f32>) -> Result<()> {
+        self.pool(batch, scratch)?;
+        self.answer(batch, scratch, out);
+        Ok(())
+    }
+
+    /// Checks a batch and pools its lookups.
+    fn pool(&self, batch: &Batch, scratch: &mut LocalScratch) -> Result<()> {
         let config = self.dense.config();
         check_batch(config, batch)?;
         let bags = bags(config, batch, self.tables.iter().map(|table| table.name()).enumerate())?;
-        let samples = batch.samples;
-        let block = samples * config.dim();
+        let block = batch.samples * config.dim();
         scratch.pooled.resize(self.tables.len() * block, 0.0);
         let mut rest = &mut scratch.pooled[..];
-        let mut blocks = Vec::with_capacity(self.tables.len());
         for (table, bags) in self.tables.iter().zip(&bags) {
             let (out, after) = rest.split_at_mut(block);
             table.pool(bags, Pooling::Sum, out)?;
-            blocks.push(&*out);
             rest = after;
         }
-        self.dense.bottom(&batch.dense, samples, &mut scratch.dense, &mut scratch.bottom);
-        self.dense.predict(&scratch.bottom, &blocks, samples, &mut scratch.dense, out);
         Ok(())
+    }
+
+    /// The dense part, for a batch that was pooled.
+    fn answer(&self, batch: &Batch, scratch: &mut LocalScratch, out: &mut Vec<f32>) {
+        let (samples, LocalScratch { pooled, bottom, dense }) = (batch.samples, scratch);
+        let block = samples * self.dense.config().dim();
+        let blocks: Vec<&[f32]> = (0..self.tables.len()).map(|table| &pooled[table * block..][..block]).collect();
+        self.dense.bottom(&batch.dense, samples, dense, bottom);
+        self.dense.predict(bottom, &blocks, samples, dense, out);
+    }
+
+    /// Fails if a mapped file was cut short while rows were looked up, so that predictions cannot be trusted; see
+    /// [`EmbeddingTable::intact`].
+    ///
+    /// # Errors
+    ///
+    /// [`DlrmError::Pool`] with the file that was cut short.
+    pub fn intact(&self) -> Result<()> {
+        Ok(self.tables.iter().try_for_each(|table| table.intact())?)
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::Job;
-use super::rank::{Answers, RankStats};
+use super::answers::{Answers, RankStats};
 use crate::metrics::Quality;
 use crate::progress::bytes;
 

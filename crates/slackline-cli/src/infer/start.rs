@@ -11,8 +11,8 @@ use slackline_dlrm::DlrmError;
 use slackline_transport::launch::{Launch, OutputMode};
 use slackline_transport::{Endpoint, cores, shm, threads as thread_group};
 
-use super::rank::{self, Answers};
-use super::{Job, fail};
+use super::answers::Answers;
+use super::{Job, fail, rank};
 
 /// The least time that a process has to join the group: the deadline of a run does not apply to starting up.
 const PATIENCE: Duration = Duration::from_secs(30);

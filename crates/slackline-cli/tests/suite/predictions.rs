@@ -56,6 +56,8 @@ fn one_process_and_many_ranks_give_the_same_bits() {
         "--ranks 8 --lag 2 --transport shm --batch 3",
         "--ranks 8 --lag 8 --transport shm --delivery fixed --batch 16",
         "--ranks 1 --lag 0 --transport shm --batch 1000",
+        "--ranks 1 --lag 3 --delivery fixed --batch 16",
+        "--ranks 1 --batch 16 --pin",
         "--ranks 5 --lag 1 --batch 32 --delay spikes:0.2x5 --pin",
     ] {
         infer(&place, &format!("{words} --output again.csv"));
@@ -140,6 +142,35 @@ fn json_is_one_object_and_nothing_else() {
         let lags = report["per_rank"].as_array().unwrap();
         assert_eq!(lags.len(), 4);
         assert!(lags.iter().all(|rank| rank["observed_lag"].as_u64().unwrap() <= 3), "the bound is the lag");
+    }
+}
+
+#[test]
+fn one_rank_reports_the_same_with_a_group_and_without() {
+    let place = Place::new(100);
+    // Fixed delivery takes a group to keep rounds back; elastic delivery leaves a single rank nothing to wait for.
+    let report = |delivery: &str| -> Value {
+        let text = infer(&place, &format!("--batch 8 --lag 3 --delivery {delivery} --json --output {delivery}.csv"));
+        serde_json::from_str(&text).unwrap()
+    };
+    let (alone, grouped) = (report("elastic"), report("fixed"));
+    assert_eq!(place.read("elastic.csv"), place.read("fixed.csv"));
+    let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&alone), names(&grouped));
+    assert_eq!(names(&alone["per_rank"][0]), names(&grouped["per_rank"][0]));
+    for same in ["rows", "ranks", "transport", "lag", "auc", "log_loss", "planned_imbalance", "lookup_imbalance"] {
+        assert_eq!(alone[same], grouped[same], "{same}");
+    }
+    assert_eq!((&alone["latency"]["count"], &grouped["latency"]["count"]), (&13.into(), &13.into()));
+    for report in [&alone, &grouped] {
+        let rank = &report["per_rank"][0];
+        assert!(
+            ["load_seconds", "warmup_seconds", "lookup_seconds"].iter().all(|name| rank[name].as_f64() > Some(0.0))
+        );
+        assert_eq!(
+            (&rank["sent_bytes"], &rank["saved_bytes"], &rank["observed_lag"]),
+            (&0.into(), &0.into(), &0.into())
+        );
     }
 }
 

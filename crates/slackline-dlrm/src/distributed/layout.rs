@@ -1,18 +1,13 @@
-//! What lies where in a message. Both ends work it out from the plan and the batch.
+//! What lies where in the messages of a batch. Both ends work it out from the plan and the batch.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use slackline_embedding::{Bags, HotRows, Plan};
+use slackline_embedding::{Bags, HotRows, Part, Plan};
 
+use super::placement::Placement;
+use super::samples::Samples;
 use crate::Wire;
-
-/// The samples that rank `rank` of `ranks` predicts, of a batch of `samples`: from `rank * samples / ranks` up to the next
-/// rank's first. Runs differ in length by at most 1, and may be empty.
-pub fn samples_of(samples: usize, rank: usize, ranks: usize) -> Range<usize> {
-    let bound = |rank: usize| (rank as u128 * samples as u128 / ranks as u128) as usize;
-    bound(rank)..bound(rank + 1)
-}
 
 /// The bytes of the largest message between two ranks of this plan, in single precision, for batches of up to `samples`
 /// samples. A lane's slots should have room for it.
@@ -22,94 +17,114 @@ pub fn largest_message(plan: &Plan, samples: usize) -> usize {
     values * samples.div_ceil(plan.ranks()) * Wire::F32.bytes()
 }
 
-/// The samples of a batch, and for each table with hot rows the samples that need other rows as well.
+/// The messages of one batch that a rank sends and receives.
+///
+/// A message holds, for each part of its sender in the plan's order, a [`Segment`] with the pooled vectors of its receiver's
+/// samples, and nothing else. Pooling fills segments, and assembly reads them; nothing else computes a place in a message.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
-    samples: usize,
-    cold: Vec<Cold>,
+pub(super) struct Layout {
+    pub(super) samples: Samples,
+    pub(super) wire: Wire,
+    send_sizes: Vec<usize>,
+    receive_sizes: Vec<usize>,
+    /// For each part of this rank, in the plan's order, its segments of the messages to all ranks.
+    sent: Vec<Segment>,
+    /// For each part of the plan its segment of a message to this rank.
+    received: Vec<Segment>,
 }
 
-#[derive(Debug, Default)]
-struct Cold {
-    table: usize,
-    /// One a sample of the batch.
-    is_cold: Vec<bool>,
-    /// The number of such samples before each rank's first, and in all.
-    before: Vec<usize>,
+/// The vectors of one part in one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Segment {
+    /// The samples that they belong to, among those that are pooled for the part: of a table with hot rows these are the
+    /// samples that need other rows.
+    pub(super) samples: Range<usize>,
+    /// Where they lie in the message, in values.
+    pub(super) values: Range<usize>,
+    wire: Wire,
 }
 
-impl Counts {
-    /// Counts the samples that need other rows than hot ones.
-    pub(super) fn count(&mut self, samples: usize, ranks: usize, hot: &[(usize, Arc<HotRows>)], bags: &[Bags<'_>]) {
-        self.samples = samples;
-        self.cold.resize_with(hot.len(), Cold::default);
-        for (((table, hot), bags), cold) in hot.iter().zip(bags).zip(&mut self.cold) {
-            cold.table = *table;
-            cold.is_cold.clear();
-            cold.is_cold.extend((0..samples).map(|sample| !hot.has_all(bags, sample)));
-            cold.before.clear();
-            let mut before = 0;
-            for rank in 0..ranks {
-                cold.before.push(before);
-                let own = samples_of(samples, rank, ranks);
-                before += cold.is_cold[own].iter().filter(|cold| **cold).count();
-            }
-            cold.before.push(before);
+impl Segment {
+    /// Where they lie in the message.
+    pub(super) fn bytes(&self) -> Range<usize> {
+        self.values.start * self.wire.bytes()..self.values.end * self.wire.bytes()
+    }
+}
+
+impl Layout {
+    /// Lays out the messages of a batch of `samples` samples. `hot` are the copies of hot rows, with the number of their
+    /// table, and `bags` the lookups of these tables.
+    ///
+    /// Cost: one pass over the lookups of tables with hot rows; for each part of this rank a segment a rank, and for each
+    /// part of the plan one more. Nothing is allocated once the buffers are large enough.
+    pub(super) fn arrange(
+        &mut self,
+        placement: &Placement,
+        samples: usize,
+        hot: &[(usize, Arc<HotRows>)],
+        bags: &[Bags<'_>],
+    ) {
+        let Layout { samples: split, wire, send_sizes, receive_sizes, sent, received } = self;
+        let Placement { plan, rank, .. } = placement;
+        let ranks = plan.ranks();
+        *wire = placement.wire;
+        split.count(samples, ranks, hot, bags);
+        // Appends the vectors of a part to a message that is `size` bytes long so far.
+        let append = |size: &mut usize, part: &Part, to: usize| {
+            let samples = split.sent_to(to, placement.hot(part.table));
+            let first = *size / wire.bytes();
+            let values = first..first + samples.len() * part.columns.len();
+            *size = values.end * wire.bytes();
+            Segment { samples, values, wire: *wire }
+        };
+        for sizes in [&mut *send_sizes, &mut *receive_sizes] {
+            sizes.clear();
+            sizes.resize(ranks, 0);
         }
-    }
-
-    /// For a table with hot rows: whether each sample of the batch needs other rows.
-    pub(super) fn cold(&self, table: usize) -> Option<&[bool]> {
-        self.cold.iter().find(|cold| cold.table == table).map(|cold| cold.is_cold.as_slice())
-    }
-
-    /// The samples whose vectors go to `peer`, among those that are pooled for this table.
-    pub(super) fn samples(&self, table: usize, peer: usize, ranks: usize) -> Range<usize> {
-        match self.cold.iter().find(|cold| cold.table == table) {
-            Some(cold) => cold.before[peer]..cold.before[peer + 1],
-            None => samples_of(self.samples, peer, ranks),
+        sent.clear();
+        for part in plan.parts_of(*rank) {
+            sent.extend(send_sizes.iter_mut().enumerate().map(|(to, size)| append(size, part, to)));
         }
+        received.clear();
+        received.extend(plan.parts().iter().map(|part| append(&mut receive_sizes[part.rank], part, *rank)));
     }
 
-    /// The bytes that `rank` does not send because its peers have the hot rows.
-    pub(super) fn saved(&self, plan: &Plan, rank: usize, wire: Wire) -> u64 {
-        let parts = plan.parts_of(rank).iter().filter(|part| self.cold(part.table).is_some());
-        let saved = parts.map(|part| {
-            let peers = (0..plan.ranks()).filter(|peer| *peer != rank);
-            let left_out = peers.map(|peer| {
-                let all = samples_of(self.samples, peer, plan.ranks()).len();
-                all - self.samples(part.table, peer, plan.ranks()).len()
-            });
-            left_out.sum::<usize>() * part.columns.len() * wire.bytes()
+    /// The bytes of this rank's message to each rank, itself included.
+    pub(super) fn send_sizes(&self) -> &[usize] {
+        &self.send_sizes
+    }
+
+    /// The bytes of each rank's message to this one.
+    pub(super) fn receive_sizes(&self) -> &[usize] {
+        &self.receive_sizes
+    }
+
+    /// The segments of this rank's `place`-th part, one for each rank.
+    pub(super) fn sent(&self, place: usize) -> &[Segment] {
+        let ranks = self.send_sizes.len();
+        &self.sent[place * ranks..(place + 1) * ranks]
+    }
+
+    /// The segment of the plan's `part`-th part in the message from its rank to this one.
+    pub(super) fn received(&self, part: usize) -> &Segment {
+        &self.received[part]
+    }
+
+    /// The bytes that this rank sends to others.
+    pub(super) fn sent_bytes(&self, rank: usize) -> u64 {
+        let others = self.send_sizes.iter().enumerate().filter(|(peer, _)| *peer != rank);
+        others.map(|(_, size)| *size as u64).sum()
+    }
+
+    /// The bytes that this rank does not send because its peers have the hot rows.
+    pub(super) fn saved_bytes(&self, placement: &Placement) -> u64 {
+        let Placement { plan, rank, .. } = placement;
+        let parts = plan.parts_of(*rank).iter().enumerate().filter(|(_, part)| placement.hot(part.table).is_some());
+        let saved = parts.map(|(place, part)| {
+            let peers = self.sent(place).iter().enumerate().filter(|(peer, _)| peer != rank);
+            let left_out = peers.map(|(peer, segment)| self.samples.of(peer).len() - segment.samples.len());
+            left_out.sum::<usize>() * part.columns.len() * self.wire.bytes()
         });
         saved.sum::<usize>() as u64
-    }
-}
-
-/// The bytes of this batch's message from one rank to another.
-pub(super) fn message_bytes(plan: &Plan, from: usize, to: usize, counts: &Counts, wire: Wire) -> usize {
-    let values = plan.parts_of(from).iter();
-    let values = values.map(|part| counts.samples(part.table, to, plan.ranks()).len() * part.columns.len());
-    values.sum::<usize>() * wire.bytes()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn samples_are_split_without_gaps_and_evenly() {
-        for ranks in 1..9 {
-            for samples in 0..40 {
-                let mut next = 0;
-                for rank in 0..ranks {
-                    let own = samples_of(samples, rank, ranks);
-                    assert_eq!(own.start, next);
-                    assert!(own.len() == samples / ranks || own.len() == samples.div_ceil(ranks));
-                    next = own.end;
-                }
-                assert_eq!(next, samples);
-            }
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::layout::Counts;
+use super::layout::Layout;
 use crate::{DenseModel, DenseScratch};
 
 /// Batches that are pooled and not yet answered.
@@ -28,10 +28,10 @@ pub(super) struct Pending {
     pub(super) has_bottom: bool,
     /// Vectors of this rank's samples from replicated tables, in order.
     pub(super) replicated: Vec<Vec<f32>>,
-    /// For each table with hot rows: which samples need no other rows, and their vectors.
-    pub(super) hot: Vec<(Vec<bool>, Vec<f32>)>,
-    /// Which samples of the batch need rows of other ranks.
-    pub(super) counts: Counts,
+    /// For each table with hot rows the vectors of those of this rank's samples that need no other rows.
+    pub(super) hot: Vec<Vec<f32>>,
+    /// The messages.
+    pub(super) layout: Layout,
 }
 
 impl Pending {

@@ -1,16 +1,20 @@
 //! A batch on its way into the messages.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use slackline_data::Batch;
 use slackline_embedding::{BagBuffer, Bags, EmbeddingTable, PoolJob, Pooling, pool_all};
 
 use super::pending::{Pending, Queue};
-use super::watch::Watch;
 use super::{Member, RankWork};
 use crate::Result;
+use crate::watch::Watch;
 use crate::wire::{output_in, pool_rounded, write_pooled};
+
+/// Lookups that are worth handing to one thread at a time, where messages move on after every turn: enough for
+/// [`pool_all`] to cut into pieces that even out, and a fraction of a millisecond of work.
+#[cfg(feature = "distributed")]
+const TURN: usize = 8192;
 
 /// A batch that is checked and whose message sizes are known, from [`DistributedModel::prepare`].
 ///
@@ -22,13 +26,9 @@ use crate::wire::{output_in, pool_rounded, write_pooled};
 #[must_use = "the other ranks wait for the vectors of this batch"]
 pub struct Prepared<'m> {
     pub(super) member: &'m Member,
-    pub(super) send_sizes: &'m [usize],
-    pub(super) receive_sizes: &'m [usize],
     pub(super) queue: &'m mut Queue,
     pub(super) work: &'m mut RankWork,
     pub(super) batch: &'m Batch,
-    /// This rank's samples.
-    pub(super) own: Range<usize>,
     pub(super) pending: Pending,
     /// The lookups of this rank's parts, without those that other ranks need not be sent.
     pub(super) of_parts: Vec<Bags<'m>>,
@@ -36,8 +36,6 @@ pub struct Prepared<'m> {
     pub(super) of_hot: Vec<Bags<'m>>,
     /// The next part to be pooled.
     pub(super) next: usize,
-    /// For each message, the bytes that are filled.
-    pub(super) places: Vec<usize>,
     pub(super) watch: Watch,
     /// Time spent on lookups of this batch.
     pub(super) lookups: Duration,
@@ -46,12 +44,12 @@ pub struct Prepared<'m> {
 impl Prepared<'_> {
     /// The bytes of this rank's message to each rank, itself included.
     pub fn send_sizes(&self) -> &[usize] {
-        self.send_sizes
+        self.pending.layout.send_sizes()
     }
 
     /// The bytes of each rank's message to this one.
     pub fn receive_sizes(&self) -> &[usize] {
-        self.receive_sizes
+        self.pending.layout.receive_sizes()
     }
 
     /// Pools this rank's parts for all samples into `rooms`, one for each rank, in rank order, each of the size in
@@ -69,74 +67,79 @@ impl Prepared<'_> {
     /// If there is not one room of the right size for each rank.
     pub fn pool_into(&mut self, rooms: &mut [&mut [u8]]) -> Result<()> {
         let sizes = rooms.iter().map(|room| room.len());
-        assert!(sizes.eq(self.send_sizes.iter().copied()), "one room for each rank, of the size of its message");
-        if !self.pool_on_threads(rooms)? {
-            self.watch = self.watch.restarted();
-            while self.next < self.of_parts.len() {
-                self.pool_part(rooms)?;
-            }
-            self.lookups += self.watch.elapsed();
-        }
-        Ok(())
+        assert!(sizes.eq(self.send_sizes().iter().copied()), "one room for each rank, of the size of its message");
+        self.pool_until(rooms, self.of_parts.len())
     }
 
-    /// Pools the next part; `false` if there is none left.
+    /// Pools the next parts: one, or as many as keep this rank's threads busy. `false` if there are none left.
     #[cfg(feature = "distributed")]
-    pub(super) fn pool_next(&mut self, rooms: &mut [&mut [u8]]) -> Result<bool> {
+    pub(super) fn pool_turn(&mut self, rooms: &mut [&mut [u8]]) -> Result<bool> {
         if self.next == self.of_parts.len() {
             return Ok(false);
         }
-        self.watch = self.watch.restarted();
-        self.pool_part(rooms)?;
-        self.lookups += self.watch.elapsed();
+        let enough = self.member.threads.as_ref().map_or(0, |threads| threads.current_num_threads() * TURN);
+        let mut end = self.next + 1;
+        let mut lookups = self.of_parts[self.next].lookups();
+        while lookups < enough && end < self.of_parts.len() {
+            lookups += self.of_parts[end].lookups();
+            end += 1;
+        }
+        self.pool_until(rooms, end)?;
         Ok(true)
+    }
+
+    /// Pools the parts before `end` that are not pooled yet.
+    fn pool_until(&mut self, rooms: &mut [&mut [u8]], end: usize) -> Result<()> {
+        self.watch = self.watch.restarted();
+        if !self.pool_on_threads(rooms, end)? {
+            while self.next < end {
+                self.pool_part(rooms)?;
+            }
+        }
+        self.lookups += self.watch.elapsed();
+        Ok(())
     }
 
     /// Pools the next part for all ranks, so that its rows stay in the cache meanwhile.
     fn pool_part(&mut self, rooms: &mut [&mut [u8]]) -> Result<()> {
-        let (part, table) = &self.member.parts[self.next];
-        let bags = &self.of_parts[self.next];
-        let (ranks, wire) = (self.member.plan.ranks(), self.member.wire);
-        for (peer, (room, place)) in rooms.iter_mut().zip(&mut self.places).enumerate() {
-            let samples = self.pending.counts.samples(part.table, peer, ranks);
-            let bytes = *place..*place + samples.len() * part.columns.len() * wire.bytes();
-            *place = bytes.end;
-            write_pooled(&mut room[bytes], wire, |out| {
-                Ok(table.pool_to(&bags.samples(samples), Pooling::Sum, out)?)
+        let (_, table) = &self.member.parts[self.next];
+        let (bags, layout) = (&self.of_parts[self.next], &self.pending.layout);
+        for (room, segment) in rooms.iter_mut().zip(layout.sent(self.next)) {
+            write_pooled(&mut room[segment.bytes()], layout.wire, |out| {
+                Ok(table.pool_to(&bags.samples(segment.samples.clone()), Pooling::Sum, out)?)
             })?;
         }
         self.next += 1;
         Ok(())
     }
 
-    /// Pools all parts on this rank's threads; `false` if it has none, or if values don't fit the addresses of the rooms.
-    pub(super) fn pool_on_threads(&mut self, rooms: &mut [&mut [u8]]) -> Result<bool> {
+    /// Pools the parts before `end` on this rank's threads; `false` if it has none, or if values don't fit the addresses of
+    /// the rooms.
+    fn pool_on_threads(&mut self, rooms: &mut [&mut [u8]], end: usize) -> Result<bool> {
         let Some(threads) = &self.member.threads else { return Ok(false) };
-        let watch = self.watch.restarted();
-        let Some(jobs) = self.jobs(rooms) else { return Ok(false) };
+        let Some(jobs) = self.jobs(rooms, end) else { return Ok(false) };
         pool_all(threads, jobs)?;
-        self.lookups += watch.elapsed();
-        self.next = self.of_parts.len();
+        self.next = end;
         Ok(true)
     }
 
-    /// What is to be pooled, part after part; `None` if values don't fit the address of a room.
-    fn jobs<'a>(&'a self, rooms: &'a mut [&mut [u8]]) -> Option<Vec<PoolJob<'a>>> {
-        let (ranks, wire) = (self.member.plan.ranks(), self.member.wire);
-        let mut jobs = Vec::new();
-        for (peer, room) in rooms.iter_mut().enumerate() {
-            let mut room = &mut **room;
-            for (place, ((part, table), bags)) in self.member.parts.iter().zip(&self.of_parts).enumerate() {
-                let samples = self.pending.counts.samples(part.table, peer, ranks);
-                let bytes = samples.len() * part.columns.len() * wire.bytes();
-                let (out, rest) = room.split_at_mut(bytes);
-                room = rest;
-                let (table, bags, out) = (table.as_ref(), bags.samples(samples), output_in(out, wire)?);
-                jobs.push((place, PoolJob { table, bags, pooling: Pooling::Sum, out }));
+    /// What is to be pooled up to `end`, part after part; `None` if values don't fit the address of a room.
+    fn jobs<'a>(&'a self, rooms: &'a mut [&mut [u8]], end: usize) -> Option<Vec<PoolJob<'a>>> {
+        let layout = &self.pending.layout;
+        let mut jobs = Vec::with_capacity((end - self.next) * rooms.len());
+        // Each room from where it is cut next, and where that is.
+        let mut rests: Vec<(usize, &mut [u8])> = rooms.iter_mut().map(|room| (0, &mut **room)).collect();
+        for place in self.next..end {
+            let (_, table) = &self.member.parts[place];
+            for (segment, (cut, rest)) in layout.sent(place).iter().zip(&mut rests) {
+                let bytes = segment.bytes();
+                let (out, after) = std::mem::take(rest)[bytes.start - *cut..].split_at_mut(bytes.len());
+                (*cut, *rest) = (bytes.end, after);
+                let (bags, out) = (self.of_parts[place].samples(segment.samples.clone()), output_in(out, layout.wire)?);
+                jobs.push(PoolJob { table: table.as_ref(), bags, pooling: Pooling::Sum, out });
             }
         }
-        jobs.sort_by_key(|(place, _)| *place);
-        Some(jobs.into_iter().map(|(_, job)| job).collect())
+        Some(jobs)
     }
 
     /// Pools what this rank's own samples need from replicated tables and hot rows, and keeps the batch, as round `round`,
@@ -152,18 +155,18 @@ impl Prepared<'_> {
     /// If the messages were not [filled](Self::pool_into).
     pub fn finish(mut self, round: u64) -> Result<()> {
         assert_eq!(self.next, self.of_parts.len(), "parts that are pooled into the messages");
-        let Member { dense, plan, rank, wire, .. } = self.member;
-        let sent = self.send_sizes.iter().enumerate().filter(|(peer, _)| peer != rank).map(|(_, size)| *size);
-        self.work.sent += sent.sum::<usize>() as u64;
-        self.work.saved += self.pending.counts.saved(plan, *rank, *wire);
+        let Member { dense, placement, .. } = self.member;
+        let (features, layout) = (dense.config().dense_features(), &self.pending.layout);
+        self.work.sent += layout.sent_bytes(placement.rank);
+        self.work.saved += layout.saved_bytes(placement);
 
-        let features = dense.config().dense_features();
+        let own = layout.samples.of(placement.rank);
         let pending = &mut self.pending;
         pending.round = round;
-        pending.first_sample = self.batch.first_sample + self.own.start as u64;
-        pending.samples = self.own.len();
+        pending.first_sample = self.batch.first_sample + own.start as u64;
+        pending.samples = own.len();
         pending.dense.clear();
-        pending.dense.extend_from_slice(&self.batch.dense[self.own.start * features..self.own.end * features]);
+        pending.dense.extend_from_slice(&self.batch.dense[own.start * features..own.end * features]);
         pending.has_bottom = false;
         self.watch = self.watch.restarted();
         self.pool_here()?;
@@ -174,21 +177,20 @@ impl Prepared<'_> {
 
     /// Pools what no other rank sends, since every rank has the rows.
     fn pool_here(&mut self) -> Result<()> {
-        let Prepared { member, pending, own, .. } = self;
-        pending.replicated.resize_with(member.replicated.len(), Vec::new);
-        let replicated = member.replicated.iter().zip(&self.of_replicated);
-        for (((_, table), bags), out) in replicated.zip(&mut pending.replicated) {
-            pool_rounded(table.as_ref(), &bags.samples(own.clone()), member.wire, out)?;
+        let Prepared { member, pending, .. } = self;
+        let Pending { layout, replicated, hot, .. } = pending;
+        let own = layout.samples.of(member.placement.rank);
+        replicated.resize_with(member.replicated.len(), Vec::new);
+        for (((_, table), bags), out) in member.replicated.iter().zip(&self.of_replicated).zip(replicated) {
+            pool_rounded(table.as_ref(), &bags.samples(own.clone()), layout.wire, out)?;
         }
-        pending.hot.resize_with(member.hot.len(), Default::default);
+        hot.resize_with(member.hot.len(), Vec::new);
         let mut buffer = BagBuffer::default();
-        for (((number, hot), bags), (is_here, out)) in member.hot.iter().zip(&self.of_hot).zip(&mut pending.hot) {
-            let cold = &pending.counts.cold(*number).expect("counted for every table with hot rows")[own.clone()];
-            is_here.clear();
-            is_here.extend(cold.iter().map(|cold| !cold));
+        for (place, (((_, hot), bags), out)) in member.hot.iter().zip(&self.of_hot).zip(hot).enumerate() {
+            let cold = &layout.samples.cold(place)[own.clone()];
             let bags = bags.samples(own.clone());
-            let here = buffer.select(&bags, hot.table().rows(), |sample| is_here[sample], |row| hot.position(row));
-            pool_rounded(hot.table(), &here, member.wire, out)?;
+            let here = buffer.select(&bags, hot.table().rows(), |sample| !cold[sample], |row| hot.position(row));
+            pool_rounded(hot.table(), &here, layout.wire, out)?;
         }
         Ok(())
     }

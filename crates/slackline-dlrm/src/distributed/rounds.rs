@@ -34,13 +34,13 @@ impl DistributedModel {
     pub fn pool(&mut self, collective: &mut impl Collective, batch: &Batch) -> Result<()> {
         let mut prepared = self.prepare(batch)?;
         let mut round = collective.begin(prepared.send_sizes(), prepared.receive_sizes())?;
-        if !round.needs_progress() {
-            prepared.pool_into(&mut round.messages_mut())?;
-        } else if !prepared.pool_on_threads(&mut round.messages_mut())? {
+        if round.needs_progress() {
             // Messages of earlier rounds move on between the parts.
-            while prepared.pool_next(&mut round.messages_mut())? {
+            while prepared.pool_turn(&mut round.messages_mut())? {
                 round.progress()?;
             }
+        } else {
+            prepared.pool_into(&mut round.messages_mut())?;
         }
         let number = round.number();
         round.publish()?;

@@ -14,9 +14,9 @@ use slackline_transport::threads;
 
 use crate::common::{Small, bits, small_models};
 
-const LANE: Lane = Lane(0);
+pub(crate) const LANE: Lane = Lane(0);
 
-fn costs(small: &Small) -> Vec<TableCost> {
+pub(crate) fn costs(small: &Small) -> Vec<TableCost> {
     let dim = small.config.dim();
     let cost = |(table, &rows): (usize, &usize)| {
         TableCost::new(format!("t{table}"), rows as u64, dim, dim as u64 * 4).lookups(2.0)
@@ -24,7 +24,7 @@ fn costs(small: &Small) -> Vec<TableCost> {
     small.config.rows().iter().enumerate().map(cost).collect()
 }
 
-fn member(small: &Small, plan: &Plan, rank: usize) -> DistributedModel {
+pub(crate) fn member(small: &Small, plan: &Plan, rank: usize) -> DistributedModel {
     DistributedModel::new(small.dense(), small.rank_tables(plan, rank), plan.clone(), rank).unwrap()
 }
 
@@ -63,7 +63,7 @@ fn run<E: Endpoint>(
 }
 
 /// Runs every rank on a thread of its own and returns what each of them returned.
-fn on_threads<T: Send>(
+pub(crate) fn on_threads<T: Send>(
     lane: LaneOptions,
     slot: usize,
     ranks: usize,
@@ -105,7 +105,7 @@ fn predict_over(
     all
 }
 
-fn expected(small: &Small, batches: &[Batch]) -> Vec<(u64, u32)> {
+pub(crate) fn expected(small: &Small, batches: &[Batch]) -> Vec<(u64, u32)> {
     let (mut model, mut out, mut all) = (small.local(), Vec::new(), Vec::new());
     for batch in batches {
         model.predict(batch, &mut out).unwrap();
@@ -114,13 +114,41 @@ fn expected(small: &Small, batches: &[Batch]) -> Vec<(u64, u32)> {
     all
 }
 
-fn batches(small: &Small, sizes: &[usize], seed: u64) -> Vec<Batch> {
+pub(crate) fn batches(small: &Small, sizes: &[usize], seed: u64) -> Vec<Batch> {
     let mut first = 0;
     let batch = |(number, &samples): (usize, &usize)| {
         first += samples as u64;
         small.batch(samples, first - samples as u64, seed.wrapping_add(number as u64))
     };
     sizes.iter().enumerate().map(batch).collect()
+}
+
+/// A plan whose tables are replicated (0), cut by columns (1) or rows (2), whole with hot rows (3), or placed by the planner;
+/// and whether one is cut by rows.
+pub(crate) fn mixed_plan(small: &Small, ranks: usize, kinds: &[usize]) -> (Plan, bool) {
+    let dim = small.config.dim();
+    let mut by_rows = false;
+    let mut options = PlanOptions::default();
+    for (table, (kind, rows)) in kinds.iter().zip(small.config.rows()).enumerate() {
+        match kind {
+            0 => {
+                options.forced.insert(table, Forced::Replicated);
+            }
+            1 => {
+                options.forced.insert(table, Forced::Columns(dim.min(3)));
+            }
+            2 => {
+                by_rows |= *rows > 1;
+                options.forced.insert(table, Forced::Rows(2.min(*rows)));
+            }
+            3 => {
+                options.forced.insert(table, Forced::Whole);
+                options.hot.insert(table, (0..*rows as u64).filter(|row| row % 3 != 1).collect());
+            }
+            _ => {}
+        }
+    }
+    (Plan::make(&costs(small), ranks, &options).unwrap(), by_rows)
 }
 
 proptest! {
@@ -137,25 +165,7 @@ proptest! {
         roomy: bool,
         seed: u64,
     ) {
-        let dim = small.config.dim();
-        let mut by_rows = false;
-        let mut options = PlanOptions::default();
-        for (table, (kind, rows)) in kinds.into_iter().zip(small.config.rows()).enumerate() {
-            match kind {
-                0 => { options.forced.insert(table, Forced::Replicated); }
-                1 => { options.forced.insert(table, Forced::Columns(dim.min(3))); }
-                2 => {
-                    by_rows |= *rows > 1;
-                    options.forced.insert(table, Forced::Rows(2.min(*rows)));
-                }
-                3 => {
-                    options.forced.insert(table, Forced::Whole);
-                    options.hot.insert(table, (0..*rows as u64).filter(|row| row % 3 != 1).collect());
-                }
-                _ => {}
-            }
-        }
-        let plan = Plan::make(&costs(&small), ranks, &options).unwrap();
+        let (plan, by_rows) = mixed_plan(&small, ranks, &kinds);
         let batches = batches(&small, &sizes, seed);
         let largest = largest_message(&plan, sizes.iter().copied().max().unwrap_or(0));
         let slot = if roomy { largest.max(1) } else { 41 };
@@ -231,7 +241,7 @@ proptest! {
 }
 
 /// A model with five tables of different sizes.
-fn five() -> Small {
+pub(crate) fn five() -> Small {
     let text = std::fs::read_to_string(crate::common::golden("dot.json")).unwrap();
     Small::new(slackline_dlrm::ModelConfig::from_json(&text).unwrap().config, 5)
 }

@@ -6,7 +6,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// Measures CPU time of this thread, or wall time.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Watch {
+pub(crate) enum Watch {
     /// Wall time since then, for work that other threads do.
     Wall(Instant),
     /// CPU time since this thread had used so much.
@@ -17,17 +17,17 @@ impl Watch {
     /// Starts measuring.
     ///
     /// Cost: for CPU time a system call, a few hundred nanoseconds.
-    pub(super) fn start(wall: bool) -> Self {
+    pub(crate) fn start(wall: bool) -> Self {
         if wall { Watch::Wall(Instant::now()) } else { Watch::Cpu(cpu_time()) }
     }
 
     /// Starts again, with the same kind of time.
-    pub(super) fn restarted(self) -> Self {
+    pub(crate) fn restarted(self) -> Self {
         Self::start(matches!(self, Watch::Wall(_)))
     }
 
     /// The time since the start.
-    pub(super) fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         match self {
             Watch::Wall(begin) => begin.elapsed(),
             Watch::Cpu(begin) => cpu_time().saturating_sub(*begin),
