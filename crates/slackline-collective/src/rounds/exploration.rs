@@ -147,7 +147,8 @@ impl Protocol<'_> {
             }
             At::Reading => {
                 let mut next = Rank { at: At::Take, ..me };
-                next.rounds.take(me.seen[..state.len()].iter().copied());
+                let after = me.rounds.taken() + 1;
+                next.rounds.take(me.seen[..state.len()].iter().filter(|seen| !seen.has(after)).count());
                 vec![next]
             }
             At::Done => vec![],
