@@ -62,6 +62,18 @@ matrix() {
     echo "$runs runs under $mpirun, $(($(wc -l <"$work/threads.csv") - 1)) predictions each: the bytes of threads and shm"
 }
 
+# One error that names what differs, within a minute, and no prediction.
+differ() {
+    local slackline=$1 mpirun=$2 words=$3 model=$4 rows=$5
+    shift 5
+    if timeout 60 "$mpirun" -n 1 "$slackline" infer "$work/model" --input "$work/rows.csv" --transport mpi : \
+        -n 2 "$slackline" infer "$model" --input "$rows" --transport mpi "$@" >"$work/log" 2>&1; then
+        cat "$work/log"
+        fail "ranks that differ went well: $words"
+    fi
+    grep -qF -- "slackline: error: the ranks differ: $words" "$work/log" || { cat "$work/log"; fail "not said: $words"; }
+}
+
 # Errors that all ranks find are said once, and those of the job say what to do.
 errors() {
     local slackline=$1 mpirun=$2
@@ -73,6 +85,18 @@ errors() {
         fail "two ranks in a job of three went well"
     fi
     grep -q 'mpirun -n 2, or --ranks 3' "$work/log" || { cat "$work/log"; fail "no hint"; }
+    # Ranks 1 and 2 with something else than rank 0.
+    local config=examples/kaggle-small.json
+    [ ! -d "${SLACKLINE_SHARED_DATA:-/nowhere}/criteo-trained" ] || config="$SLACKLINE_SHARED_DATA/criteo-trained/kaggle16.json"
+    rm -rf "$work/other" && "$slackline" init --config "$config" --seed 2 --output "$work/other" >/dev/null
+    awk 'NR == 2 { kept = $0; next } { print } NR == 3 { print kept }' "$work/rows.csv" >"$work/other.csv"
+    differ "$slackline" "$mpirun" 'the model (digest) is' "$work/other" "$work/rows.csv"
+    differ "$slackline" "$mpirun" 'the input (digest of' "$work/model" "$work/other.csv"
+    differ "$slackline" "$mpirun" '--lag is 3 on ranks 1, 2 and 0 on rank 0' "$work/model" "$work/rows.csv" --lag 3
+    differ "$slackline" "$mpirun" '--delivery is' "$work/model" "$work/rows.csv" --delivery fixed
+    differ "$slackline" "$mpirun" '--batch is' "$work/model" "$work/rows.csv" --batch 77
+    differ "$slackline" "$mpirun" '--wire is' "$work/model" "$work/rows.csv" --wire bf16
+    differ "$slackline" "$mpirun" '--peers is' "$work/model" "$work/rows.csv" --peers mpi
     echo "errors are said once and with what to do"
 }
 

@@ -13,6 +13,7 @@ mod rank;
 mod report;
 mod start;
 mod stream;
+mod terms;
 
 use std::fs;
 use std::path::Path;

@@ -12,6 +12,7 @@ mod choice;
 #[cfg(feature = "import")]
 mod convert;
 mod dense_file;
+mod digest;
 mod disk;
 mod files;
 mod format;

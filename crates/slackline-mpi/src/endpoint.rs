@@ -134,7 +134,7 @@ impl MpiEndpoint {
     /// cannot be laid out or has slots of 2 GiB or more (messages of any size still pass, in fragments).
     /// [`WorldError::Mpi`].
     pub fn join(world: &World, shape: &GroupShape) -> Result<Self, WorldError> {
-        let shape = world.agree(shape)?;
+        let shape = world.agree(shape, "MPI alone")?;
         Self::with(world, shape, |_| true)
     }
 

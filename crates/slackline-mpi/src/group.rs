@@ -79,7 +79,7 @@ impl NodeEndpoint {
     ///
     /// As [`MpiEndpoint::join`]; and [`WorldError::Transport`] if a node has too little memory for the rings.
     pub fn join(world: &World, shape: &GroupShape, peers: Peers) -> Result<Self, WorldError> {
-        let shape = world.agree(shape)?;
+        let shape = world.agree(shape, &format!("{peers:?}"))?;
         let node = match peers {
             Peers::MpiOnly => None,
             Peers::Auto => share(world, &shape, world.ranks_of_node()?)?,

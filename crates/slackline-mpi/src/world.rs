@@ -180,9 +180,10 @@ impl World {
         Ok(Comm::world().duplicate()?)
     }
 
-    /// Compares the shape with everybody's, and returns it as the rings have it.
-    pub(crate) fn agree(&self, shape: &GroupShape) -> Result<GroupShape, WorldError> {
-        let asked = format!("{shape:?}");
+    /// Compares the shape and the way to reach peers with everybody's, and returns the shape as the rings have it. Ranks that
+    /// differ in either would call MPI in different orders from here on.
+    pub(crate) fn agree(&self, shape: &GroupShape, peers: &str) -> Result<GroupShape, WorldError> {
+        let asked = format!("{shape:?} over {peers}");
         let all = self.all_gather(asked.as_bytes())?;
         if let Some(rank) = all.iter().position(|theirs| *theirs != asked.as_bytes()) {
             let theirs = String::from_utf8_lossy(&all[rank]).into_owned();

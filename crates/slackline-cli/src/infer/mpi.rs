@@ -1,10 +1,11 @@
 //! Ranks that are processes of an MPI job.
 
 use anyhow::Result;
+use slackline_collective::Terms;
 use slackline_mpi::{NodeEndpoint, Peers, World};
 use slackline_transport::cores;
 
-use super::{Job, conclude, fail, prepare, rank};
+use super::{Job, conclude, fail, prepare, rank, terms};
 use crate::args::InferArgs;
 use crate::fail::Misuse;
 
@@ -14,7 +15,7 @@ pub(super) fn run(args: &InferArgs) -> Result<u8> {
     crate::guard()?;
     // Every rank checks input and model on its own node before the ranks form a group; the first that finds an error
     // reports it for all.
-    let job = prepare_on_nodes(args, &world);
+    let job = prepare_on_nodes(args, &world).and_then(|job| Ok((terms::before(&job)?, job)));
     let complaint = job.as_ref().err().map(fail::one_line).unwrap_or_default();
     let complaints = world.all_gather(complaint.as_bytes())?;
     if let Some(first) = complaints.iter().position(|complaint| !complaint.is_empty()) {
@@ -26,7 +27,17 @@ pub(super) fn run(args: &InferArgs) -> Result<u8> {
         world.barrier()?;
         return Ok(code);
     }
-    let outcome = job.and_then(|job| work(&world, &job));
+    let outcome = job.and_then(|(terms, job)| {
+        // Before the group is made: ranks that differ in what shapes it would not come together.
+        if let Err(disagreement) = Terms::compare(&world.all_gather(&terms.to_bytes())?) {
+            if world.rank() == 0 {
+                fail::tell(&disagreement.to_string());
+            }
+            world.barrier()?;
+            return Ok(fail::FAILURE);
+        }
+        work(&world, &job)
+    });
     if let Err(error) = &outcome {
         // From here on ranks depend on each other, and MPI would wait for ranks that hang.
         fail::tell(&format!("rank {}: {}", world.rank(), fail::one_line(error)));

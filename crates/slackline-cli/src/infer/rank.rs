@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use slackline_collective::{Endpoint, Group};
+use slackline_collective::{CollectiveError, Endpoint, Group};
 use slackline_dlrm::{Distributed, DistributedModel, Model, samples_of};
 use slackline_transport::Delayed;
 
 use super::answers::{Answers, RankStats};
-use super::{CONTROL, DATA, Job, gather, stream};
+use super::{CONTROL, DATA, Job, gather, stream, terms};
 use crate::fail;
 
 /// Works as one rank; rank 0 returns the results of all. An error here reaches the other ranks.
@@ -17,15 +17,24 @@ pub(super) fn run<E: Endpoint>(endpoint: E, job: &Job<'_>) -> Result<Option<Answ
     let endpoint = Delayed::new(endpoint, job.delays.clone(), DATA);
     let mut group = Group::new(endpoint, job.options.clone())?;
     let outcome = work(&mut group, job);
-    if let Err(error) = &outcome {
-        // An earlier fault of another rank remains the fault of the group.
-        let _ = group.give_up(&fail::one_line(error));
+    match &outcome {
+        // All ranks have come to the same verdict, and leave together.
+        Err(error) if matches!(error.downcast_ref(), Some(CollectiveError::Disagree(_))) => {
+            while group.lane(CONTROL).drain()?.is_some() {}
+        }
+        Err(error) => {
+            // An earlier fault of another rank remains the fault of the group.
+            let _ = group.give_up(&fail::one_line(error));
+        }
+        Ok(_) => {}
     }
     outcome
 }
 
 fn work<E: Endpoint>(group: &mut Group<E>, job: &Job<'_>) -> Result<Option<Answers>> {
     let rank = group.rank();
+    // First of all: ranks that compute different things compute nothing.
+    group.lane(CONTROL).agree(&terms::before(job)?)?;
     let begin = Instant::now();
     let tables = job.load(rank)?;
     let mut model = DistributedModel::new(job.dense.clone(), tables, job.plan.clone(), rank)?.with_wire(job.args.wire);
@@ -38,6 +47,8 @@ fn work<E: Endpoint>(group: &mut Group<E>, job: &Job<'_>) -> Result<Option<Answe
     let mut input = job.open_input()?;
     let load = begin.elapsed();
     let own = stream::run(&mut model, job, &mut input, rank == 0, || Ok(group.lane(CONTROL).barrier()?))?;
+    // A file may have been replaced, or read differently, on some rank.
+    group.lane(CONTROL).agree(&own.input.terms())?;
 
     let of_lane = group.stats(DATA);
     let stats = RankStats {

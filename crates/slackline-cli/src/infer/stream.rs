@@ -8,6 +8,7 @@ use slackline_data::{Batch, Input};
 use slackline_dlrm::{Answered, Model};
 
 use super::Job;
+use super::terms::InputDigest;
 use crate::progress::Progress;
 
 /// What a model made of the input.
@@ -15,6 +16,8 @@ use crate::progress::Progress;
 pub(super) struct Stream {
     /// Rows of the input.
     pub(super) rows: usize,
+    /// What was read.
+    pub(super) input: InputDigest,
     /// Of the rows that this model answers.
     pub(super) predictions: Vec<f32>,
     /// Of all rows, on the first rank.
@@ -66,6 +69,7 @@ fn predict(model: &mut impl Model, job: &Job<'_>, input: &mut Input, is_first: b
     while input.next_batch(job.args.batch, &mut batch)? {
         begun.push_back(Instant::now());
         model.submit(&batch)?;
+        stream.input.add(&batch);
         stream.rows += batch.samples;
         if is_first {
             stream.labels.extend_from_slice(&batch.labels);

@@ -109,6 +109,11 @@ impl DenseFile {
         Ok(())
     }
 
+    /// The checksum that the file gives a tensor; empty if it gives none.
+    pub(super) fn checksum(&self, tensor: &str) -> &str {
+        self.header.metadata(&format!("xxh3:{tensor}")).map_or("", String::as_str)
+    }
+
     /// The tensor's values, after its checksum was checked; it has passed [`check`](Self::check).
     pub(super) fn read(&self, tensor: &TensorSpec) -> Result<Vec<f32>> {
         let [begin, _] = self.header.tensor(&tensor.name).expect("checked").bytes;
@@ -116,9 +121,9 @@ impl DenseFile {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
         self.file.read_exact_at(bytes, self.data + begin).map_err(DlrmError::io(&self.path, "read its weights"))?;
         let found = xxh3_64(bytes);
-        let expected = self.header.metadata(&format!("xxh3:{}", tensor.name));
-        if expected.is_none_or(|expected| *expected != format!("{found:016x}")) {
-            let expected = expected.cloned().unwrap_or_else(|| "none".to_owned());
+        let expected = self.checksum(&tensor.name);
+        if expected != format!("{found:016x}") {
+            let expected = if expected.is_empty() { "none" } else { expected }.to_owned();
             let defect = DirectoryDefect::Checksum { tensor: tensor.name.clone(), expected, found };
             return Err(DlrmError::corrupt(&self.path, defect));
         }
