@@ -92,7 +92,7 @@ errors() {
     awk 'NR == 2 { kept = $0; next } { print } NR == 3 { print kept }' "$work/rows.csv" >"$work/other.csv"
     differ "$slackline" "$mpirun" 'the model (digest) is' "$work/other" "$work/rows.csv"
     differ "$slackline" "$mpirun" 'the input (digest of' "$work/model" "$work/other.csv"
-    differ "$slackline" "$mpirun" '--lag is 3 on ranks 1, 2 and 0 on rank 0' "$work/model" "$work/rows.csv" --lag 3
+    differ "$slackline" "$mpirun" '--lag is 3 on ranks 1, 2 and 2 on rank 0' "$work/model" "$work/rows.csv" --lag 3
     differ "$slackline" "$mpirun" '--delivery is' "$work/model" "$work/rows.csv" --delivery fixed
     differ "$slackline" "$mpirun" '--batch is' "$work/model" "$work/rows.csv" --batch 77
     differ "$slackline" "$mpirun" '--wire is' "$work/model" "$work/rows.csv" --wire bf16

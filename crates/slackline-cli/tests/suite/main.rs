@@ -1,5 +1,6 @@
 //! The command `slackline` as a user runs it: real processes, files and signals.
 
+mod agreement;
 mod common;
 mod faults;
 mod files;

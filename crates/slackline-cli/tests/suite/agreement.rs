@@ -1,0 +1,51 @@
+//! Ranks that would compute different things say so and predict nothing.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::common::{Place, Run};
+
+#[test]
+fn a_model_that_is_replaced_while_ranks_start_gives_one_models_predictions_or_an_error() {
+    let place = Place::new(400);
+    place.succeed(&["init", "--config", "config.json", "--seed", "4", "--output", "other", "--shards", "2"]);
+    let predict = |model: &str, words: &[&str]| -> Run {
+        let _ = fs::remove_file(place.path("out.csv"));
+        place.run(&[&["infer", model, "--input", "rows.csv", "--output", "out.csv"], words].concat())
+    };
+    let expected = ["model", "other"].map(|model| {
+        assert_eq!(predict(model, &[]).code, Some(0));
+        place.read("out.csv")
+    });
+    assert_ne!(expected[0], expected[1]);
+    symlink("model", place.path("current")).unwrap();
+    let done = AtomicBool::new(false);
+    let mut refused = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for turn in 0.. {
+                if done.load(Ordering::Relaxed) {
+                    return;
+                }
+                symlink(["other", "model"][turn % 2], place.path("next")).unwrap();
+                fs::rename(place.path("next"), place.path("current")).unwrap();
+                std::thread::sleep(Duration::from_micros(300 * (turn as u64 % 7)));
+            }
+        });
+        for _ in 0..10 {
+            let run = predict("current", &["--ranks", "4", "--transport", "shm"]);
+            if run.code == Some(0) {
+                let came = place.read("out.csv");
+                assert!(expected.contains(&came), "predictions of no model");
+            } else {
+                assert!(run.stderr.contains("the ranks differ: the model (digest) is "), "{}", run.stderr);
+                assert!(!place.path("out.csv").exists());
+                refused += 1;
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(refused > 0, "all ranks opened the same model in every try");
+}
