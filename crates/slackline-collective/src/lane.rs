@@ -294,8 +294,12 @@ impl LaneState {
     /// Gives back the messages of a round.
     #[inline(never)]
     pub(crate) fn give_back_round(&mut self, endpoint: &impl Endpoint, messages: &mut Messages<'_>) {
-        for (stream, message) in self.incoming.iter_mut().zip(messages.drain(..)) {
-            stream.give_back(endpoint, message);
+        for (stream, message) in self.incoming.iter_mut().zip(messages.iter()) {
+            stream.done_with(message);
+        }
+        messages.clear();
+        for stream in &mut self.incoming {
+            stream.release(endpoint);
         }
         self.spare_messages = emptied(messages);
     }

@@ -17,8 +17,10 @@ pub(crate) struct Incoming {
     slots: LaneShape,
     /// Slots looked at.
     scanned: u64,
-    /// Slots given back to the sender: always the oldest.
+    /// Slots that are done with and whose older ones are, too.
     released: u64,
+    /// Slots given back to the sender.
+    told: u64,
     /// Of the slots from `released` on, those that are done with; they wait for older ones.
     done: VecDeque<bool>,
     /// Whole messages that have come.
@@ -75,6 +77,7 @@ impl Incoming {
             slots,
             scanned: 0,
             released: 0,
+            told: 0,
             done: VecDeque::new(),
             arrived: 0,
             taken: 0,
@@ -260,36 +263,52 @@ impl Incoming {
     /// Gives back a message that was handed out, in any order: a slot that is not the oldest waits for the older ones.
     #[inline(always)]
     pub(crate) fn give_back(&mut self, endpoint: &impl Endpoint, message: Received<'_>) {
-        if let Received::InPlace(bytes, slot) = message {
-            drop(bytes);
-            self.give_back_slot(endpoint, slot);
+        self.done_with(&message);
+        drop(message);
+        self.release(endpoint);
+    }
+
+    /// The first half of giving a message back, while it is held; once it is not, [`release`](Self::release).
+    #[inline(always)]
+    pub(crate) fn done_with(&mut self, message: &Received<'_>) {
+        if let Received::InPlace(_, slot) = *message {
+            self.mark_done(slot);
         }
     }
 
+    /// Gives back to the sender what is done with.
     #[inline(always)]
+    pub(crate) fn release(&mut self, endpoint: &impl Endpoint) {
+        if self.told != self.released {
+            self.told = self.released;
+            endpoint.release(self.lane, self.from, self.released);
+        }
+    }
+
     fn give_back_slot(&mut self, endpoint: &impl Endpoint, slot: u64) {
+        self.mark_done(slot);
+        self.release(endpoint);
+    }
+
+    #[inline(always)]
+    fn mark_done(&mut self, slot: u64) {
         if slot == self.released && self.done.is_empty() {
             self.released += 1;
-            endpoint.release(self.lane, self.from, self.released);
         } else {
-            self.give_back_in_order(endpoint, slot);
+            self.mark_done_in_order(slot);
         }
     }
 
     #[cold]
-    fn give_back_in_order(&mut self, endpoint: &impl Endpoint, slot: u64) {
+    fn mark_done_in_order(&mut self, slot: u64) {
         let at = (slot - self.released) as usize;
         if self.done.len() <= at {
             self.done.resize(at + 1, false);
         }
         self.done[at] = true;
-        let released = self.released;
         while self.done.front() == Some(&true) {
             self.done.pop_front();
             self.released += 1;
-        }
-        if self.released != released {
-            endpoint.release(self.lane, self.from, self.released);
         }
     }
 }
