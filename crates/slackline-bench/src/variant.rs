@@ -69,6 +69,10 @@ impl Variant {
 
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, lag {}", self.name(), self.lag())
+        match (self, self.lag()) {
+            (Variant::Lag(lag), _) => write!(f, "lag {lag}"),
+            (_, 0) => f.write_str(self.name()),
+            (_, lag) => write!(f, "{}, lag {lag}", self.name()),
+        }
     }
 }
