@@ -119,9 +119,11 @@ one() {
     step "$bench" exchange --transport mpi --sizes 1024,65536,1048576 --blocks 3 --turns 1
     step "$bench" run --transport mpi --work slept --baselines --ranks 4 --rounds 30 --reps 1 --lags 0,4 --scenario turn \
         --output "$work/bench" >"$work/log" || { cat "$work/log"; fail "the benchmark"; }
-    step "$bench" run --transport mpi --peers nodes:2 --ranks 4 --rounds 30 --reps 1 --lags 0,4 --scenario turn \
+    # The same outputs over bounded lag, the oracle and MPI's three ways, or no table.
+    step "$bench" run --transport mpi --peers nodes:2 --baselines --ranks 4 --rounds 30 --reps 1 --lags 0,4 --scenario turn \
         --output "$work/bench" >"$work/log" || { cat "$work/log"; fail "the benchmark"; }
-    grep -E '^│' "$work/log"
+    grep -E '^(│|every output)' "$work/log"
+    step "$bench" requests --transport mpi --peers nodes:2 --seconds 1
     step "$mpicc" -O3 -Wall -Werror -o "$work/onesided" crates/slackline-bench/mpi/onesided.c
     step "$mpirun" -n 2 "$work/onesided" 1024 65536
 }

@@ -27,6 +27,9 @@ pub(crate) enum Command {
     /// The alltoallv alone, between processes; on request beside MPI
     #[command(after_help = EXCHANGE_EXAMPLES)]
     Exchange(ExchangeArgs),
+    /// Requests and answers as they come, between ranks of which one is late every time
+    #[command(after_help = REQUESTS_EXAMPLES)]
+    Requests(RequestsArgs),
     /// Pooled lookups in large tables; on request beside PyTorch and FBGEMM
     #[command(after_help = EMBEDDING_EXAMPLES)]
     Embedding(EmbeddingArgs),
@@ -56,12 +59,21 @@ pub(crate) enum Command {
         /// The folder with the task
         folder: PathBuf,
     },
+    /// A rank process that `requests` starts
+    #[command(hide = true)]
+    RequestsRank {
+        /// The folder with the task
+        folder: PathBuf,
+    },
 }
 
 impl Command {
     /// Whether this process is, or starts, a rank of an MPI job.
     pub(crate) fn joins_mpi(&self) -> bool {
-        let (Command::Run(RunArgs { transport, .. }) | Command::Exchange(ExchangeArgs { transport, .. })) = self else {
+        let (Command::Run(RunArgs { transport, .. })
+        | Command::Exchange(ExchangeArgs { transport, .. })
+        | Command::Requests(RequestsArgs { transport, .. })) = self
+        else {
             return false;
         };
         matches!(transport, TransportArg::Mpi)
@@ -73,8 +85,8 @@ const RUN_EXAMPLES: &str = "Examples:
   slackline-bench run --scenario turn --lags 0,4             one scenario, two lags
   slackline-bench run --scenario mine.toml                   a scenario of your own
   slackline-bench run --work slept --bytes 65536 --ranks 8   the exchange alone, more ranks than cores
-  slackline-bench run --transport mpi --work slept --baselines
-                                                             over MPI, beside MPI_Alltoallv and MPI_Ialltoallv
+  slackline-bench run --scenario turn --lags 0,4 --baselines beside the synchronous oracle, the same outputs
+  slackline-bench run --transport mpi --baselines            over MPI, beside MPI_Alltoallv and MPI_Ialltoallv as well
   mpirun -n 8 --hostfile hosts slackline-bench run --transport mpi --ranks 8
   slackline-bench run --ranks 2 --pin --json > results.json  one rank per core, results on stdout
 
@@ -90,6 +102,13 @@ const EXCHANGE_EXAMPLES: &str = "Examples:
   slackline-bench exchange --mpi                 beside MPI_Alltoallv and MPI_Ialltoallv, in turns
   slackline-bench exchange --transport mpi       in one MPI job: over MPI, over shared memory, and MPI's own calls
   slackline-bench exchange --lag 4 --read --json --sizes 1024,65536";
+
+const REQUESTS_EXAMPLES: &str = "Examples:
+  slackline-bench requests                               four processes, one 100 ms late every time
+  slackline-bench requests --late-ms 0                   nobody late, to compare with
+  slackline-bench requests --ranks 8 --bytes 65536 --every-us 5000
+  slackline-bench requests --transport threads --json
+  slackline-bench requests --transport mpi --peers mpi   messages over MPI also within a node";
 
 const EMBEDDING_EXAMPLES: &str = "Examples:
   slackline-bench embedding                                   26 tables of 1M x 64, four formats, 1 and 2 threads
@@ -109,6 +128,17 @@ const LOADING_EXAMPLES: &str = "Examples:
 
 The table is an unnamed file: the system removes it when the benchmark ends, however it ends.";
 
+/// What all benchmarks of lookups have in common.
+#[derive(Args)]
+pub(crate) struct LookupArgs {
+    /// Random seed of the indices
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 #[derive(Args)]
 pub(crate) struct LoadingArgs {
     /// Size of the table in GiB; its rows have 64 single-precision columns
@@ -120,12 +150,8 @@ pub(crate) struct LoadingArgs {
     /// Number of turns
     #[arg(long, default_value_t = 3)]
     pub(crate) turns: usize,
-    /// Random seed of the indices
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// Print one JSON object per line
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) common: LookupArgs,
 }
 
 #[derive(Args)]
@@ -154,12 +180,8 @@ pub(crate) struct PlanArgs {
     /// Number of turns
     #[arg(long, default_value_t = 7)]
     pub(crate) turns: usize,
-    /// Random seed of the indices
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// Print one JSON object per line
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) common: LookupArgs,
 }
 
 #[derive(Args)]
@@ -194,9 +216,6 @@ pub(crate) struct EmbeddingArgs {
     /// Approximate number of lookups per turn; their rows should not fit into any cache
     #[arg(long, default_value_t = 20_000_000)]
     pub(crate) lookups: usize,
-    /// Random seed of the indices
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
     /// Take turns with PyTorch and FBGEMM in a Python environment of their own (needs python3-venv, and the network once)
     #[arg(long)]
     pub(crate) peers: bool,
@@ -206,9 +225,8 @@ pub(crate) struct EmbeddingArgs {
     /// Use this interpreter, which has torch and fbgemm_gpu
     #[arg(long, value_name = "FILE", requires = "peers")]
     pub(crate) python: Option<PathBuf>,
-    /// Print one JSON object per line
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) common: LookupArgs,
 }
 
 #[derive(Args)]
@@ -254,6 +272,10 @@ pub(crate) struct RunArgs {
     pub(crate) transport: TransportArg,
     #[command(flatten)]
     pub(crate) mpi: MpiArgs,
+    /// Run the same work and delays over what has no bounded lag as well, and compare outputs and times: the synchronous
+    /// oracle and, with --transport mpi, MPI's own alltoallv (blocking, overlapped, and with lag + 1 rounds under way)
+    #[arg(long)]
+    pub(crate) baselines: bool,
     /// When a round is handed out: elastic (as soon as it is complete) or fixed (exactly `lag` calls later)
     #[arg(long, default_value = "elastic")]
     pub(crate) delivery: Delivery,
@@ -312,15 +334,41 @@ pub(crate) struct ExchangeArgs {
 }
 
 #[derive(Args)]
+pub(crate) struct RequestsArgs {
+    /// Number of ranks, at least 3
+    #[arg(long, default_value_t = 4)]
+    pub(crate) ranks: usize,
+    /// Milliseconds that the late rank sleeps before it looks at what has come, every time
+    #[arg(long, default_value_t = 100)]
+    pub(crate) late_ms: u64,
+    /// The late rank [default: the last]
+    #[arg(long, value_name = "RANK")]
+    pub(crate) late_rank: Option<usize>,
+    /// Bytes of a request and of its answer
+    #[arg(long, default_value_t = 64)]
+    pub(crate) bytes: usize,
+    /// Microseconds from one request of a rank to the next to the same rank, at least: the next one also waits for the answer
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) every_us: u64,
+    /// For how many seconds requests are sent
+    #[arg(long, default_value_t = 5)]
+    pub(crate) seconds: u64,
+    /// What a rank is and how ranks communicate
+    #[arg(long, value_enum, default_value = "shm")]
+    pub(crate) transport: TransportArg,
+    #[command(flatten)]
+    pub(crate) mpi: MpiArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
 pub(crate) struct MpiArgs {
     /// How ranks of one node communicate with --transport mpi: auto (shared memory where possible), mpi, or nodes:N (treat
     /// every N ranks as one node)
     #[arg(long, value_name = "PEERS", default_value = "auto")]
     pub(crate) peers: String,
-    /// Also measure MPI's own alltoallv under the same work and delays: blocking, overlapped, and with several rounds under
-    /// way (--transport mpi with --work slept)
-    #[arg(long)]
-    pub(crate) baselines: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

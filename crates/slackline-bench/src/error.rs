@@ -43,14 +43,14 @@ pub enum BenchError {
     Settings(String),
     /// A rank's output differs from the reference. There are no timings of such a run.
     #[error(
-        "wrong output: scenario {scenario}, lag {lag}, repetition {repetition}, rank {rank}, round {round} differs from \
+        "wrong output: scenario {scenario}, {collective}, repetition {repetition}, rank {rank}, round {round} differs from \
          the reference; no timing is shown"
     )]
     WrongOutput {
         /// The scenario.
         scenario: String,
-        /// The lag of the run.
-        lag: usize,
+        /// The collective of the run, and its lag.
+        collective: String,
         /// The repetition, from 0.
         repetition: usize,
         /// The rank.
@@ -58,7 +58,7 @@ pub enum BenchError {
         /// The round of that run, from 0.
         round: usize,
     },
-    /// A message of `exchange` has other content than was sent.
+    /// A message of `exchange` or `requests` has other content than was sent.
     #[error(
         "wrong content: rank {rank}, round {round}: the message from rank {from} has other bytes than were sent; no timing is shown"
     )]

@@ -113,7 +113,7 @@ fn section(out: &mut String, result: &ScenarioResult, load: f64) {
         let waiting: Vec<String> = lag.waiting.iter().map(|share| format!("{:.0}", 100.0 * share)).collect();
         let _ = write!(out, "<td>{} %</td></tr>", waiting.join(" / "));
     }
-    out.push_str("</tbody></table></div>\n");
+    let _ = writeln!(out, "</tbody></table></div>\n<p class=\"note\">{}.</p>", escape(&table::verified(result)));
     if result.baselines.is_empty() {
         return;
     }

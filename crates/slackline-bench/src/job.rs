@@ -119,7 +119,12 @@ impl Job {
         shape: &GroupShape,
         work: impl FnOnce(NodeEndpoint) -> Result<T, BenchError>,
     ) -> Result<Vec<T>, BenchError> {
-        self.gather(&work(NodeEndpoint::join(&self.world, shape, self.peers)?)?)
+        self.gather(&work(self.join(shape)?)?)
+    }
+
+    /// This rank's end of a new group. All ranks have to call it.
+    pub(crate) fn join(&self, shape: &GroupShape) -> Result<NodeEndpoint, BenchError> {
+        Ok(NodeEndpoint::join(&self.world, shape, self.peers)?)
     }
 
     /// The values of all ranks, in rank order.

@@ -13,13 +13,17 @@ use slackline_bench::embedding::{self, EmbeddingOptions};
 use slackline_bench::exchange::{self, ExchangeOptions};
 use slackline_bench::loading::{self, LoadingOptions};
 use slackline_bench::planning::{self, PlanningOptions};
+use slackline_bench::requests::{self, RequestsOptions};
 use slackline_bench::run::{self, RunOptions};
 use slackline_bench::scenario::{self, Scenario, WorkKind};
 use slackline_bench::{BenchError, Transport, render, report, results};
 use slackline_embedding::ShardError;
 use slackline_transport::cores;
 
-use crate::args::{Cli, Command, EmbeddingArgs, ExchangeArgs, LoadingArgs, PlanArgs, RunArgs, TransportArg, WorkArg};
+use crate::args::{
+    Cli, Command, EmbeddingArgs, ExchangeArgs, LoadingArgs, LookupArgs, PlanArgs, RequestsArgs, RunArgs, TransportArg,
+    WorkArg,
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -37,12 +41,16 @@ fn main() -> ExitCode {
         Command::Exchange(args) => {
             with_transport(args.transport, "mpi", args.ranks, |transport| run_exchange(&args, transport))
         }
+        Command::Requests(args) => {
+            with_transport(args.transport, &args.mpi.peers, args.ranks, |transport| run_requests(&args, transport))
+        }
         Command::Embedding(args) => run_embedding(&args),
         Command::Plan(args) => run_planning(&args),
         Command::Loading(args) => run_loading(&args),
         Command::LoadingChild { way, seed } => loading::print_child(way, seed),
         Command::RunRank { folder } => run::rank(&folder),
         Command::ExchangeRank { folder } => exchange::rank(&folder),
+        Command::RequestsRank { folder } => requests::rank(&folder),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -109,7 +117,7 @@ fn run_scenarios(args: &RunArgs, transport: Transport) -> Result<(), BenchError>
         unit: Duration::from_micros(args.unit_us),
         own_unit: Duration::from_micros(args.own_unit_us),
         transport,
-        baselines: args.mpi.baselines,
+        baselines: args.baselines,
         delivery: args.delivery,
         load: args.load,
         pin: args.pin,
@@ -158,6 +166,23 @@ fn run_exchange(args: &ExchangeArgs, transport: Transport) -> Result<(), BenchEr
     failed.map_or(Ok(()), Err)
 }
 
+fn run_requests(args: &RequestsArgs, transport: Transport) -> Result<(), BenchError> {
+    let options = RequestsOptions {
+        ranks: args.ranks,
+        late: args.late_rank.unwrap_or(args.ranks.saturating_sub(1)),
+        delay: Duration::from_millis(args.late_ms),
+        bytes: args.bytes,
+        every: Duration::from_micros(args.every_us),
+        time: Duration::from_secs(args.seconds),
+        transport,
+    };
+    let result = requests::requests(&options)?;
+    if !options.transport.reports() {
+        return Ok(());
+    }
+    print(&if args.json { json_line(&result) } else { requests::describe(&result) })
+}
+
 fn run_embedding(args: &EmbeddingArgs) -> Result<(), BenchError> {
     let threads = if args.threads.is_empty() { (1..=cores::count().min(2)).collect() } else { args.threads.clone() };
     let options = EmbeddingOptions {
@@ -171,13 +196,13 @@ fn run_embedding(args: &EmbeddingArgs) -> Result<(), BenchError> {
         zipf: args.zipf,
         turns: args.turns,
         lookups: args.lookups,
-        seed: args.seed,
+        seed: args.common.seed,
         peers: args.peers.then(|| args.peers_in.clone()),
         python: args.python.clone(),
     };
     let mut failed = None;
     embedding::embedding(&options, |line| {
-        let text = match args.json {
+        let text = match args.common.json {
             true => json_line(line),
             false => embedding::describe(line),
         };
@@ -187,7 +212,7 @@ fn run_embedding(args: &EmbeddingArgs) -> Result<(), BenchError> {
 }
 
 fn run_planning(args: &PlanArgs) -> Result<(), BenchError> {
-    let &PlanArgs { ranks, scale, dim, format, batch, batches, zipf, turns, seed, json } = args;
+    let &PlanArgs { ranks, scale, dim, format, batch, batches, zipf, turns, common: LookupArgs { seed, json } } = args;
     let options = PlanningOptions { ranks, scale, dim, format, batch, batches, zipf, turns, seed };
     let lines = planning::planning(&options)?;
     if !json {
@@ -197,7 +222,7 @@ fn run_planning(args: &PlanArgs) -> Result<(), BenchError> {
 }
 
 fn run_loading(args: &LoadingArgs) -> Result<(), BenchError> {
-    let &LoadingArgs { gib, turns, seed, json, .. } = args;
+    let &LoadingArgs { gib, turns, common: LookupArgs { seed, json }, .. } = args;
     let lines = loading::loading(&LoadingOptions { gib, folder: args.dir.clone(), turns, seed })?;
     if !json {
         return print(&loading::describe(&lines));

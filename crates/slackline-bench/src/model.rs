@@ -3,13 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use slackline_collective::{Complete, Exchange};
+use slackline_collective::{Collective, CompleteRound};
 use slackline_data::{Access, Batch, PoolingFactor, Synthetic, SyntheticSpec, SyntheticTable};
 use slackline_dlrm::{
     Arguments, DistributedModel, LocalModel, ModelConfig, ModelDirectory, largest_message, samples_of, write_synthetic,
 };
 use slackline_embedding::{Load, Plan, Verify};
-use slackline_transport::Endpoint;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::BenchError;
@@ -125,9 +124,9 @@ impl ModelWork {
     }
 }
 
-impl<E: Endpoint> Work<E> for ModelWork {
-    fn send(&mut self, round: u64, exchange: &mut Exchange<'_, E>) -> Result<(), BenchError> {
-        self.model.pool(exchange, &self.batches[(round % BATCHES) as usize]).map_err(failed)
+impl Work for ModelWork {
+    fn send(&mut self, round: u64, collective: &mut impl Collective) -> Result<(), BenchError> {
+        self.model.pool(collective, &self.batches[(round % BATCHES) as usize]).map_err(failed)
     }
 
     fn own(&mut self, _round: u64) -> Result<(), BenchError> {
@@ -135,7 +134,7 @@ impl<E: Endpoint> Work<E> for ModelWork {
         Ok(())
     }
 
-    fn finish(&mut self, _round: u64, complete: Complete<'_, E>, out: &mut Vec<u8>) -> Result<(), BenchError> {
+    fn finish(&mut self, _round: u64, complete: impl CompleteRound, out: &mut Vec<u8>) -> Result<(), BenchError> {
         self.model.complete(complete, &mut self.predictions).map_err(failed)?;
         out.clear();
         out.extend_from_slice(&bytes(&self.predictions));

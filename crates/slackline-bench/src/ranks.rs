@@ -100,12 +100,28 @@ pub(crate) fn work<Task: DeserializeOwned, Record: Serialize>(
     let text = fs::read_to_string(&task).map_err(BenchError::file("reading", &task))?;
     let task: Task =
         serde_json::from_str(&text).map_err(|source| BenchError::Unreadable { what: "the task".to_owned(), source })?;
-    let by_hand = || BenchError::Settings("this command is started by `run` and `exchange` only".to_owned());
+    let by_hand =
+        || BenchError::Settings("this command is started by `run`, `exchange` and `requests` only".to_owned());
     let endpoint = shm::attach_from_env(PATIENCE)?.ok_or_else(by_hand)?;
     let file = record_file(folder, endpoint.rank());
     let record = serde_json::to_string(&work(endpoint, &task)?)
         .map_err(|source| BenchError::Unreadable { what: "a record".to_owned(), source })?;
     results::write_whole(&file, &record)
+}
+
+/// Runs every rank on a thread of its own, with what is in its place in `ends`, and returns what they recorded.
+pub(crate) fn on_threads<E: Send, T: Send>(
+    ends: Vec<E>,
+    work: impl Fn(E) -> Result<T, BenchError> + Sync,
+) -> Result<Vec<T>, BenchError> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let ranks: Vec<_> = ends.into_iter().map(|end| scope.spawn(move || work(end))).collect();
+        let end = |(rank, thread): (usize, std::thread::ScopedJoinHandle<'_, _>)| {
+            thread.join().unwrap_or_else(|_| Err(BenchError::Rank { rank, why: "it panicked".to_owned() }))
+        };
+        ranks.into_iter().enumerate().map(end).collect()
+    })
 }
 
 fn record_file(folder: &Path, rank: usize) -> PathBuf {

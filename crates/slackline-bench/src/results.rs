@@ -137,7 +137,7 @@ pub struct ScenarioResult {
     pub counted: String,
     /// One entry per lag, lag 0 first.
     pub lags: Vec<LagResult>,
-    /// The same work and delays over MPI's own alltoallv, if requested.
+    /// The same work and delays over other collectives, if requested: the synchronous oracle, and MPI's own alltoallv.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub baselines: Vec<BaselineResult>,
     /// The first rounds of the first repetition, for lag 0 and for one other.
@@ -174,14 +174,14 @@ pub struct LagResult {
     pub waiting: Vec<f64>,
 }
 
-/// One way of using MPI's own alltoallv in one scenario.
+/// One collective without bounded lag in one scenario.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BaselineResult {
-    /// The call and how it is used.
+    /// What it is: `synchronous oracle`, or a call of MPI and how it is used.
     pub name: String,
     /// Rounds under way beside the newest.
     pub lag: usize,
-    /// Rounds per second.
+    /// Per second, as that of the lags.
     pub throughput: Spread,
     /// Throughput as a share of the ideal of its own run.
     pub share_of_ideal: Spread,

@@ -5,14 +5,18 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use slackline_collective::Delivery;
-use slackline_transport::{Endpoint, GroupShape, threads};
+use slackline_transport::shm::{Segment, attach_at};
+use slackline_transport::{Endpoint, threads};
 
 use crate::measure::{Experiment, RankRecord, measure};
 use crate::model::{ModelTask, ModelWork};
+#[cfg(feature = "mpi")]
+use crate::mpi_rounds::{MpiRounds, Way};
 use crate::ranks::{self, Transport};
-use crate::results::{self, BaselineResult, Machine, Results, ScenarioResult, Settings, Versions};
+use crate::results::{self, Machine, Results, ScenarioResult, Settings, Versions};
 use crate::scenario::{Scenario, WorkKind};
 use crate::slept::{self, Slept};
+use crate::variant::{Other, Variant, oracle_shape};
 use crate::{BenchError, summary};
 
 /// What to run.
@@ -44,7 +48,7 @@ pub struct RunOptions {
     pub own_unit: Duration,
     /// How the ranks are run.
     pub transport: Transport,
-    /// Whether MPI's own alltoallv runs beside it (MPI and slept work only).
+    /// Whether the same runs over what has no bounded lag: the synchronous oracle and, over MPI, MPI's own alltoallv.
     pub baselines: bool,
     /// When rounds are handed out.
     pub delivery: Delivery,
@@ -72,6 +76,8 @@ enum WorkTask {
 struct MeasureTask {
     experiment: Experiment,
     work: WorkTask,
+    /// The address of the memory that the oracle exchanges over, for rank processes.
+    oracle: Option<String>,
 }
 
 /// The command of a rank process.
@@ -125,7 +131,7 @@ pub fn run(options: &RunOptions, command: Vec<String>) -> Result<Results, BenchE
             rounds: options.rounds,
             warmup: options.warmup,
             repetitions: options.repetitions,
-            lags: lags.clone(),
+            variants: variants(options, &lags),
             fixed: options.delivery == Delivery::Fixed,
             delay: scenario.delay.clone(),
             seed: options.seed,
@@ -133,7 +139,13 @@ pub fn run(options: &RunOptions, command: Vec<String>) -> Result<Results, BenchE
             flip: options.flip,
             progress: options.progress,
         };
-        scenarios.push(run_scenario(options, scenario, kind, MeasureTask { experiment, work }, folder.path())?);
+        scenarios.push(run_scenario(
+            options,
+            scenario,
+            kind,
+            MeasureTask { experiment, work, oracle: None },
+            folder.path(),
+        )?);
     }
     let settings = Settings {
         ranks: options.ranks,
@@ -162,7 +174,26 @@ pub fn run(options: &RunOptions, command: Vec<String>) -> Result<Results, BenchE
 ///
 /// Whatever went wrong; the launcher then knows which rank failed.
 pub fn rank(folder: &Path) -> Result<(), BenchError> {
-    ranks::work(folder, |endpoint, task: &MeasureTask| task.on(endpoint))
+    ranks::work(folder, |endpoint, task: &MeasureTask| {
+        let attach = |address: &String| attach_at(address, endpoint.rank());
+        let oracle = task.oracle.as_ref().map(attach).transpose()?;
+        task.on(endpoint, oracle.map(Other::oracle).into_iter().collect())
+    })
+}
+
+/// The collectives under test, in the order of their places in an experiment.
+fn variants(options: &RunOptions, lags: &[usize]) -> Vec<Variant> {
+    let mut variants: Vec<Variant> = lags.iter().map(|lag| Variant::Lag(*lag)).collect();
+    if options.baselines {
+        variants.push(Variant::Oracle);
+        #[cfg(feature = "mpi")]
+        if let Transport::Mpi(_) = options.transport {
+            // Without another round under way it would be the overlapped one again.
+            let deep = lags.iter().filter(|lag| **lag > 0).map(|lag| Way::Deep(*lag));
+            variants.extend([Way::Blocking, Way::Overlapped].into_iter().chain(deep).map(Variant::Mpi));
+        }
+    }
+    variants
 }
 
 fn check(options: &RunOptions) -> Result<(), BenchError> {
@@ -190,9 +221,6 @@ fn check(options: &RunOptions) -> Result<(), BenchError> {
         }
         scenario.check(options.ranks)?;
     }
-    if options.baselines && options.transport.name() != "mpi" {
-        return wrong("--baselines needs --transport mpi");
-    }
     if options.pin && matches!(options.transport, Transport::Threads) {
         return wrong("--pin needs --transport shm or mpi: threads are not bound to cores");
     }
@@ -203,7 +231,7 @@ fn run_scenario(
     options: &RunOptions,
     scenario: &Scenario,
     kind: WorkKind,
-    task: MeasureTask,
+    mut task: MeasureTask,
     folder: &Path,
 ) -> Result<ScenarioResult, BenchError> {
     let largest = match &task.work {
@@ -211,17 +239,39 @@ fn run_scenario(
         WorkTask::Slept { bytes, .. } => *bytes,
     };
     let shape = task.experiment.shape(largest);
+    // The oracle has a group of its own, since a group looks after all lanes of its endpoint.
+    let oracle = options.baselines.then(|| oracle_shape(options.ranks, largest));
     let records = match &options.transport {
-        Transport::Shm => ranks::launch(RANK_COMMAND, shape, &task, options.pin, folder)?,
-        Transport::Threads => on_threads(&shape, &task)?,
+        Transport::Shm => {
+            let segment = oracle.as_ref().map(Segment::create).transpose()?;
+            task.oracle = segment.as_ref().map(Segment::address);
+            ranks::launch(RANK_COMMAND, shape, &task, options.pin, folder)?
+        }
+        Transport::Threads => {
+            let mut oracles = oracle.as_ref().map(threads::group).transpose()?.unwrap_or_default().into_iter();
+            let ends = threads::group(&shape)?.into_iter().map(|endpoint| (endpoint, oracles.next())).collect();
+            ranks::on_threads(ends, |(endpoint, oracle)| {
+                task.on(endpoint, oracle.map(Other::oracle).into_iter().collect())
+            })?
+        }
         #[cfg(feature = "mpi")]
         Transport::Mpi(job) => {
             job.pin(options.pin);
-            job.on_all(&shape, |endpoint| task.on(endpoint))?
+            let mut others = Vec::new();
+            for variant in &task.experiment.variants {
+                match variant {
+                    Variant::Lag(_) => {}
+                    Variant::Oracle => others.push(Other::oracle(job.join(oracle.as_ref().expect("it is asked for"))?)),
+                    Variant::Mpi(way) => {
+                        others.push(Other::Mpi(MpiRounds::new(job.world(), *way, !task.experiment.fixed)?));
+                    }
+                }
+            }
+            job.gather(&task.on(job.join(&shape)?, others)?)?
         }
     };
     let verify = || -> Result<(), BenchError> {
-        let MeasureTask { experiment, work } = &task;
+        let MeasureTask { experiment, work, .. } = &task;
         match work {
             WorkTask::Model(model) => {
                 let reference = model.reference()?;
@@ -249,54 +299,22 @@ fn run_scenario(
         interval_us: records.first().map_or(0.0, |record| record.interval as f64 / 1e3),
         counted: name.to_owned(),
         lags: summary::summarise(experiment, &records, counted),
-        baselines: baselines(options, &task, &records)?,
+        baselines: summary::baselines(experiment, &records, counted),
         timelines: summary::timelines(experiment, &records),
     })
 }
 
-/// MPI's own alltoallv under the same work and delays, if requested and applicable.
-fn baselines(
-    options: &RunOptions,
-    task: &MeasureTask,
-    records: &[RankRecord],
-) -> Result<Vec<BaselineResult>, BenchError> {
-    match (&options.transport, &task.work) {
-        #[cfg(feature = "mpi")]
-        (Transport::Mpi(job), WorkTask::Slept { unit_ns, own_ns, bytes }) if options.baselines => {
-            let unit = records.first().map_or(0, |record| record.unit);
-            crate::baselines::run(job, &task.experiment, &task.slept(job.rank(), *unit_ns, *own_ns, *bytes), unit)
-        }
-        _ => {
-            let _ = records;
-            Ok(Vec::new())
-        }
-    }
-}
-
-fn on_threads(shape: &GroupShape, task: &MeasureTask) -> Result<Vec<RankRecord>, BenchError> {
-    let endpoints = threads::group(shape)?;
-    std::thread::scope(|scope| {
-        let ranks: Vec<_> = endpoints.into_iter().map(|endpoint| scope.spawn(|| task.on(endpoint))).collect();
-        let end = |(rank, thread): (usize, std::thread::ScopedJoinHandle<'_, _>)| {
-            thread.join().unwrap_or_else(|_| Err(BenchError::Rank { rank, why: "it panicked".to_owned() }))
-        };
-        ranks.into_iter().enumerate().map(end).collect()
-    })
-}
-
 impl MeasureTask {
-    fn on<E: Endpoint>(&self, endpoint: E) -> Result<RankRecord, BenchError> {
+    fn on<E: Endpoint>(&self, endpoint: E, others: Vec<Other<E>>) -> Result<RankRecord, BenchError> {
         let rank = endpoint.rank();
-        match &self.work {
-            WorkTask::Model(model) => measure(endpoint, &self.experiment, &mut ModelWork::open(model, rank)?),
-            WorkTask::Slept { unit_ns, own_ns, bytes } => {
-                measure(endpoint, &self.experiment, &mut self.slept(rank, *unit_ns, *own_ns, *bytes))
+        let MeasureTask { experiment, work, .. } = self;
+        match work {
+            WorkTask::Model(model) => measure(endpoint, others, experiment, &mut ModelWork::open(model, rank)?),
+            &WorkTask::Slept { unit_ns, own_ns, bytes } => {
+                let (unit, own_unit) = (Duration::from_nanos(unit_ns), Duration::from_nanos(own_ns));
+                let mut slept = Slept::new(rank, experiment.ranks, experiment.seed, unit, own_unit, bytes);
+                measure(endpoint, others, experiment, &mut slept)
             }
         }
-    }
-
-    fn slept(&self, rank: usize, unit_ns: u64, own_ns: u64, bytes: usize) -> Slept {
-        let (unit, own_unit) = (Duration::from_nanos(unit_ns), Duration::from_nanos(own_ns));
-        Slept::new(rank, self.experiment.ranks, self.experiment.seed, unit, own_unit, bytes)
     }
 }

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use slackline_collective::{Complete, Exchange};
-use slackline_transport::Endpoint;
+use slackline_collective::{Collective, CompleteRound, OpenRound};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::BenchError;
@@ -27,34 +26,6 @@ impl Slept {
     }
 }
 
-#[cfg(feature = "mpi")]
-impl Slept {
-    pub(crate) fn bytes(&self) -> usize {
-        self.sizes[0]
-    }
-
-    pub(crate) fn unit(&self) -> Duration {
-        self.unit
-    }
-
-    pub(crate) fn own_unit(&self) -> Duration {
-        self.own_unit
-    }
-
-    /// This rank's message of `round` to a rank.
-    pub(crate) fn fill(&self, message: &mut [u8], round: u64, to: usize) {
-        fill(message, self.seed, round, self.rank, to);
-    }
-}
-
-/// The output of a round with these messages.
-pub(crate) fn output<'a>(messages: impl IntoIterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
-    out.clear();
-    for message in messages {
-        out.extend(xxh3_64(message).to_le_bytes());
-    }
-}
-
 /// The digest of the output on `rank` in `round`, computed without any exchange.
 pub(crate) fn reference(ranks: usize, seed: u64, bytes: usize, rank: usize, round: u64) -> u64 {
     let mut message = vec![0; bytes];
@@ -66,10 +37,10 @@ pub(crate) fn reference(ranks: usize, seed: u64, bytes: usize, rank: usize, roun
     xxh3_64(&output)
 }
 
-impl<E: Endpoint> Work<E> for Slept {
-    fn send(&mut self, round: u64, exchange: &mut Exchange<'_, E>) -> Result<(), BenchError> {
+impl Work for Slept {
+    fn send(&mut self, round: u64, collective: &mut impl Collective) -> Result<(), BenchError> {
         std::thread::sleep(self.unit);
-        let mut sending = exchange.begin(&self.sizes)?;
+        let mut sending = collective.begin(&self.sizes, &self.sizes)?;
         for (to, message) in sending.messages_mut().into_iter().enumerate() {
             fill(message, self.seed, round, self.rank, to);
         }
@@ -83,8 +54,11 @@ impl<E: Endpoint> Work<E> for Slept {
         Ok(())
     }
 
-    fn finish(&mut self, _round: u64, complete: Complete<'_, E>, out: &mut Vec<u8>) -> Result<(), BenchError> {
-        output(complete.messages(), out);
+    fn finish(&mut self, _round: u64, complete: impl CompleteRound, out: &mut Vec<u8>) -> Result<(), BenchError> {
+        out.clear();
+        for from in 0..self.sizes.len() {
+            out.extend(xxh3_64(complete.message(from)).to_le_bytes());
+        }
         Ok(())
     }
 }

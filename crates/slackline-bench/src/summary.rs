@@ -3,7 +3,8 @@
 use crate::BenchError;
 use crate::measure::{Experiment, RankRecord, RunRecord};
 use crate::predict;
-use crate::results::{Activity, LagResult, Percentiles, Segment, Spread, Timeline};
+use crate::results::{Activity, BaselineResult, LagResult, Percentiles, Segment, Spread, Timeline};
+use crate::variant::Variant;
 
 /// Rounds that a timeline shows.
 const TIMELINE_ROUNDS: usize = 24;
@@ -31,7 +32,7 @@ pub(crate) fn verify(
                     let differs = |(round, digest): (usize, &u64)| run.digests.get(round) != Some(digest);
                     return Err(BenchError::WrongOutput {
                         scenario: experiment.scenario.clone(),
-                        lag: experiment.lags[run.lag],
+                        collective: experiment.variants[run.variant].to_string(),
                         repetition,
                         rank: record.rank,
                         round: expected.iter().enumerate().position(differs).unwrap_or(experiment.rounds),
@@ -43,12 +44,15 @@ pub(crate) fn verify(
     Ok(())
 }
 
+/// All repetitions of a collective.
+fn runs<'a>(experiment: &Experiment, records: &'a [RankRecord], open: bool, variant: usize) -> Vec<Run<'a>> {
+    (0..experiment.repetitions).map(|repetition| Run::find(records, open, variant, repetition)).collect()
+}
+
 /// One entry per lag; `counted` is what a round counts in throughput. Call it on verified records only.
 pub(crate) fn summarise(experiment: &Experiment, records: &[RankRecord], counted: usize) -> Vec<LagResult> {
-    let all = |open: bool| -> Vec<Vec<Run>> {
-        let of = |lag| (0..experiment.repetitions).map(|r| Run::find(records, open, lag, r)).collect();
-        (0..experiment.lags.len()).map(of).collect()
-    };
+    let lags: Vec<usize> = experiment.lags().collect();
+    let all = |open| -> Vec<Vec<Run>> { (0..lags.len()).map(|place| runs(experiment, records, open, place)).collect() };
     let (runs, open) = (all(false), all(true));
     let total = (experiment.rounds * counted) as f64;
     let a_second = |nanoseconds: f64| total / nanoseconds * 1e9;
@@ -83,22 +87,37 @@ pub(crate) fn summarise(experiment: &Experiment, records: &[RankRecord], counted
                 .collect(),
         }
     };
-    experiment.lags.iter().enumerate().map(summary).collect()
+    lags.iter().enumerate().map(summary).collect()
+}
+
+/// One entry for everything that is no lag of the group. As [`summarise`] otherwise.
+pub(crate) fn baselines(experiment: &Experiment, records: &[RankRecord], counted: usize) -> Vec<BaselineResult> {
+    let total = (experiment.rounds * counted) as f64;
+    let summary = |(place, variant): (usize, &Variant)| {
+        let runs = runs(experiment, records, false, place);
+        let spread = |value: &dyn Fn(&Run) -> f64| Spread::of(runs.iter().map(value).collect());
+        BaselineResult {
+            name: variant.name().to_owned(),
+            lag: variant.lag(),
+            throughput: spread(&|run| total / run.span() * 1e9),
+            share_of_ideal: spread(&|run| predict::ideal(&run.work()) / run.span()),
+        }
+    };
+    experiment.variants.iter().enumerate().skip(experiment.lags().count()).map(summary).collect()
 }
 
 /// The first rounds of the first repetition of lag 0 and of lag 4, or of the largest lag where 4 was not run.
 pub(crate) fn timelines(experiment: &Experiment, records: &[RankRecord]) -> Vec<Timeline> {
-    let largest = experiment.lags.iter().max().copied().unwrap_or(0);
-    let other = if experiment.lags.contains(&TIMELINE_LAG) { TIMELINE_LAG } else { largest };
-    let shown = |place: &usize| experiment.lags[*place] == 0 || experiment.lags[*place] == other;
-    (0..experiment.lags.len())
-        .filter(shown)
-        .map(|place| {
-            let run = Run::find(records, false, place, 0);
-            let begin = run.begin();
-            Timeline { lag: experiment.lags[place], ranks: run.0.iter().map(|run| segments(run, begin)).collect() }
-        })
-        .collect()
+    let largest = experiment.lags().max().unwrap_or(0);
+    let other = if experiment.lags().any(|lag| lag == TIMELINE_LAG) { TIMELINE_LAG } else { largest };
+    let shown = |(_, lag): &(usize, usize)| *lag == 0 || *lag == other;
+    let lags = experiment.lags().enumerate().filter(shown);
+    lags.map(|(place, lag)| {
+        let run = Run::find(records, false, place, 0);
+        let begin = run.begin();
+        Timeline { lag, ranks: run.0.iter().map(|run| segments(run, begin)).collect() }
+    })
+    .collect()
 }
 
 /// Waiting and work on outputs alternate within an iteration; they are drawn as one stretch each.
@@ -125,9 +144,9 @@ fn segments(run: &RunRecord, begin: u64) -> Vec<Segment> {
 struct Run<'a>(Vec<&'a RunRecord>);
 
 impl<'a> Run<'a> {
-    fn find(records: &'a [RankRecord], open: bool, lag: usize, repetition: usize) -> Self {
+    fn find(records: &'a [RankRecord], open: bool, variant: usize, repetition: usize) -> Self {
         let of = |record: &'a RankRecord| {
-            let wanted = |run: &&RunRecord| run.open == open && run.lag == lag && run.repetition == repetition;
+            let wanted = |run: &&RunRecord| run.open == open && run.variant == variant && run.repetition == repetition;
             let run = record.runs.iter().find(wanted);
             run.expect("verified records have every run")
         };
@@ -167,7 +186,7 @@ impl<'a> Run<'a> {
 mod tests {
     use super::*;
 
-    /// Two ranks, two rounds of 1 and 2 µs of work in turn, lags 0 and 1, one repetition.
+    /// Two ranks, two rounds of 1 and 2 µs of work in turn, lags 0 and 1 and the oracle, one repetition.
     fn canned() -> (Experiment, Vec<RankRecord>) {
         let experiment = Experiment {
             scenario: "canned".to_owned(),
@@ -176,7 +195,7 @@ mod tests {
             rounds: 2,
             warmup: 1,
             repetitions: 1,
-            lags: vec![0, 1],
+            variants: vec![Variant::Lag(0), Variant::Lag(1), Variant::Oracle],
             fixed: false,
             delay: Default::default(),
             seed: 0,
@@ -184,27 +203,30 @@ mod tests {
             flip: None,
             progress: false,
         };
-        let run = |rank: usize, lag: usize, open: bool| RunRecord {
-            lag,
-            open,
-            begin: 100,
-            end: 100 + if lag == 0 { 4000 } else { 3000 },
-            cpu: 2000,
-            begun: vec![0, if lag == 0 { 2000 } else { 1000 + 1000 * rank as u64 }],
-            delay: vec![0, 0],
-            send: if rank == 0 { vec![1000, 2000] } else { vec![2000, 1000] },
-            own: vec![0, 0],
-            finish: vec![0, 0],
-            call: if (rank == 0) == (lag == 0) { vec![1000, 0] } else { vec![0, 0] },
-            finishing: vec![0, 0],
-            latency: if open { vec![5000, 7000] } else { vec![2000, 2000] },
-            digests: vec![rank as u64 * 10, rank as u64 * 10 + 1],
-            observed: lag,
-            repetition: 0,
+        let run = |rank: usize, variant: usize, open: bool| {
+            let lag = variant % 2;
+            RunRecord {
+                variant,
+                open,
+                begin: 100,
+                end: 100 + if lag == 0 { 4000 } else { 3000 },
+                cpu: 2000,
+                begun: vec![0, if lag == 0 { 2000 } else { 1000 + 1000 * rank as u64 }],
+                delay: vec![0, 0],
+                send: if rank == 0 { vec![1000, 2000] } else { vec![2000, 1000] },
+                own: vec![0, 0],
+                finish: vec![0, 0],
+                call: if (rank == 0) == (lag == 0) { vec![1000, 0] } else { vec![0, 0] },
+                finishing: vec![0, 0],
+                latency: if open { vec![5000, 7000] } else { vec![2000, 2000] },
+                digests: vec![rank as u64 * 10, rank as u64 * 10 + 1],
+                observed: lag,
+                repetition: 0,
+            }
         };
         let runs = |rank| {
-            let order = [(1, false), (0, false), (0, true), (1, true)];
-            order.into_iter().map(|(lag, open)| run(rank, lag, open)).collect()
+            let order = [(1, false), (2, false), (0, false), (0, true), (1, true)];
+            order.into_iter().map(|(variant, open)| run(rank, variant, open)).collect()
         };
         let records = (0..2).map(|rank| RankRecord { rank, unit: 1000, interval: 2000, runs: runs(rank) }).collect();
         (experiment, records)
@@ -217,11 +239,25 @@ mod tests {
         verify(&experiment, &records, expected).unwrap();
         records[1].runs[0].digests[1] ^= 1;
         match verify(&experiment, &records, expected) {
-            Err(BenchError::WrongOutput { lag: 1, repetition: 0, rank: 1, round: 1, .. }) => {}
+            Err(BenchError::WrongOutput { collective, repetition: 0, rank: 1, round: 1, .. }) => {
+                assert_eq!(collective, "lag 1");
+            }
             other => panic!("{other:?}"),
         }
         records[1].runs[0].digests.pop();
         assert!(matches!(verify(&experiment, &records, expected), Err(BenchError::WrongOutput { round: 1, .. })));
+    }
+
+    #[test]
+    fn a_wrong_output_of_a_baseline_is_one_too() {
+        let (experiment, mut records) = canned();
+        records[0].runs[1].digests[0] ^= 1;
+        match verify(&experiment, &records, |rank, round| rank as u64 * 10 + round) {
+            Err(BenchError::WrongOutput { collective, rank: 0, round: 0, .. }) => {
+                assert_eq!(collective, "synchronous oracle");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -241,6 +277,12 @@ mod tests {
         assert_eq!(lags[0].call_us.p50.median, 0.0);
         assert_eq!(lags[0].call_us.p95.median, 1.0);
         assert_eq!(lags[0].waiting, [0.25, 0.0]);
+        // The oracle's record has the times of lag 0.
+        let baselines = baselines(&experiment, &records, 8);
+        assert_eq!(baselines.len(), 1);
+        assert_eq!((&*baselines[0].name, baselines[0].lag), ("synchronous oracle", 0));
+        assert_eq!(baselines[0].throughput, lags[0].throughput);
+        assert_eq!(baselines[0].share_of_ideal, lags[0].share_of_ideal);
     }
 
     #[test]

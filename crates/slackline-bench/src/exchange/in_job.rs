@@ -55,13 +55,18 @@ fn bare(world: &World, task: &ExchangeTask, started: bool) -> Result<Vec<f64>, B
     let (rank, depth) = (world.rank(), task.lag + 1);
     let send: Vec<usize> = (0..task.ranks).map(|to| split(rank, to, task.bytes)).collect();
     let receive: Vec<usize> = (0..task.ranks).map(|from| split(from, rank, task.bytes)).collect();
-    let mut alltoallv = Alltoallv::new(world, &send, &receive, if started { depth } else { 1 })?;
+    let mut alltoallv = Alltoallv::new(world, if started { depth } else { 1 })?;
     for round in 0..4 {
-        for to in 0..task.ranks {
-            let room = alltoallv.room(to).iter_mut().enumerate();
-            room.for_each(|(at, byte)| *byte = content(round, rank, to, at));
+        let mut open = alltoallv.open(&send, &receive)?;
+        for (to, room) in open.rooms().enumerate() {
+            room.iter_mut().enumerate().for_each(|(at, byte)| *byte = content(round, rank, to, at));
         }
-        one(&mut alltoallv, started)?;
+        if started {
+            open.begin()?;
+            alltoallv.finish()?;
+        } else {
+            open.block()?;
+        }
         for from in 0..task.ranks {
             let mut message = alltoallv.message(from).iter().enumerate();
             if !message.all(|(at, byte)| *byte == content(round, from, rank, at)) {
@@ -76,13 +81,14 @@ fn bare(world: &World, task: &ExchangeTask, started: bool) -> Result<Vec<f64>, B
         world.barrier()?;
         let begin = Instant::now();
         for _ in 0..task.rounds {
-            for (to, source) in sources.iter().enumerate() {
-                alltoallv.room(to).copy_from_slice(source);
+            let mut open = alltoallv.open(&send, &receive)?;
+            for (room, source) in open.rooms().zip(&sources) {
+                room.copy_from_slice(source);
             }
             if !started {
-                alltoallv.block()?;
+                open.block()?;
             } else {
-                alltoallv.begin()?;
+                open.begin()?;
                 if alltoallv.under_way() < depth {
                     continue;
                 }
@@ -102,12 +108,4 @@ fn bare(world: &World, task: &ExchangeTask, started: bool) -> Result<Vec<f64>, B
         }
     }
     Ok(times)
-}
-
-fn one(alltoallv: &mut Alltoallv, started: bool) -> Result<(), BenchError> {
-    if started {
-        alltoallv.begin()?;
-        return Ok(alltoallv.finish()?);
-    }
-    Ok(alltoallv.block()?)
 }

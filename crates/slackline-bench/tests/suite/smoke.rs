@@ -100,6 +100,31 @@ fn the_model_predicts_the_same_on_processes_and_on_threads_as_in_one_process() {
 }
 
 #[test]
+fn the_oracle_has_the_same_outputs_as_every_lag() {
+    for transport in ["shm", "threads"] {
+        for work in [&SLEPT[..], &MODEL[..]] {
+            let folder = tempfile::tempdir().unwrap();
+            let more = ["--baselines", "--transport", transport];
+            let one = if work == SLEPT { &["--scenario", "turn"][..] } else { &[] };
+            let output = bench(folder.path(), &[work, &more, one].concat());
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let text = String::from_utf8(output.stdout).unwrap();
+            let lags = if work == SLEPT { "0, 2" } else { "0, 1, 4" };
+            let said = format!("that of one process; over: bounded lag ({lags}); synchronous oracle.");
+            assert!(text.contains(&said), "{text}");
+            let stored: Value = serde_json::from_slice(&fs::read(folder.path().join("results.json")).unwrap()).unwrap();
+            let baselines = stored["scenarios"][0]["baselines"].as_array().unwrap();
+            assert_eq!(baselines.len(), 1);
+            assert_eq!((&baselines[0]["name"], &baselines[0]["lag"]), (&"synchronous oracle".into(), &0.into()));
+            assert!(baselines[0]["throughput"]["min"].as_f64().unwrap() > 0.0);
+            // A synchronous exchange waits while it publishes, which is no work.
+            let share = baselines[0]["share_of_ideal"]["max"].as_f64().unwrap();
+            assert!(share > 0.0 && share <= 1.0, "{share} of the ideal");
+        }
+    }
+}
+
+#[test]
 fn a_wrong_output_ends_with_1_and_shows_no_timing() {
     for work in [&SLEPT[..], &MODEL[..]] {
         let folder = tempfile::tempdir().unwrap();
@@ -168,4 +193,19 @@ fn loading_measures_every_way_and_leaves_nothing_behind() {
         }
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn requests_are_answered_among_processes_one_of_which_is_late() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slackline-bench"));
+    let output = command
+        .args(["requests", "--ranks", "3", "--late-ms", "30", "--late-rank", "0", "--seconds", "1", "--json"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let result: Value = serde_json::from_slice(&output.stdout).expect("JSON alone on stdout");
+    assert_eq!((&result["late"], &result["late_ms"]), (&0.into(), &30.0.into()));
+    for answers in ["prompt", "of_late"] {
+        assert!(result[answers]["answers"].as_u64().unwrap() > 0, "{result}");
+    }
 }

@@ -24,6 +24,7 @@ pub fn largest_message(plan: &Plan, samples: usize) -> usize {
 #[derive(Debug, Default)]
 pub(super) struct Layout {
     pub(super) samples: Samples,
+    /// The precision of the values.
     pub(super) wire: Wire,
     send_sizes: Vec<usize>,
     receive_sizes: Vec<usize>,
@@ -41,13 +42,12 @@ pub(super) struct Segment {
     pub(super) samples: Range<usize>,
     /// Where they lie in the message, in values.
     pub(super) values: Range<usize>,
-    wire: Wire,
 }
 
 impl Segment {
-    /// Where they lie in the message.
-    pub(super) fn bytes(&self) -> Range<usize> {
-        self.values.start * self.wire.bytes()..self.values.end * self.wire.bytes()
+    /// Where they lie in the message, in the precision of its layout.
+    pub(super) fn bytes(&self, wire: Wire) -> Range<usize> {
+        self.values.start * wire.bytes()..self.values.end * wire.bytes()
     }
 }
 
@@ -69,13 +69,12 @@ impl Layout {
         let ranks = plan.ranks();
         *wire = placement.wire;
         split.count(samples, ranks, hot, bags);
-        // Appends the vectors of a part to a message that is `size` bytes long so far.
-        let append = |size: &mut usize, part: &Part, to: usize| {
-            let samples = split.sent_to(to, placement.hot(part.table));
-            let first = *size / wire.bytes();
-            let values = first..first + samples.len() * part.columns.len();
-            *size = values.end * wire.bytes();
-            Segment { samples, values, wire: *wire }
+        let firsts = |part: &Part| split.firsts(placement.hot(part.table));
+        // Appends the vectors of a part to a message that holds `size` values so far.
+        let append = |size: &mut usize, part: &Part, samples: Range<usize>| {
+            let values = *size..*size + samples.len() * part.columns.len();
+            *size = values.end;
+            Segment { samples, values }
         };
         for sizes in [&mut *send_sizes, &mut *receive_sizes] {
             sizes.clear();
@@ -83,10 +82,15 @@ impl Layout {
         }
         sent.clear();
         for part in plan.parts_of(*rank) {
-            sent.extend(send_sizes.iter_mut().enumerate().map(|(to, size)| append(size, part, to)));
+            let runs = send_sizes.iter_mut().zip(firsts(part).windows(2));
+            sent.extend(runs.map(|(size, run)| append(size, part, run[0]..run[1])));
         }
         received.clear();
-        received.extend(plan.parts().iter().map(|part| append(&mut receive_sizes[part.rank], part, *rank)));
+        received.extend(plan.parts().iter().map(|part| {
+            let firsts = firsts(part);
+            append(&mut receive_sizes[part.rank], part, firsts[*rank]..firsts[*rank + 1])
+        }));
+        send_sizes.iter_mut().chain(receive_sizes).for_each(|size| *size *= wire.bytes());
     }
 
     /// The bytes of this rank's message to each rank, itself included.

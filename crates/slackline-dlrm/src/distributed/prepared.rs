@@ -105,7 +105,7 @@ impl Prepared<'_> {
         let (_, table) = &self.member.parts[self.next];
         let (bags, layout) = (&self.of_parts[self.next], &self.pending.layout);
         for (room, segment) in rooms.iter_mut().zip(layout.sent(self.next)) {
-            write_pooled(&mut room[segment.bytes()], layout.wire, |out| {
+            write_pooled(&mut room[segment.bytes(layout.wire)], layout.wire, |out| {
                 Ok(table.pool_to(&bags.samples(segment.samples.clone()), Pooling::Sum, out)?)
             })?;
         }
@@ -132,7 +132,7 @@ impl Prepared<'_> {
         for place in self.next..end {
             let (_, table) = &self.member.parts[place];
             for (segment, (cut, rest)) in layout.sent(place).iter().zip(&mut rests) {
-                let bytes = segment.bytes();
+                let bytes = segment.bytes(layout.wire);
                 let (out, after) = std::mem::take(rest)[bytes.start - *cut..].split_at_mut(bytes.len());
                 (*cut, *rest) = (bytes.end, after);
                 let (bags, out) = (self.of_parts[place].samples(segment.samples.clone()), output_in(out, layout.wire)?);

@@ -55,13 +55,10 @@ impl Samples {
         self.firsts[rank]..self.firsts[rank + 1]
     }
 
-    /// Those of them whose vectors are sent, counted among all samples of the batch whose vectors are: of the table with
-    /// hot rows of this place those that need other rows, of other tables (`None`) all.
-    pub(super) fn sent_to(&self, rank: usize, hot: Option<usize>) -> Range<usize> {
-        match hot {
-            Some(hot) => self.cold[hot].firsts[rank]..self.cold[hot].firsts[rank + 1],
-            None => self.of(rank),
-        }
+    /// The first of each rank's samples among those whose vectors are sent, and the number of these: of the table with hot
+    /// rows of this place those that need other rows, of other tables (`None`) all samples of the batch.
+    pub(super) fn firsts(&self, hot: Option<usize>) -> &[usize] {
+        hot.map_or(&self.firsts, |hot| &self.cold[hot].firsts)
     }
 
     /// Whether each sample of the batch needs other rows than hot ones, of the table with hot rows of this place.

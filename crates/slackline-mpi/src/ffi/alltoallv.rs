@@ -4,41 +4,80 @@ use std::ffi::c_int;
 use std::mem;
 
 use mpi::ffi;
+use slackline_transport::SLOT_ALIGN;
 
 use super::comm::{Comm, byte};
 use super::{MpiError, check, count};
 
-/// How many bytes go to, or come from, each rank, and where they lie: checked against their buffer once, for C.
-struct Layout {
+/// So many bytes of a buffer, on a cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; SLOT_ALIGN]);
+
+/// The bytes that go to, or come from, each rank, in one buffer: each message begins on a line. What C sees of it has been
+/// checked against the buffer.
+struct Side {
     counts: Vec<c_int>,
     places: Vec<c_int>,
-    bytes: usize,
+    /// At least one, since MPI does not like a buffer of nothing.
+    lines: Vec<Line>,
 }
 
-impl Layout {
-    fn new(sizes: &[usize]) -> Result<Self, MpiError> {
-        let mut layout = Layout { counts: Vec::new(), places: Vec::new(), bytes: 0 };
-        for size in sizes {
-            layout.counts.push(count("MPI_Alltoallv", *size)?);
-            layout.places.push(count("MPI_Alltoallv", layout.bytes)?);
-            layout.bytes = layout.bytes.saturating_add(*size);
+impl Side {
+    fn new(ranks: usize) -> Self {
+        Side { counts: vec![0; ranks], places: vec![0; ranks], lines: vec![Line([0; SLOT_ALIGN])] }
+    }
+
+    /// After an error it is as it was.
+    fn lay_out(&mut self, sizes: &[usize]) -> Result<(), MpiError> {
+        if self.counts.iter().zip(sizes).all(|(count, size)| *count as usize == *size) {
+            // The usual case: a model's messages keep their sizes.
+            return Ok(());
         }
-        Ok(layout)
+        let (mut counts, mut places) = (Vec::with_capacity(sizes.len()), Vec::with_capacity(sizes.len()));
+        let mut end = 0usize;
+        for &size in sizes {
+            counts.push(count("MPI_Alltoallv", size)?);
+            places.push(count("MPI_Alltoallv", end)?);
+            end = end.saturating_add(size.next_multiple_of(SLOT_ALIGN));
+        }
+        if end > self.lines.len() * SLOT_ALIGN {
+            self.lines.resize(end / SLOT_ALIGN, Line([0; SLOT_ALIGN]));
+        }
+        (self.counts, self.places) = (counts, places);
+        Ok(())
     }
 
-    fn range(&self, rank: usize) -> std::ops::Range<usize> {
-        let begin = self.places[rank] as usize;
-        begin..begin + self.counts[rank] as usize
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: lines lie without gaps, are bytes throughout, and are initialised.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * SLOT_ALIGN) }
+    }
+
+    fn bytes_mut(lines: &mut [Line]) -> &mut [u8] {
+        // SAFETY: as in `bytes`; any bytes are good lines, and the borrow of the lines goes on.
+        unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * SLOT_ALIGN) }
+    }
+
+    fn message(&self, rank: usize) -> &[u8] {
+        &self.bytes()[self.places[rank] as usize..][..self.counts[rank] as usize]
+    }
+
+    fn messages_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        let mut rest = Self::bytes_mut(&mut self.lines);
+        self.counts.iter().map(move |&count| {
+            let whole = (count as usize).next_multiple_of(SLOT_ALIGN);
+            let (message, behind) = mem::take(&mut rest).split_at_mut(whole);
+            rest = behind;
+            &mut message[..count as usize]
+        })
     }
 }
 
-/// An alltoallv of fixed sizes with its buffers.
+/// One alltoallv after another, in the same buffers.
 pub(crate) struct Call {
     comm: Comm,
-    sending: Layout,
-    receiving: Layout,
-    send: Vec<u8>,
-    receive: Vec<u8>,
+    sending: Side,
+    receiving: Side,
     /// Null while the buffers are ours.
     request: ffi::MPI_Request,
 }
@@ -49,44 +88,57 @@ fn null() -> ffi::MPI_Request {
 }
 
 impl Call {
-    /// # Panics
-    ///
-    /// If there is not one size for each rank.
-    pub(crate) fn new(comm: Comm, send: &[usize], receive: &[usize]) -> Result<Self, MpiError> {
+    /// Without any messages yet.
+    pub(crate) fn new(comm: Comm) -> Result<Self, MpiError> {
         let ranks = comm.size()?;
-        assert!(send.len() == ranks && receive.len() == ranks, "one size for each of {ranks} ranks");
-        let (sending, receiving) = (Layout::new(send)?, Layout::new(receive)?);
-        // One byte more than nothing, since MPI does not like a buffer of nothing.
-        let (send, receive) = (vec![0; sending.bytes.max(1)], vec![0; receiving.bytes.max(1)]);
-        Ok(Call { comm, sending, receiving, send, receive, request: null() })
+        Ok(Call { comm, sending: Side::new(ranks), receiving: Side::new(ranks), request: null() })
     }
 
+    /// Makes room for messages of these sizes. What was there is lost.
+    ///
+    /// # Panics
+    ///
+    /// If there is not one size for each rank, or the exchange is under way.
+    pub(crate) fn lay_out(&mut self, send: &[usize], receive: &[usize]) -> Result<(), MpiError> {
+        self.assert_ours();
+        let ranks = self.sending.counts.len();
+        assert!(send.len() == ranks && receive.len() == ranks, "one size for each of {ranks} ranks");
+        self.sending.lay_out(send)?;
+        self.receiving.lay_out(receive)
+    }
+
+    /// Room for the message to each rank, in rank order.
+    ///
     /// # Panics
     ///
     /// If the exchange is under way.
-    pub(crate) fn room(&mut self, to: usize) -> &mut [u8] {
-        assert!(self.request == null(), "the exchange is under way");
-        &mut self.send[self.sending.range(to)]
+    pub(crate) fn rooms(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.assert_ours();
+        self.sending.messages_mut()
     }
 
     /// # Panics
     ///
     /// If the exchange is under way.
     pub(crate) fn message(&self, from: usize) -> &[u8] {
+        self.assert_ours();
+        self.receiving.message(from)
+    }
+
+    fn assert_ours(&self) {
         assert!(self.request == null(), "the exchange is under way");
-        &self.receive[self.receiving.range(from)]
     }
 
     pub(crate) fn block(&mut self) -> Result<(), MpiError> {
-        assert!(self.request == null(), "the exchange is under way");
+        self.assert_ours();
         // SAFETY: one count and one displacement for each rank, all inside of the buffers.
         let code = unsafe {
             ffi::MPI_Alltoallv(
-                self.send.as_ptr().cast(),
+                self.sending.lines.as_ptr().cast(),
                 self.sending.counts.as_ptr(),
                 self.sending.places.as_ptr(),
                 byte(),
-                self.receive.as_mut_ptr().cast(),
+                self.receiving.lines.as_mut_ptr().cast(),
                 self.receiving.counts.as_ptr(),
                 self.receiving.places.as_ptr(),
                 byte(),
@@ -97,16 +149,16 @@ impl Call {
     }
 
     pub(crate) fn begin(&mut self) -> Result<(), MpiError> {
-        assert!(self.request == null(), "the exchange is under way");
-        // SAFETY: as in `block`; buffers and counts are on the heap and stay as they are until the request is done: `room`
-        // and `message` refuse, and dropping a call under way forgets them.
+        self.assert_ours();
+        // SAFETY: as in `block`; buffers and counts are on the heap and stay as they are until the request is done: `lay_out`,
+        // `rooms` and `message` refuse, and dropping a call under way forgets them.
         let code = unsafe {
             ffi::MPI_Ialltoallv(
-                self.send.as_ptr().cast(),
+                self.sending.lines.as_ptr().cast(),
                 self.sending.counts.as_ptr(),
                 self.sending.places.as_ptr(),
                 byte(),
-                self.receive.as_mut_ptr().cast(),
+                self.receiving.lines.as_mut_ptr().cast(),
                 self.receiving.counts.as_ptr(),
                 self.receiving.places.as_ptr(),
                 byte(),
@@ -142,11 +194,10 @@ impl Drop for Call {
     fn drop(&mut self) {
         if self.request != null() {
             // MPI may still use them.
-            mem::forget(mem::take(&mut self.send));
-            mem::forget(mem::take(&mut self.receive));
-            for layout in [&mut self.sending, &mut self.receiving] {
-                mem::forget(mem::take(&mut layout.counts));
-                mem::forget(mem::take(&mut layout.places));
+            for side in [&mut self.sending, &mut self.receiving] {
+                mem::forget(mem::take(&mut side.counts));
+                mem::forget(mem::take(&mut side.places));
+                mem::forget(mem::take(&mut side.lines));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use slackline_mpi::{NodeEndpoint, Peers, World};
+use slackline_mpi::{NodeEndpoint, Peers};
 use slackline_transport::conformance::Check;
 
 use crate::mpirun;
@@ -32,7 +32,7 @@ pub(crate) fn test() {
 
 /// `words`: what carries the messages, and the check.
 pub(crate) fn rank(words: &[String]) {
-    let (peers, world): (Peers, _) = (words[0].parse().unwrap(), World::join().unwrap());
+    let (peers, world): (Peers, _) = (words[0].parse().unwrap(), mpirun::join());
     let run = |check: Check| {
         let endpoint = NodeEndpoint::join(&world, &check.shape(world.ranks()), peers).unwrap();
         if let Err(failed) = check.run(endpoint) {

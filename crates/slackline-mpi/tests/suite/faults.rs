@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
 use slackline_collective::{CollectiveError, Group, GroupOptions, GroupShape, Lane, LaneOptions};
-use slackline_mpi::{NodeEndpoint, Peers, World};
+use slackline_mpi::{NodeEndpoint, Peers};
 
 use crate::mpirun;
 
@@ -70,7 +70,7 @@ fn left_behind(token: &str) -> Vec<String> {
 /// `words`: what happens, and what carries the messages.
 pub(crate) fn rank(words: &[String]) {
     let (case, peers): (&str, Peers) = (&words[0], words[1].parse().unwrap());
-    let world = World::join().unwrap();
+    let world = mpirun::join();
     let lane = LaneOptions::lag(2);
     let shape = GroupShape { ranks: RANKS, lanes: vec![lane.shape(100)] };
     let endpoint = NodeEndpoint::join(&world, &shape, peers).unwrap();

@@ -3,6 +3,7 @@
 //! By hand: `cargo test -p slackline-mpi --features mpi`, with the name of a test to run that one alone, and with `MPIRUN`
 //! and `MPIRUN_FLAGS` in the environment for another launcher.
 
+mod alltoallv;
 mod collective;
 #[path = "../../../slackline-collective/tests/suite/common.rs"]
 mod common;
@@ -24,6 +25,7 @@ const TESTS: &[Test] = &[
     Test { name: "readme", test: the_readme_shows_the_example, rank: |_| () },
     Test { name: "collective", test: collective::test, rank: |_| collective::rank() },
     Test { name: "conformance", test: conformance::test, rank: conformance::rank },
+    Test { name: "alltoallv", test: alltoallv::test, rank: |_| alltoallv::rank() },
     Test { name: "held", test: held::test, rank: held::rank },
     Test { name: "faults", test: faults::test, rank: faults::rank },
 ];

@@ -3,12 +3,29 @@
 use std::env;
 use std::process::{Command, Output};
 
-/// Set for the processes that `mpirun` starts, beside MPI's own variables, whose names differ.
-const RANK: &str = "SLACKLINE_TEST_RANK";
+use slackline_mpi::World;
+
+/// The number of ranks, for the processes that `mpirun` starts, beside MPI's own variables, whose names differ.
+const RANKS: &str = "SLACKLINE_TEST_RANKS";
 
 /// Whether this process is one of the ranks.
 pub(crate) fn is_rank() -> bool {
-    env::var_os(RANK).is_some()
+    env::var_os(RANKS).is_some()
+}
+
+/// Joins the job of a test.
+///
+/// # Panics
+///
+/// If the job has another number of ranks than the test has asked for. Under the launcher of another MPI than the program was
+/// built with, every process is a job of its own, and no message would ever pass between two.
+pub(crate) fn join() -> World {
+    let world = World::join().unwrap();
+    let asked = env::var(RANKS).expect("it was started by a test");
+    let version = world.library_version().unwrap();
+    let launcher = slackline_mpi::launcher();
+    assert_eq!(world.ranks().to_string(), asked, "ranks of the job; {launcher} is not the launcher of {version}?");
+    world
 }
 
 /// `mpirun -n RANKS FLAGS`, to which a program and its arguments are to be added.
@@ -26,7 +43,7 @@ pub(crate) fn job(ranks: usize) -> Command {
     ] {
         command.env(variable, value);
     }
-    command.env(RANK, "1");
+    command.env(RANKS, ranks.to_string());
     command
 }
 
