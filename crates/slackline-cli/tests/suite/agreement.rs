@@ -7,6 +7,15 @@ use std::time::Duration;
 
 use crate::common::{Place, Run};
 
+/// Ends the other thread.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_model_that_is_replaced_while_ranks_start_gives_one_models_predictions_or_an_error() {
     let place = Place::new(400);
@@ -34,6 +43,8 @@ fn a_model_that_is_replaced_while_ranks_start_gives_one_models_predictions_or_an
                 std::thread::sleep(Duration::from_micros(300 * (turn as u64 % 7)));
             }
         });
+        // Also when an assertion fails.
+        let _stop = Stop(&done);
         for _ in 0..10 {
             let run = predict("current", &["--ranks", "4", "--transport", "shm"]);
             if run.code == Some(0) {
@@ -45,7 +56,6 @@ fn a_model_that_is_replaced_while_ranks_start_gives_one_models_predictions_or_an
                 refused += 1;
             }
         }
-        done.store(true, Ordering::Relaxed);
     });
     assert!(refused > 0, "all ranks opened the same model in every try");
 }
