@@ -5,7 +5,7 @@ mod round;
 use std::cell::RefMut;
 use std::time::Duration;
 
-use slackline_transport::{Endpoint, Rank};
+use slackline_transport::{Endpoint, Lane, Rank};
 
 use crate::group::Group;
 use crate::lane::LaneState;
@@ -53,11 +53,18 @@ impl<E: Endpoint> Clone for Exchange<'_, E> {
 
 impl<E: Endpoint> Copy for Exchange<'_, E> {}
 
-impl<'g, E: Endpoint> Exchange<'g, E> {
-    pub(crate) fn new(group: &'g Group<E>, lane: usize) -> Self {
-        Exchange { group, lane }
+impl<E: Endpoint> Group<E> {
+    /// A lane to exchange on, in rounds.
+    ///
+    /// # Panics
+    ///
+    /// If the group has no such lane.
+    pub fn lane(&self, lane: Lane) -> Exchange<'_, E> {
+        Exchange { group: self, lane: self.existing(lane) }
     }
+}
 
+impl<'g, E: Endpoint> Exchange<'g, E> {
     /// The endpoint, for its clock and its `sleep`.
     pub fn endpoint(&self) -> &'g E {
         &self.group.endpoint

@@ -11,11 +11,11 @@ use std::time::Duration;
 use slackline_transport::{Endpoint, Lane, Rank};
 
 use crate::lane::LaneState;
-use crate::{CollectiveError, Exchange, Fault, FaultKind, GroupOptions, HEADER_BYTES, LaneOptions, LaneStats, Streams};
+use crate::{CollectiveError, Fault, FaultKind, GroupOptions, HEADER_BYTES, LaneOptions, LaneStats};
 
 /// One rank's membership in a group. It drives an endpoint for all lanes.
 ///
-/// A lane is used by [rounds](Exchange) or by [streams](Streams), and several at once: all calls take `&self`, and messages and
+/// A lane is used by [rounds](crate::Exchange) or by [streams](crate::Streams), and several at once: all calls take `&self`, and messages and
 /// rooms of different lanes, or of one, can be held together. While a rank waits on one lane, it keeps receiving and sending on
 /// the others.
 ///
@@ -88,25 +88,12 @@ impl<E: Endpoint> Group<E> {
         Ok(Group { endpoint, lanes, deadline: options.deadline, fault, refused, alarm })
     }
 
-    /// A lane to exchange on, in rounds.
+    /// The place of a lane that there is.
     ///
     /// # Panics
     ///
     /// If the group has no such lane.
-    pub fn lane(&self, lane: Lane) -> Exchange<'_, E> {
-        Exchange::new(self, self.existing(lane))
-    }
-
-    /// A lane to send and receive on, message by message. Use a lane by rounds or by streams, alike on all ranks.
-    ///
-    /// # Panics
-    ///
-    /// If the group has no such lane, or rounds have begun on it.
-    pub fn streams(&self, lane: Lane) -> Streams<'_, E> {
-        Streams::new(self, self.existing(lane))
-    }
-
-    fn existing(&self, lane: Lane) -> usize {
+    pub(crate) fn existing(&self, lane: Lane) -> usize {
         assert!(lane.index() < self.lanes.len(), "lane {lane} of a group with {} lanes", self.lanes.len());
         lane.index()
     }

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use slackline_transport::{Endpoint, Rank};
+use slackline_transport::{Endpoint, Lane, Rank};
 
 use crate::group::Group;
 use crate::stream::{Received, Room};
@@ -98,9 +98,15 @@ pub struct Departing<'g, E: Endpoint> {
     room: Option<Room<'g>>,
 }
 
-impl<'g, E: Endpoint> Streams<'g, E> {
-    pub(crate) fn new(group: &'g Group<E>, lane: usize) -> Self {
-        let mut state = group.lanes[lane].borrow_mut();
+impl<E: Endpoint> Group<E> {
+    /// A lane to send and receive on, message by message. Use a lane by rounds or by streams, alike on all ranks.
+    ///
+    /// # Panics
+    ///
+    /// If the group has no such lane, or rounds have begun on it.
+    pub fn streams(&self, lane: Lane) -> Streams<'_, E> {
+        let lane = self.existing(lane);
+        let mut state = self.lanes[lane].borrow_mut();
         assert!(state.rounds.begun() == 0 && !state.open, "lane {} is used by rounds", state.id);
         if !std::mem::replace(&mut state.streams, true) {
             // What has come before anybody knew that it would be read so.
@@ -109,9 +115,11 @@ impl<'g, E: Endpoint> Streams<'g, E> {
             state.peers_may_lack_slots = true;
         }
         drop(state);
-        Streams { group, lane }
+        Streams { group: self, lane }
     }
+}
 
+impl<'g, E: Endpoint> Streams<'g, E> {
     /// What this rank did on this lane so far.
     pub fn stats(&self) -> LaneStats {
         self.group.lanes[self.lane].borrow().stats.clone()
