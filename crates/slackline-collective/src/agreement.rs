@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use slackline_transport::{Endpoint, Rank};
-
-use crate::{CollectiveError, Exchange};
+use slackline_transport::Rank;
 
 /// What one rank has: names of things that must be the same on every rank, in the user's words (`--lag`, `model`), and what
 /// this rank has there, such as a setting or a digest. At most 64 KiB in all.
@@ -136,17 +134,6 @@ impl fmt::Display for Named<'_> {
             }
         }
         if runs.len() > MOST { f.write_str(" and others") } else { Ok(()) }
-    }
-}
-
-impl<E: Endpoint> Exchange<'_, E> {
-    /// Compares what each rank has with what all others have. One round; every rank has to call it.
-    ///
-    /// # Errors
-    ///
-    /// [`CollectiveError::Disagree`], the same on every rank, and those of [`all_gather`](Self::all_gather).
-    pub fn agree(&self, terms: &Terms) -> Result<(), CollectiveError> {
-        Ok(Terms::compare(&self.all_gather(&terms.to_bytes())?)?)
     }
 }
 

@@ -1,8 +1,8 @@
-//! Barrier and all-gather: one round of a lane without lag.
+//! Barrier, all-gather and agreement: one round of a lane without lag.
 
 use slackline_transport::Endpoint;
 
-use crate::{CollectiveError, Exchange};
+use crate::{CollectiveError, Exchange, Terms};
 
 impl<E: Endpoint> Exchange<'_, E> {
     /// Waits until every rank has called it. One round of empty messages.
@@ -29,5 +29,14 @@ impl<E: Endpoint> Exchange<'_, E> {
         round.publish()?;
         let complete = self.take()?.expect("without lag, a published round is due");
         Ok((0..ranks).map(|from| complete.message(from).to_vec()).collect())
+    }
+
+    /// Compares what each rank has with what all others have. One round; every rank has to call it.
+    ///
+    /// # Errors
+    ///
+    /// [`CollectiveError::Disagree`], the same on every rank, and those of [`all_gather`](Self::all_gather).
+    pub fn agree(&self, terms: &Terms) -> Result<(), CollectiveError> {
+        Ok(Terms::compare(&self.all_gather(&terms.to_bytes())?)?)
     }
 }

@@ -141,7 +141,7 @@ fn room_is_there_once_and_comes_back() {
 /// A message of a random conversation.
 fn content(from: usize, to: usize, number: u64, largest: usize) -> Vec<u8> {
     let word = (from as u64 * 31 + to as u64 * 17 + number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let length = if number % 5 == 0 { 0 } else { (word >> 33) as usize % (largest + 1) };
+    let length = if number.is_multiple_of(5) { 0 } else { (word >> 33) as usize % (largest + 1) };
     (0..length).map(|at| (word >> (at % 8 * 8)) as u8 ^ at as u8).collect()
 }
 
