@@ -83,6 +83,8 @@ pub struct LaunchOutcome {
     ///
     /// Ranks that the launcher had to end are not considered.
     pub failed: Option<Rank>,
+    /// Every rank that was killed by a signal of somebody else's, in the order in which they ended.
+    pub killed: Vec<Rank>,
     /// Why the group failed, if a rank [poisoned](crate::Endpoint::poison) it. The layer that wrote it can read it: with
     /// slackline-collective, `Fault::from_poison` gives the ranks that are to blame, also a rank that is stopped and that
     /// its peers have found to be late.
@@ -238,10 +240,10 @@ impl Ranks<'_> {
         }
         let statuses: Vec<ExitStatus> = self.running.iter().filter_map(|rank| rank.status).collect();
         let (poisoner, poison) = self.segment.poison().map_or((None, None), |(rank, why)| (rank, Some(why)));
-        let killed = failed.iter().find(|rank| statuses[**rank].signal().is_some());
+        let killed: Vec<Rank> = failed.iter().copied().filter(|rank| statuses[*rank].signal().is_some()).collect();
         let gave_up = failed.iter().find(|rank| poisoner == Some(**rank));
-        let failed = killed.or(gave_up).or(failed.first()).copied();
-        Ok(LaunchOutcome { statuses, failed, poison, signal })
+        let failed = killed.first().or(gave_up).or(failed.first()).copied();
+        Ok(LaunchOutcome { statuses, failed, killed, poison, signal })
     }
 
     /// Until a process ends, a signal comes, or `until`.

@@ -6,9 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use slackline_collective::CollectiveError;
+use slackline_collective::{CollectiveError, Fault, FaultKind};
 use slackline_dlrm::DlrmError;
-use slackline_transport::launch::{Launch, OutputMode};
+use slackline_transport::launch::{Launch, LaunchOutcome, OutputMode};
 use slackline_transport::{Endpoint, cores, shm, threads as thread_group};
 
 use super::answers::Answers;
@@ -72,17 +72,28 @@ pub(super) fn processes(job: &Job<'_>) -> Result<u8> {
         command
     });
     let outcome = launch.output(OutputMode::FirstRank).pin(job.args.pin).run()?;
-    let code = outcome.exit_code();
-    let why = match (outcome.signal, outcome.failed) {
-        (Some(signal), _) => format!("ended by signal {signal}"),
-        (None, Some(rank)) => match outcome.statuses[rank].code() {
-            Some(_) => format!("rank {rank} failed; its message is above"),
-            None => format!("rank {rank} was killed ({})", outcome.statuses[rank]),
-        },
-        (None, None) => return Ok(fail::OK),
-    };
-    eprintln!("slackline: error: {why}");
-    Ok(u8::try_from(code).unwrap_or(fail::FAILURE))
+    if let Some(why) = what_failed(&outcome) {
+        eprintln!("slackline: error: {why}");
+    }
+    Ok(u8::try_from(outcome.exit_code()).unwrap_or(fail::FAILURE))
+}
+
+/// The launcher's last line: who is to blame, which the group knows, and not who was the first to find out.
+fn what_failed(outcome: &LaunchOutcome) -> Option<String> {
+    if let Some(signal) = outcome.signal {
+        return Some(format!("ended by signal {signal}"));
+    }
+    let rank = outcome.failed?;
+    if let Some((first, others)) = outcome.killed.split_first() {
+        let others: String = others.iter().map(|rank| format!(", rank {rank}")).collect();
+        return Some(format!("rank {first}{others} was killed ({})", outcome.statuses[*first]));
+    }
+    match outcome.poison.as_deref().and_then(Fault::from_poison) {
+        // Its own words are above.
+        Some(fault) if fault.kind == FaultKind::GaveUp => Some(format!("rank {rank} failed; its message is above")),
+        Some(fault) => Some(fault.to_string()),
+        None => Some(format!("rank {rank} failed; its message is above")),
+    }
 }
 
 /// Whether this process was started as a rank.

@@ -59,7 +59,22 @@ fn a_stopped_rank_is_named_after_the_deadline_and_ended() {
         let line = line_of(&run.stderr, other);
         assert!(line.contains("rank 1"), "{line}");
     }
+    // The last line, too, names who was late and not who found out.
+    let last = run.stderr.lines().last().unwrap();
+    assert!(last.starts_with("slackline: error: rank 1 late: "), "{last}");
     assert_nothing_left(&place);
+}
+
+#[test]
+fn all_killed_ranks_are_named() {
+    let place = Place::new(5000);
+    let running = Running::start(&place, &[]);
+    for rank in [3, 1] {
+        send(running.ranks[rank], Signal::KILL);
+    }
+    let run = running.end();
+    let last = run.stderr.lines().last().unwrap();
+    assert!(last.contains("rank 1") && last.contains("rank 3") && last.contains("killed (signal: 9"), "{last}");
 }
 
 #[test]
