@@ -162,3 +162,8 @@ impl BenchError {
         move |source| BenchError::File { action, file, source }
     }
 }
+
+/// Prints a line on standard error. There is nowhere to report that this fails, so it is no failure.
+pub fn say(line: &str) {
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
+}

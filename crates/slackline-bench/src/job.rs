@@ -58,7 +58,7 @@ pub fn within(peers: &str, ranks: usize, work: impl FnOnce(Job) -> Result<(), Be
     };
     let done = work(job);
     if let Err(error) = &done {
-        eprintln!("slackline-bench: rank {}: {error}", world.rank());
+        crate::error::say(&format!("slackline-bench: rank {}: {error}", world.rank()));
         world.abort(1);
     }
     done

@@ -40,7 +40,7 @@ mod table;
 mod timed;
 mod variant;
 
-pub use error::BenchError;
+pub use error::{BenchError, say};
 pub use html::report;
 pub use ranks::Transport;
 pub use table::render;

@@ -126,7 +126,7 @@ pub fn loading(options: &LoadingOptions) -> Result<Vec<LoadingLine>, BenchError>
     for turn in 0..options.turns {
         for (way, cold, runs) in &mut lines {
             let state = if *cold { "cold" } else { "warm" };
-            eprintln!("turn {} of {}: {way}, {state}", turn + 1, options.turns);
+            crate::error::say(&format!("turn {} of {}: {way}, {state}", turn + 1, options.turns));
             if *cold {
                 drop_cached(&shard)?
             } else {
@@ -135,7 +135,7 @@ pub fn loading(options: &LoadingOptions) -> Result<Vec<LoadingLine>, BenchError>
             let run = match run_child(&shard, *way, options.seed) {
                 // The other ways can be measured all the same.
                 Ok(None) => {
-                    eprintln!("{way}: left out");
+                    crate::error::say(&format!("{way}: left out"));
                     continue;
                 }
                 Ok(Some(run)) => run,
@@ -324,7 +324,7 @@ fn write_shard(folder: &Path, rows: u64) -> Result<File, BenchError> {
             .and_then(|_| flag::register(signal, Arc::clone(&stop)));
         handled.map_err(|error| BenchError::Settings(format!("cannot handle signals: {error}")))?;
     }
-    eprintln!("writing {:.2} GiB in {}", (rows * ROW_BYTES) as f64 / GIB, folder.path().display());
+    crate::error::say(&format!("writing {:.2} GiB in {}", (rows * ROW_BYTES) as f64 / GIB, folder.path().display()));
     let mut writer = ShardWriter::create(&path, &[TableSpec::new(TABLE, rows, DIM, RowFormat::F32)])?;
     let mut block = Vec::new();
     for first in (0..rows).step_by(1 << 12) {

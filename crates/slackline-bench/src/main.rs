@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     if !command.joins_mpi()
         && let Err(error) = guard()
     {
-        eprintln!("slackline-bench: {error}");
+        slackline_bench::say(&format!("slackline-bench: {error}"));
         return ExitCode::FAILURE;
     }
     let done = match command {
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("slackline-bench: {error}");
+            slackline_bench::say(&format!("slackline-bench: {error}"));
             ExitCode::from(match error {
                 BenchError::NoMpi { .. } => 2,
                 BenchError::Shard(ShardError::Lock { .. }) => loading::NO_RIGHT_TO_LOCK,

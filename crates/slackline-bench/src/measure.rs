@@ -182,12 +182,12 @@ pub(crate) fn measure<E: Endpoint>(
         for repetition in 0..experiment.repetitions {
             if experiment.progress && rank == 0 {
                 let kind = if open { "open" } else { "closed" };
-                eprintln!(
+                crate::error::say(&format!(
                     "{}: {kind} loop, repetition {} of {}",
                     experiment.scenario,
                     repetition + 1,
                     experiment.repetitions
-                );
+                ));
             }
             let plan = Plan { first: experiment.first_round(repetition), interval, schedule: &schedule };
             for turn in 0..variants {

@@ -32,7 +32,7 @@ pub(crate) fn python(folder: &Path) -> Result<PathBuf, BenchError> {
     if python.exists() && std::fs::read_to_string(&mark).is_ok_and(|found| found == wanted) {
         return Ok(python);
     }
-    eprintln!("installing {wanted} in {} (some gigabytes, once)", folder.display());
+    crate::error::say(&format!("installing {wanted} in {} (some gigabytes, once)", folder.display()));
     run(Command::new("python3").args(["-m", "venv"]).arg(folder), "python3 -m venv (apt-get install python3-venv)")?;
     run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES), "pip install")?;
     std::fs::write(&mark, wanted).map_err(BenchError::file("writing", &mark))?;

@@ -39,8 +39,13 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
 
 /// Prints on standard error why the command failed.
 pub(crate) fn tell(why: &str) {
-    // One write, so that lines of several ranks do not mix. There is nowhere to report that this fails.
-    let _ = io::stderr().write_all(format!("slackline: error: {why}\n").as_bytes());
+    say(&format!("slackline: error: {why}\n"));
+}
+
+/// Prints on standard error. There is nowhere to report that this fails, so it is no failure: the exit code says the same.
+pub(crate) fn say(text: &str) {
+    // One write, so that lines of several ranks do not mix.
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// The exit code of an error.

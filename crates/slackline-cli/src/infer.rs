@@ -170,21 +170,26 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
 }
 
-/// On rank 0, after the run: writes the predictions and prints the report.
+/// On rank 0, after the run: writes the predictions and prints the report. If either fails, the output is as it was before.
 fn conclude(job: &Job<'_>, answers: &answers::Answers) -> Result<()> {
     let args = job.args;
-    if let Some(output) = &args.output {
-        let mut file = PredictionFile::create(output)?;
-        let mut predictions = answers.predictions.iter();
-        let changed = || format!("{}: changed while it was read", args.input.display());
-        for id in slackline_data::ids(&args.input, Some(job.format))? {
-            file.row(&id?, *predictions.next().with_context(changed)?)?;
-        }
-        if predictions.next().is_some() {
-            bail!(changed());
-        }
-        file.finish()?;
-    }
+    let file = args.output.as_ref().map(|output| write_predictions(job, answers, output)).transpose()?;
     let report = report::Report::new(job, answers);
-    print(&if args.json { report.to_json() } else { report.to_text() })
+    print(&if args.json { report.to_json() } else { report.to_text() })?;
+    file.map_or(Ok(()), PredictionFile::finish)
+}
+
+/// All predictions, on the disk and without a name.
+fn write_predictions(job: &Job<'_>, answers: &answers::Answers, output: &Path) -> Result<PredictionFile> {
+    let mut file = PredictionFile::create(output)?;
+    let mut predictions = answers.predictions.iter();
+    let changed = || format!("{}: changed while it was read", job.args.input.display());
+    for id in slackline_data::ids(&job.args.input, Some(job.format))? {
+        file.row(&id?, *predictions.next().with_context(changed)?)?;
+    }
+    if predictions.next().is_some() {
+        bail!(changed());
+    }
+    file.settle()?;
+    Ok(file)
 }

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
-            eprint!("slackline: {}", error.render());
+            fail::say(&format!("slackline: {}", error.render()));
             return ExitCode::from(fail::USAGE);
         }
         // Help and version.

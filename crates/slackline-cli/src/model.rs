@@ -45,7 +45,9 @@ fn say_what_an_interrupt_leaves() -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("waiting for signals")?;
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            eprintln!("\nslackline: interrupted; run the same command again to resume, or add --restart to start over");
+            fail::say(
+                "\nslackline: interrupted; run the same command again to resume, or add --restart to start over\n",
+            );
             let _ = emulate_default_handler(signal);
         }
     });

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-/// Writes a complete file, or none.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes a complete file, or none. `report` is called in between: if it fails, there is no file.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8], report: impl FnOnce() -> Result<()>) -> Result<()> {
     let mut file = PredictionFile::begin(path)?;
     file.write(bytes)?;
+    file.settle()?;
+    report()?;
     file.finish()
 }
 
@@ -74,12 +76,21 @@ impl PredictionFile {
         self.publish().with_context(|| format!("{}: cannot write", path.display()))
     }
 
-    fn publish(&mut self) -> io::Result<()> {
+    /// Brings what was written to the disk, so that hardly anything is left that can fail, and gives it no name yet.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        self.flush().with_context(|| format!("{}: cannot write", self.path.display()))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()?;
+        if matches!(self.form, Form::Direct) { Ok(()) } else { self.writer.get_ref().sync_all() }
+    }
+
+    fn publish(&mut self) -> io::Result<()> {
+        self.flush()?;
         if matches!(self.form, Form::Direct) {
             return Ok(());
         }
-        self.writer.get_ref().sync_all()?;
         if matches!(self.form, Form::Unnamed) {
             use std::os::fd::AsRawFd;
             let partial = partial_name(&self.path);

@@ -51,8 +51,8 @@ pub(crate) fn profile(args: &args::ProfileArgs) -> Result<u8> {
         bail!("{}: no rows", args.input.display());
     }
     let profile = profiler.finish(args.hot);
-    write_whole(&args.output, serde_json::to_string(&profile)?.as_bytes())?;
-    print(&shown(&profile, &args.output))?;
+    let report = || print(&shown(&profile, &args.output));
+    write_whole(&args.output, serde_json::to_string(&profile)?.as_bytes(), report)?;
     Ok(fail::OK)
 }
 
@@ -110,11 +110,12 @@ pub(crate) fn plan(args: &args::PlanArgs) -> Result<u8> {
         options.forced.extend(fitting.into_iter().map(|table| (table, placed.how)));
     }
     let plan = Plan::make(&tables, args.ranks, &options)?;
-    if let Some(output) = &args.output {
-        write_whole(output, serde_json::to_string(&plan)?.as_bytes())?;
-    }
     let reference = Plan::by_number(&tables, args.ranks, options.model.clone())?;
-    print(&if args.json { to_json(&plan, &reference) } else { to_text(args, &plan, &reference) })?;
+    let report = || print(&if args.json { to_json(&plan, &reference) } else { to_text(args, &plan, &reference) });
+    match &args.output {
+        Some(output) => write_whole(output, serde_json::to_string(&plan)?.as_bytes(), report)?,
+        None => report()?,
+    }
     Ok(fail::OK)
 }
 

@@ -73,7 +73,7 @@ pub(super) fn processes(job: &Job<'_>) -> Result<u8> {
     });
     let outcome = launch.output(OutputMode::FirstRank).pin(job.args.pin).run()?;
     if let Some(why) = what_failed(&outcome) {
-        eprintln!("slackline: error: {why}");
+        fail::tell(&why);
     }
     Ok(u8::try_from(outcome.exit_code()).unwrap_or(fail::FAILURE))
 }

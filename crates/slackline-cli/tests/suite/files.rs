@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 
-use crate::common::Place;
+use crate::common::{Place, Run};
 use serde_json::Value;
 
 const INFER: &str = "infer model --input rows.csv --output out.csv --batch 16";
@@ -220,4 +220,44 @@ fn files_that_are_pipes_or_lead_out_of_the_model_are_refused_by_name() {
         assert!(line.contains(name) && line.contains("not a regular file"), "{line}");
         assert!(!place.path("out.csv").exists());
     }
+}
+
+#[test]
+fn streams_that_cannot_be_written_change_no_exit_code_and_no_output() {
+    let place = Place::new(40);
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    fs::write(place.path("out.csv"), "before").unwrap();
+    let before = place.names();
+    // The report of a run that went well cannot be printed: a failure, and the output is as it was.
+    for transport in ["threads", "shm"] {
+        let words =
+            ["infer", "model", "--input", "rows.csv", "--output", "out.csv", "--ranks", "2", "--transport", transport];
+        let run = Run::of(place.command(&words).stdout(full()).output().unwrap());
+        assert_eq!(run.code, Some(1), "{}", run.stderr);
+        assert!(run.stderr.contains("standard output"), "{}", run.stderr);
+        assert_eq!((place.read("out.csv"), place.names()), ("before".to_owned(), before.clone()));
+    }
+    let words = ["plan", "model", "--ranks", "2", "--output", "plan.json"];
+    let run = Run::of(place.command(&words).stdout(full()).output().unwrap());
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert_eq!(place.names(), before);
+    // An error that cannot be told has its exit code all the same; and so where nobody reads any more.
+    for (words, code) in
+        [(&["infer", "nothing", "--input", "rows.csv"] as &[&str], 1), (&["infer"], 2), (&["--nonsense"], 2)]
+    {
+        let run = Run::of(place.command(words).stderr(full()).output().unwrap());
+        assert_eq!(run.code, Some(code), "{words:?}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let run = Run::of(place.command(words).stderr(writer).output().unwrap());
+        assert_eq!(run.code, Some(code), "{words:?}");
+    }
+    // Ranks whose errors nobody can read.
+    let words =
+        ["infer", "model", "--input", "rows.csv", "--ranks", "3", "--transport", "shm", "--delay", "slow:rank=2,x1"];
+    let words =
+        [&words[..], &["--delay-unit", "5000", "--deadline", "1", "--batch", "8", "--output", "out.csv"]].concat();
+    let run = Run::of(place.command(&words).stderr(full()).output().unwrap());
+    assert_eq!(run.code, Some(1));
+    assert_eq!(place.read("out.csv"), "before");
 }
