@@ -148,7 +148,7 @@ pub(crate) struct LoadingArgs {
     #[arg(long, value_name = "DIR", default_value = "target")]
     pub(crate) dir: PathBuf,
     /// Number of turns
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = number(1, 1_000_000))]
     pub(crate) turns: usize,
     #[command(flatten)]
     pub(crate) common: LookupArgs,
@@ -157,28 +157,28 @@ pub(crate) struct LoadingArgs {
 #[derive(Args)]
 pub(crate) struct PlanArgs {
     /// Number of ranks
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = number(1, 4_096))]
     pub(crate) ranks: usize,
     /// Divide the rows of MLPerf's large tables by this
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = long(1, 2_147_483_648))]
     pub(crate) scale: u64,
     /// Columns per row
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, value_parser = number(1, 65_536))]
     pub(crate) dim: usize,
     /// Row format
     #[arg(long, default_value_t = RowFormat::F32)]
     pub(crate) format: RowFormat,
     /// Samples per batch
-    #[arg(long, default_value_t = 1024)]
+    #[arg(long, default_value_t = 1024, value_parser = number(1, 16_777_216))]
     pub(crate) batch: usize,
     /// Batches of the trace; as many others are measured
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = number(1, 1_000_000))]
     pub(crate) batches: usize,
     /// Zipf exponent of the indices
     #[arg(long, default_value_t = 1.05)]
     pub(crate) zipf: f64,
     /// Number of turns
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 7, value_parser = number(1, 1_000_000))]
     pub(crate) turns: usize,
     #[command(flatten)]
     pub(crate) common: LookupArgs,
@@ -187,34 +187,34 @@ pub(crate) struct PlanArgs {
 #[derive(Args)]
 pub(crate) struct EmbeddingArgs {
     /// Number of tables
-    #[arg(long, default_value_t = 26)]
+    #[arg(long, default_value_t = 26, value_parser = number(1, 100_000))]
     pub(crate) tables: usize,
     /// Rows per table
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = 1_000_000, value_parser = long(1, 2_147_483_647))]
     pub(crate) rows: u64,
     /// Columns per row
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = number(1, 65_536))]
     pub(crate) dim: usize,
     /// Row formats
     #[arg(long, value_delimiter = ',', default_value = "f32,f16,int8,int4")]
     pub(crate) formats: Vec<RowFormat>,
     /// Samples per batch
-    #[arg(long, value_delimiter = ',', default_value = "128,2048")]
+    #[arg(long, value_delimiter = ',', default_value = "128,2048", value_parser = number(1, 16_777_216))]
     pub(crate) batch: Vec<usize>,
     /// Rows per bag
-    #[arg(long, value_delimiter = ',', default_value = "1,20")]
+    #[arg(long, value_delimiter = ',', default_value = "1,20", value_parser = number(1, 1_000_000))]
     pub(crate) pool: Vec<usize>,
     /// Threads, each on a core of its own [default: 1, and 2 if there are two cores]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = number(1, 4_096))]
     pub(crate) threads: Vec<usize>,
     /// Zipf exponent of the indices [default: uniform]
     #[arg(long)]
     pub(crate) zipf: Option<f64>,
     /// Turns per setting
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = number(1, 1_000_000))]
     pub(crate) turns: usize,
     /// Approximate number of lookups per turn; their rows should not fit into any cache
-    #[arg(long, default_value_t = 20_000_000)]
+    #[arg(long, default_value_t = 20_000_000, value_parser = number(1, 1_000_000_000_000))]
     pub(crate) lookups: usize,
     /// Take turns with PyTorch and FBGEMM in a Python environment of their own (needs python3-venv, and the network once)
     #[arg(long)]
@@ -232,19 +232,19 @@ pub(crate) struct EmbeddingArgs {
 #[derive(Args)]
 pub(crate) struct RunArgs {
     /// Number of ranks
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = number(1, 4_096))]
     pub(crate) ranks: usize,
     /// Rounds per run
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = number(1, 10_000_000))]
     pub(crate) rounds: usize,
     /// Runs per lag
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = number(1, 100_000))]
     pub(crate) reps: usize,
     /// Undelayed rounds to measure the unit of the delays
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = number(2, 1_000_000))]
     pub(crate) warmup: usize,
     /// Lags to measure; 0 is always included
-    #[arg(long, value_delimiter = ',', default_value = "0,1,2,4,8")]
+    #[arg(long, value_delimiter = ',', default_value = "0,1,2,4,8", value_parser = number(0, 65_535))]
     pub(crate) lags: Vec<usize>,
     /// A built-in scenario (balanced, turn, random, spikes, slow) or a TOML file; may be repeated [default: all built-in]
     #[arg(long, value_name = "NAME|FILE.toml")]
@@ -253,19 +253,19 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, default_value = "model")]
     pub(crate) work: WorkArg,
     /// Samples per batch (work model)
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, value_parser = number(1, 16_777_216))]
     pub(crate) batch: usize,
     /// Largest number of rows in a table (work model)
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 100_000, value_parser = number(1, 2_147_483_648))]
     pub(crate) table_rows: usize,
     /// Bytes to each rank (work slept)
-    #[arg(long, default_value_t = 4096)]
+    #[arg(long, default_value_t = 4096, value_parser = number(0, 2_147_483_648))]
     pub(crate) bytes: usize,
     /// Microseconds that a round sleeps before it sends (work slept)
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = long(0, 3_600_000_000))]
     pub(crate) unit_us: u64,
     /// Microseconds that a round sleeps after it has sent, in place of a model's bottom MLP (work slept)
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = long(0, 3_600_000_000))]
     pub(crate) own_unit_us: u64,
     /// What a rank is and how ranks communicate
     #[arg(long, value_enum, default_value = "shm")]
@@ -302,13 +302,13 @@ pub(crate) struct RunArgs {
 #[derive(Args)]
 pub(crate) struct ExchangeArgs {
     /// Number of processes
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = number(1, 4_096))]
     pub(crate) ranks: usize,
     /// Bytes to each peer [default: 64 B to 16 MiB]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = number(0, 2_147_483_648))]
     pub(crate) sizes: Vec<usize>,
     /// The lag; MPI has lag + 1 calls of MPI_Ialltoallv under way
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = number(0, 65_535))]
     pub(crate) lag: usize,
     /// Read one byte of every cache line received (MPI too)
     #[arg(long)]
@@ -317,10 +317,10 @@ pub(crate) struct ExchangeArgs {
     #[arg(long)]
     pub(crate) no_pin: bool,
     /// Timed blocks per turn
-    #[arg(long, default_value_t = 9)]
+    #[arg(long, default_value_t = 9, value_parser = number(1, 1_000_000))]
     pub(crate) blocks: usize,
     /// Turns per size [default: 1; 3 beside MPI]
-    #[arg(long)]
+    #[arg(long, value_parser = number(1, 1_000_000))]
     pub(crate) turns: Option<usize>,
     /// shm, or mpi: one MPI job that measures Slackline over MPI and over shared memory, and MPI's own calls
     #[arg(long, value_enum, default_value = "shm")]
@@ -336,22 +336,22 @@ pub(crate) struct ExchangeArgs {
 #[derive(Args)]
 pub(crate) struct RequestsArgs {
     /// Number of ranks, at least 3
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = number(1, 4_096))]
     pub(crate) ranks: usize,
     /// Milliseconds that the late rank sleeps before it looks at what has come, every time
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = long(0, 3_600_000))]
     pub(crate) late_ms: u64,
     /// The late rank [default: the last]
     #[arg(long, value_name = "RANK")]
     pub(crate) late_rank: Option<usize>,
     /// Bytes of a request and of its answer
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = number(0, 2_147_483_648))]
     pub(crate) bytes: usize,
     /// Microseconds from one request of a rank to the next to the same rank, at least: the next one also waits for the answer
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = long(0, 3_600_000_000))]
     pub(crate) every_us: u64,
     /// For how many seconds requests are sent
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = long(1, 86_400))]
     pub(crate) seconds: u64,
     /// What a rank is and how ranks communicate
     #[arg(long, value_enum, default_value = "shm")]
@@ -387,4 +387,17 @@ pub(crate) enum TransportArg {
     Threads,
     /// Ranks are the processes of an MPI job; mpirun is started if needed
     Mpi,
+}
+
+/// A number from `least` to `most`.
+fn long(least: u64, most: u64) -> impl Fn(&str) -> Result<u64, String> + Clone {
+    move |text| {
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        number.ok_or_else(|| format!("expected a number from {least} to {most}"))
+    }
+}
+
+fn number(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
+    let parse = long(least as u64, most as u64);
+    move |text| parse(text).map(|number| number as usize)
 }

@@ -110,7 +110,7 @@ pub fn run(options: &RunOptions, command: Vec<String>) -> Result<Results, BenchE
             },
             WorkKind::Model if model.is_none() => {
                 if options.progress {
-                    crate::error::say(&format!("creating the model"));
+                    crate::error::say("creating the model");
                 }
                 let create =
                     || ModelTask::create(folder.path(), options.ranks, options.batch, options.table_rows, options.seed);

@@ -1,6 +1,7 @@
 //! Scenarios: which rank is late in which round, and whether lag is expected to help. TOML files.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,9 @@ const BUILT_IN: [(&str, &str); 5] = [
     ("slow", include_str!("../scenarios/slow.toml")),
 ];
 
+/// The longest scenario file that is read.
+const MOST_BYTES: u64 = 1 << 20;
+
 /// The names of the built-in scenarios, in the order in which they run.
 pub fn built_in() -> impl Iterator<Item = &'static str> {
     BUILT_IN.iter().map(|(name, _)| *name)
@@ -88,7 +92,13 @@ impl Scenario {
             let known = built_in().collect::<Vec<_>>().join(", ");
             return Err(BenchError::UnknownScenario { name: name.to_owned(), known });
         }
-        let text = fs::read_to_string(Path::new(name)).map_err(BenchError::file("reading", name))?;
+        let file = File::open(Path::new(name)).map_err(BenchError::file("opening", name))?;
+        let mut text = String::new();
+        file.take(MOST_BYTES + 1).read_to_string(&mut text).map_err(BenchError::file("reading", name))?;
+        if text.len() as u64 > MOST_BYTES {
+            let why = format!("more than {MOST_BYTES} bytes, which is no scenario");
+            return Err(BenchError::Scenario { file: name.to_owned(), why });
+        }
         Self::parse(name, &text)
     }
 

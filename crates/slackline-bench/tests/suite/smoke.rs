@@ -148,7 +148,36 @@ fn nonsense_is_refused_before_anything_starts() {
     refused(&["run", "--scenario", "quick"], "quick");
     refused(&["run", "--scenario", "no-such.toml"], "no-such.toml");
     refused(&["run", "--lags", "0,2,2"], "listed twice");
-    refused(&["run", "--ranks", "0"], "at least 1");
+    refused(&["run", "--ranks", "0"], "a number from 1 to");
+    // Numbers at the edge, and a file without an end.
+    let edge = u64::MAX.to_string();
+    for words in [
+        "run --ranks",
+        "run --rounds",
+        "run --reps",
+        "run --warmup",
+        "run --lags",
+        "run --batch",
+        "run --bytes",
+        "run --unit-us",
+        "run --own-unit-us",
+        "run --table-rows",
+        "exchange --sizes",
+        "exchange --lag",
+        "exchange --blocks",
+        "requests --late-ms",
+        "requests --seconds",
+        "embedding --rows",
+        "embedding --lookups",
+        "plan --batches",
+    ] {
+        let words: Vec<&str> = words.split(' ').chain([edge.as_str()]).collect();
+        let output = Command::new(env!("CARGO_BIN_EXE_slackline-bench")).args(&words).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && stderr.contains("a number from"), "{words:?}: {stderr}");
+    }
+    refused(&["run", "--scenario", "/dev/zero"], "/dev/zero: more than 1048576 bytes");
+    refused(&["run", "--load", "1e300"], "load");
     refused(&["run", "--load", "0"], "load");
     refused(&["run", "--delivery", "soon"], "soon");
     refused(&["run", "--pin", "--transport", "threads"], "pin");

@@ -189,13 +189,22 @@ fn shapes_that_cannot_be_are_refused_with_the_reason() {
 }
 
 #[test]
-fn rings_that_are_far_larger_than_the_machine_cost_nothing_until_they_are_used() {
-    // 2 * 2 * 64 slots of 256 MiB: 64 GiB.
-    let group = threads::group(&one_lane(2, 64, 256 << 20)).unwrap();
+fn large_rings_cost_nothing_until_they_are_used() {
+    // 2 * 2 * 64 slots of 4 MiB: 1 GiB.
+    let group = threads::group(&one_lane(2, 64, 4 << 20)).unwrap();
     group[0].room(Lane(0), 1).unwrap()[..3].copy_from_slice(b"far");
     group[0].publish(Lane(0), 1, 3);
     assert_eq!(group[1].landed(Lane(0), 0), 1);
     assert_eq!(*group[1].message(Lane(0), 0, 0), *b"far");
+}
+
+#[test]
+fn rings_that_are_larger_than_the_memory_there_is_are_refused() {
+    // 2 * 2 * 1024 slots of 2 GiB: 8 TiB.
+    match threads::group(&one_lane(2, 1024, 2 << 30)) {
+        Err(TransportError::Memory { needed, available }) => assert!(needed > 8 << 40 && available < needed),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
