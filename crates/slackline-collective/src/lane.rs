@@ -258,13 +258,17 @@ impl LaneState {
     /// Room for the messages of a round; `None` while some peer has no free slot, or something older waits for one.
     #[inline(never)]
     pub(crate) fn rooms<'e, E: Endpoint>(&mut self, endpoint: &'e E, sizes: &[usize]) -> Option<Rooms<'e>> {
-        if !self.has_credit(endpoint) {
+        if self.unsent {
             return None;
         }
         let mut rooms = std::mem::take(&mut self.spare_rooms);
         for (to, &size) in self.outgoing.iter_mut().zip(sizes) {
-            let room = to.room(endpoint, size);
-            rooms.push(room.expect("each peer has a slot, and no room of a lane without an open round is lent"));
+            // Mostly a slot is known to be free, and the endpoint need not be asked to look.
+            let Some(room) = to.room(endpoint, size).or_else(|| to.look_for_room(endpoint, size)) else {
+                self.take_back(&mut rooms);
+                return None;
+            };
+            rooms.push(room);
         }
         Some(rooms)
     }

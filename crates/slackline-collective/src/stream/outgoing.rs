@@ -74,8 +74,8 @@ impl Outgoing {
         self.outbox.is_empty() && endpoint.free_slots(self.lane, self.to) > 0
     }
 
-    /// Room for the next message, of `size` bytes. Only with [credit](Self::has_credit). `None` while a room towards
-    /// this peer is lent.
+    /// Room for the next message, of `size` bytes, if nothing older waits for slots. `None` without a slot that is known
+    /// to be free, and while a room towards this peer is lent.
     #[inline(always)]
     pub(crate) fn room<'e, E: Endpoint>(&mut self, endpoint: &'e E, size: usize) -> Option<Room<'e>> {
         let slot = endpoint.room(self.lane, self.to)?;
@@ -84,6 +84,12 @@ impl Outgoing {
         } else {
             Some(self.stage(size))
         }
+    }
+
+    /// The same, once the endpoint has looked whether slots have come back.
+    #[cold]
+    pub(crate) fn look_for_room<'e, E: Endpoint>(&mut self, endpoint: &'e E, size: usize) -> Option<Room<'e>> {
+        if endpoint.free_slots(self.lane, self.to) > 0 { self.room(endpoint, size) } else { None }
     }
 
     #[cold]

@@ -39,8 +39,8 @@ const LOOKS: u32 = 16;
 /// ended. Counters or lengths that no correct peer can have written poison the group.
 pub struct RingEndpoint {
     rank: Rank,
-    /// `ranks` pairs a lane.
-    pairs: Vec<PeerRings<Mapped>>,
+    /// By lane and peer.
+    lanes: Box<[Box<[PeerRings<Mapped>]>]>,
     ranks: usize,
     watches: Vec<RefCell<Watch>>,
     seen_changes: Cell<u64>,
@@ -67,17 +67,16 @@ impl RingEndpoint {
             };
             return Err(TransportError::Attach { rank, why });
         }
-        let mut pairs = Vec::with_capacity(ranks * group.shape().lanes.len());
-        for lane in 0..group.shape().lanes.len() {
-            for peer in 0..ranks {
-                // SAFETY: the region lives as long as `group`, which the endpoint holds; `claim` succeeds once a rank, so
-                // these are the only pairs of this rank; a region has one group, hence one layout.
-                pairs.push(unsafe { slots::pair(group.region(), group.layout(), group.shape(), lane, rank, peer) });
-            }
-        }
+        let pair = |lane, peer| {
+            // SAFETY: the region lives as long as `group`, which the endpoint holds; `claim` succeeds once a rank, so these are
+            // the only pairs of this rank; a region has one group, hence one layout.
+            unsafe { slots::pair(group.region(), group.layout(), group.shape(), lane, rank, peer) }
+        };
+        let lanes =
+            (0..group.shape().lanes.len()).map(|lane| (0..ranks).map(|peer| pair(lane, peer)).collect()).collect();
         Ok(RingEndpoint {
             rank,
-            pairs,
+            lanes,
             ranks,
             watches: (0..ranks).map(|peer| RefCell::new(Watch::new(rank, peer, ranks))).collect(),
             seen_changes: Cell::new(0),
@@ -126,10 +125,12 @@ impl RingEndpoint {
         let alarms = self.alarm.calls.count();
         let mut moved = self.seen_changes.replace(changes) != changes;
         moved |= self.seen_alarms.replace(alarms) != alarms;
-        for index in 0..self.pairs.len() {
-            match self.pairs[index].refresh() {
-                Ok(changed) => moved |= changed,
-                Err(corrupt) => moved |= self.corrupt(index, corrupt),
+        for (lane, pairs) in self.lanes.iter().enumerate() {
+            for (peer, pair) in pairs.iter().enumerate() {
+                match pair.refresh() {
+                    Ok(changed) => moved |= changed,
+                    Err(corrupt) => moved |= self.corrupt(lane, peer, corrupt),
+                }
             }
         }
         moved
@@ -154,9 +155,9 @@ impl RingEndpoint {
 
     /// Poisons the group for what a peer has written; whether that was news.
     #[cold]
-    fn corrupt(&self, index: usize, what: Corrupt) -> bool {
+    fn corrupt(&self, lane: usize, peer: Rank, what: Corrupt) -> bool {
         let news = !self.group.is_poisoned();
-        let (lane, peer, rank) = (index / self.ranks, index % self.ranks, self.rank);
+        let rank = self.rank;
         let size = self.group.shape().lanes[lane];
         self.group.poison(
             rank,
@@ -178,10 +179,10 @@ impl RingEndpoint {
     }
 
     #[inline(always)]
-    fn index(&self, lane: Lane, peer: Rank) -> usize {
-        // A rank out of range must not end up in the next lane.
-        assert!(peer < self.ranks, "rank {peer} of a group of {}", self.ranks);
-        lane.index() * self.ranks + peer
+    fn pair(&self, lane: Lane, peer: Rank) -> &PeerRings<Mapped> {
+        let pairs = &self.lanes[lane.index()];
+        assert!(peer < pairs.len(), "rank {peer} of a group of {}", self.ranks);
+        &pairs[peer]
     }
 }
 
@@ -215,11 +216,10 @@ impl Endpoint for RingEndpoint {
 
     #[inline(always)]
     fn free_slots(&self, lane: Lane, to: Rank) -> usize {
-        let index = self.index(lane, to);
-        match self.pairs[index].free() {
+        match self.pair(lane, to).free() {
             Ok(free) => free as usize,
             Err(corrupt) => {
-                self.corrupt(index, corrupt);
+                self.corrupt(lane.index(), to, corrupt);
                 0
             }
         }
@@ -227,30 +227,28 @@ impl Endpoint for RingEndpoint {
 
     #[inline(always)]
     fn room(&self, lane: Lane, to: Rank) -> Option<Room<'_>> {
-        self.pairs[self.index(lane, to)].room()
+        self.pair(lane, to).room()
     }
 
     #[inline(always)]
     fn publish(&self, lane: Lane, to: Rank, len: usize) {
-        let index = self.index(lane, to);
-        self.pairs[index].publish(len);
+        self.pair(lane, to).publish(len);
     }
 
     #[inline(always)]
     fn landed(&self, lane: Lane, from: Rank) -> u64 {
-        let index = self.index(lane, from);
-        if let Err(corrupt) = self.pairs[index].refresh_landed() {
-            self.corrupt(index, corrupt);
+        let pair = self.pair(lane, from);
+        if let Err(corrupt) = pair.refresh_landed() {
+            self.corrupt(lane.index(), from, corrupt);
         }
-        self.pairs[index].incoming.landed()
+        pair.incoming.landed()
     }
 
     #[inline(always)]
     fn landings(&self, lane: Lane, found: &mut dyn FnMut(Rank, u64)) {
-        let first = self.index(lane, 0);
-        for (from, pair) in self.pairs[first..first + self.ranks].iter().enumerate() {
+        for (from, pair) in self.lanes[lane.index()].iter().enumerate() {
             if let Err(corrupt) = pair.refresh_landed() {
-                self.corrupt(first + from, corrupt);
+                self.corrupt(lane.index(), from, corrupt);
             }
             let landed = pair.incoming.landed();
             if pair.told.replace(landed) != landed {
@@ -261,11 +259,10 @@ impl Endpoint for RingEndpoint {
 
     #[inline(always)]
     fn message(&self, lane: Lane, from: Rank, number: u64) -> Message<'_> {
-        let index = self.index(lane, from);
-        match self.pairs[index].message(number) {
+        match self.pair(lane, from).message(number) {
             Ok(message) => message,
             Err(corrupt) => {
-                self.corrupt(index, corrupt);
+                self.corrupt(lane.index(), from, corrupt);
                 Ref::map(self.nothing.borrow(), |nothing| &nothing[..])
             }
         }
@@ -273,17 +270,15 @@ impl Endpoint for RingEndpoint {
 
     #[inline(always)]
     fn message_len(&self, lane: Lane, from: Rank, number: u64) -> usize {
-        let index = self.index(lane, from);
-        self.pairs[index].message_len(number).unwrap_or_else(|corrupt| {
-            self.corrupt(index, corrupt);
+        self.pair(lane, from).message_len(number).unwrap_or_else(|corrupt| {
+            self.corrupt(lane.index(), from, corrupt);
             0
         })
     }
 
     #[inline(always)]
     fn release(&self, lane: Lane, from: Rank, upto: u64) {
-        let index = self.index(lane, from);
-        self.pairs[index].release(upto);
+        self.pair(lane, from).release(upto);
     }
 
     #[inline(always)]
