@@ -30,6 +30,8 @@ pub struct Group<E: Endpoint> {
     /// The last call that was an error of this rank's own.
     refused: Cell<Option<Refused>>,
     alarm: Arc<Alarm>,
+    /// All ranks have left all lanes.
+    finished: Cell<bool>,
 }
 
 /// A call that was refused, and where its lane stood: if the lane has not moved since, the rank has not recovered.
@@ -85,7 +87,7 @@ impl<E: Endpoint> Group<E> {
         let lanes = options.lanes.iter().enumerate().map(lane).collect();
         let alarm = Arc::new(Alarm { called: AtomicBool::new(false), endpoint: endpoint.waker() });
         let (fault, refused) = (OnceCell::new(), Cell::new(None));
-        Ok(Group { endpoint, lanes, deadline: options.deadline, fault, refused, alarm })
+        Ok(Group { endpoint, lanes, deadline: options.deadline, fault, refused, alarm, finished: Cell::new(false) })
     }
 
     /// The place of a lane that there is.
@@ -162,6 +164,7 @@ impl<E: Endpoint> Group<E> {
             }
             self.endpoint.notify();
             if !self.lanes.iter().any(|lane| lane.borrow().is_awaited()) {
+                self.finished.set(true);
                 return Ok(());
             }
             self.wait(Duration::MAX)?;
@@ -250,6 +253,7 @@ impl<E: Endpoint> Group<E> {
 impl<E: Endpoint> Drop for Group<E> {
     fn drop(&mut self) {
         if self.fault.get().is_none()
+            && !self.finished.get()
             && let Some((lane, why)) = self.unfinished()
         {
             self.give_up_on(lane, &why);

@@ -457,6 +457,20 @@ fn a_peer_that_ends_within_a_stream_is_dead_to_all() {
 }
 
 #[test]
+fn finishing_drops_what_was_not_taken_and_is_no_fault() {
+    over_all(3, 2, 64, |group| {
+        let (rounds, streams) = (group.lane(Lane(0)), group.streams(Lane(1)));
+        if group.rank() == 0 {
+            // Rounds that nobody takes, this rank included, and messages that nobody reads, one of them in fragments.
+            rounds.begin(&[9; 3]).unwrap().publish().unwrap();
+            streams.send(1, 500).unwrap().publish();
+            streams.send(2, 5).unwrap().publish();
+        }
+        group.finish().unwrap();
+    });
+}
+
+#[test]
 fn groups_of_borrowed_and_of_boxed_endpoints() {
     let mut endpoints = threads::group(&options(1).shape(1, 64)).unwrap();
     let mut endpoint = endpoints.remove(0);
