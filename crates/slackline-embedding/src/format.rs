@@ -152,9 +152,19 @@ mod tests {
     fn every_format_is_read_back_by_its_name() {
         for &format in RowFormat::ALL {
             assert_eq!(format.to_string().parse(), Ok(format));
+        }
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn every_format_is_its_name_in_json_and_no_other_name_is_one() {
+        for &format in RowFormat::ALL {
             let json = serde_json::to_string(&format).unwrap();
             assert_eq!(json, format!("\"{format}\""));
             assert_eq!(serde_json::from_str::<RowFormat>(&json).unwrap(), format);
+        }
+        for name in ["", "F32", "f32 ", "f64"] {
+            assert!(serde_json::from_str::<RowFormat>(&format!("{name:?}")).is_err());
         }
     }
 
@@ -164,7 +174,6 @@ mod tests {
             let error = name.parse::<RowFormat>().unwrap_err();
             let known = "f32, f16, bf16, int8, int4, int8-fbgemm, int4-fbgemm";
             assert_eq!(error.to_string(), format!("unknown row format {name:?}; known: {known}"));
-            assert!(serde_json::from_str::<RowFormat>(&format!("{name:?}")).is_err());
         }
     }
 }
