@@ -8,7 +8,8 @@ use std::time::Duration;
 use slackline_transport::{Endpoint, Lane, Rank};
 
 use crate::group::Group;
-use crate::lane::LaneState;
+use crate::lane::{LaneState, News};
+use crate::rounds::Rounds;
 use crate::{CollectiveError, Fault, FaultKind, LaneStats};
 
 pub use round::{Complete, Messages, Round};
@@ -135,6 +136,11 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
             drop(state);
             group.wait_for_slots(self.lane)?;
             state = group.lanes[self.lane].borrow_mut();
+            // Keeping up may have begun rounds meanwhile.
+            if state.rounds.due() {
+                drop(state);
+                return Err(self.cannot_begin(sizes.len()));
+            }
             rooms = state.rooms(&group.endpoint, sizes);
         }
         state.open = true;
@@ -170,7 +176,7 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
                     return Err(group.broken_protocol(self.lane, from, why));
                 }
             }
-            state.news = false;
+            state.news = News::Nothing;
             state.record_lead(group.endpoint.rank());
             ready = state.rounds.ready();
             let due = state.rounds.due();
@@ -191,13 +197,7 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     ///
     /// As [`take`](Self::take).
     pub fn try_take(&self) -> Result<Option<Complete<'g, E>>, CollectiveError> {
-        self.group.progress_lane(self.lane)?;
-        let ready = {
-            let mut state = self.group.lanes[self.lane].borrow_mut();
-            state.record_lead(self.group.rank());
-            state.news = false;
-            state.rounds.ready()
-        };
+        let ready = self.look(self.taken())?.ready();
         self.group.check()?;
         if ready { self.hand_out(self.group.lanes[self.lane].borrow_mut()).map(Some) } else { Ok(None) }
     }
@@ -210,16 +210,14 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     ///
     /// As [`take`](Exchange::take).
     pub fn flush(&self) -> Result<Option<Complete<'g, E>>, CollectiveError> {
-        self.group.progress_lane(self.lane)?;
-        let (outstanding, complete) = {
-            let mut state = self.group.lanes[self.lane].borrow_mut();
-            state.record_lead(self.group.rank());
-            state.news = false;
-            (state.rounds.outstanding(), state.rounds.complete())
-        };
-        if outstanding && !complete {
+        let before = self.taken();
+        let outstanding = loop {
+            let rounds = self.look(before)?;
+            if !rounds.outstanding() || rounds.complete() {
+                break rounds.outstanding();
+            }
             self.await_round()?;
-        }
+        };
         // Asked last, as in `take`.
         self.group.check()?;
         if outstanding { self.hand_out(self.group.lanes[self.lane].borrow_mut()).map(Some) } else { Ok(None) }
@@ -290,30 +288,52 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
         self.group.refuse(self.lane, error)
     }
 
+    /// Rounds handed out so far.
+    fn taken(&self) -> u64 {
+        self.group.lanes[self.lane].borrow().rounds.taken()
+    }
+
+    /// Looks at what has come, in a call `before` which so many rounds had been handed out. One that keeping up took since is
+    /// still news: it may have kept another from beginning.
+    fn look(&self, before: u64) -> Result<Rounds, CollectiveError> {
+        self.group.progress_lane(self.lane)?;
+        let mut state = self.group.lanes[self.lane].borrow_mut();
+        state.record_lead(self.group.rank());
+        state.news = if state.rounds.taken() == before { News::Nothing } else { News::More };
+        Ok(state.rounds)
+    }
+
     /// Waits for the next round, as long as `take` has to or may; whether it came.
     #[inline(never)]
     fn wait_for_next(&self, due: bool) -> Result<bool, CollectiveError> {
         if !due {
             return self.linger();
         }
-        self.await_round()?;
-        Ok(!self.group.lanes[self.lane].borrow().rounds.finished())
+        loop {
+            self.await_round()?;
+            let rounds = self.group.lanes[self.lane].borrow().rounds;
+            // Not so if keeping up took what was due.
+            if rounds.ready() || !rounds.due() {
+                return Ok(rounds.ready());
+            }
+        }
     }
 
-    /// Waits until the next round is complete, or all have left.
+    /// Waits until the next round is complete, or taken because this rank keeps up, or all have left.
     #[inline(never)]
     fn await_round(&self) -> Result<(), CollectiveError> {
         // Most waits of balanced ranks are over before the clock could be read.
-        if self.spin_for_round()? { Ok(()) } else { self.group.wait_for_round(self.lane) }
+        let round = self.taken();
+        if self.spin_for_round(round)? { Ok(()) } else { self.group.wait_for_round(self.lane, round) }
     }
 
-    /// Looks for the next round a few times; whether it is complete.
+    /// Looks a few times for `round`, which is the next; whether it is complete, or taken because this rank keeps up.
     #[inline(always)]
-    fn spin_for_round(&self) -> Result<bool, CollectiveError> {
+    fn spin_for_round(&self, round: u64) -> Result<bool, CollectiveError> {
         for _ in 0..LOOKS {
             std::hint::spin_loop();
             self.group.progress_lane(self.lane)?;
-            if self.group.lanes[self.lane].borrow().rounds.complete() {
+            if self.group.lanes[self.lane].borrow().rounds.has_come(round) {
                 return Ok(true);
             }
         }
@@ -326,8 +346,9 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     /// round incomplete, begin the next iteration, and hand the round out a whole iteration later.
     #[inline(never)]
     fn linger(&self) -> Result<bool, CollectiveError> {
-        if self.spin_for_round()? {
-            return Ok(true);
+        let round = self.taken();
+        if self.spin_for_round(round)? {
+            return Ok(self.group.lanes[self.lane].borrow().rounds.ready());
         }
         let now = self.group.endpoint.now();
         let (then, rounds) = {

@@ -24,6 +24,24 @@ pub(crate) type Messages<'e> = Vec<Received<'e>>;
 /// One size for each rank.
 pub(crate) type Sizes = SmallVec<[usize; 8]>;
 
+/// What the user of a lane has not looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum News {
+    #[default]
+    Nothing,
+    /// Something has come from this peer, and nothing else.
+    Of(Rank),
+    More,
+}
+
+impl News {
+    #[inline(always)]
+    fn add(&mut self, from: Rank) {
+        let none_of_others = *self == News::Nothing || *self == News::Of(from);
+        *self = if none_of_others { News::Of(from) } else { News::More };
+    }
+}
+
 pub(crate) struct LaneState {
     pub(crate) id: Lane,
     pub(crate) options: LaneOptions,
@@ -40,7 +58,7 @@ pub(crate) struct LaneState {
     pub(crate) unsent_since: Option<Duration>,
     /// Since the user of the lane last looked, a whole message has come or a peer has left, or the last of what waited for slots
     /// is out.
-    pub(crate) news: bool,
+    pub(crate) news: News,
     /// Peers with messages that were not handed out, for streams: each once, in the order in which the messages came.
     pub(crate) ready: VecDeque<Rank>,
     /// Peers towards which there was no room when it was asked for, for streams.
@@ -58,8 +76,11 @@ pub(crate) struct LaneState {
     /// Sizes that this rank declared it would receive, by round, from the oldest that is not taken yet.
     pub(crate) expected: VecDeque<(u64, Sizes)>,
     /// A peer may be asleep for lack of a slot, so that giving slots back has to wake it. Not so while the rings have the
-    /// `2 lag + 2` slots from which no rank waits for one and no message was in fragments.
+    /// `2 lag + 2` slots from which no rank waits for one, no message was in fragments, and no round was published while an
+    /// older one was held.
     pub(crate) peers_may_lack_slots: bool,
+    /// Rounds that are handed out and not given back.
+    held: u32,
     pub(crate) stats: LaneStats,
     /// Empty: memory for the next round.
     spare_rooms: Rooms<'static>,
@@ -89,7 +110,7 @@ impl LaneState {
             left: false,
             unsent: false,
             unsent_since: None,
-            news: false,
+            news: News::Nothing,
             ready: VecDeque::new(),
             wanted: Vec::new(),
             open: false,
@@ -99,6 +120,7 @@ impl LaneState {
             expecting: Sizes::new(),
             expected: VecDeque::new(),
             peers_may_lack_slots: slots.slots < options.slots(),
+            held: 0,
             stats: LaneStats::default(),
             spare_rooms: Vec::new(),
             spare_messages: Vec::new(),
@@ -145,10 +167,10 @@ impl LaneState {
         let stream = &mut self.incoming[from];
         let (before, waiting) = (reached(stream), stream.waiting());
         let spent = stream.scan(endpoint, landed, &mut self.stats.bytes_received).map_err(|why| (from, why))?;
-        self.peers_may_lack_slots |= spent;
+        self.peers_may_lack_slots |= !stream.is_plain();
         let now = reached(stream);
         self.rounds.note(before, now);
-        self.news = true;
+        self.news.add(from);
         if self.streams && waiting == 0 && stream.waiting() > 0 {
             self.ready.push_back(from);
         }
@@ -166,7 +188,9 @@ impl LaneState {
         if moved || !self.unsent {
             self.unsent_since = None;
         }
-        self.news |= !self.unsent;
+        if !self.unsent {
+            self.news = News::More;
+        }
         moved
     }
 
@@ -248,6 +272,7 @@ impl LaneState {
             self.stats.fragmented += u64::from(matches!(room, Room::Staged(_)));
             self.unsent |= outgoing.publish(endpoint, room);
         }
+        self.peers_may_lack_slots |= self.held > 0;
         endpoint.notify();
         self.spare_rooms = emptied(rooms);
         self.rounds.publish();
@@ -291,6 +316,7 @@ impl LaneState {
             missing += usize::from(stream.waiting() == 0 && !stream.has_left());
         }
         self.rounds.take(missing);
+        self.held += 1;
         self.stats.taken += 1;
         messages
     }
@@ -305,6 +331,7 @@ impl LaneState {
         for stream in &mut self.incoming {
             stream.release(endpoint);
         }
+        self.held -= 1;
         self.spare_messages = emptied(messages);
     }
 

@@ -101,6 +101,12 @@ impl Rounds {
         self.missing == 0
     }
 
+    /// The next round, which was `round`, is complete or has been handed out since.
+    #[inline(always)]
+    pub(crate) fn has_come(&self, round: u64) -> bool {
+        self.complete() || self.taken != round
+    }
+
     /// Every rank has left, and every round has been handed out.
     #[inline(always)]
     pub(crate) fn finished(&self) -> bool {

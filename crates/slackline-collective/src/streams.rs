@@ -6,6 +6,7 @@ use std::time::Duration;
 use slackline_transport::{Endpoint, Lane, Rank};
 
 use crate::group::Group;
+use crate::lane::News;
 use crate::stream::{Received, Room};
 use crate::{CollectiveError, LaneStats};
 
@@ -131,7 +132,7 @@ impl<'g, E: Endpoint> Streams<'g, E> {
     ///
     /// [`CollectiveError::Fault`] if the group has failed.
     pub fn next(&self) -> Result<Option<Arrived<'g, E>>, CollectiveError> {
-        self.look()?;
+        self.look(None)?;
         let from = self.group.lanes[self.lane].borrow().ready.front().copied();
         from.map_or(Ok(None), |from| self.hand_out(from))
     }
@@ -142,7 +143,7 @@ impl<'g, E: Endpoint> Streams<'g, E> {
     ///
     /// [`CollectiveError::Fault`] if the group has failed.
     pub fn next_from(&self, from: Rank) -> Result<Option<Arrived<'g, E>>, CollectiveError> {
-        self.look()?;
+        self.look(Some(from))?;
         self.hand_out(from)
     }
 
@@ -152,7 +153,7 @@ impl<'g, E: Endpoint> Streams<'g, E> {
     ///
     /// [`CollectiveError::Fault`] if the group has failed, if the peer died, or if nothing came until the deadline.
     pub fn receive(&self, from: Rank) -> Result<Option<Arrived<'g, E>>, CollectiveError> {
-        self.look()?;
+        self.look(Some(from))?;
         self.group.wait_for_message(self.lane, from)?;
         self.hand_out(from)
     }
@@ -236,9 +237,13 @@ impl<'g, E: Endpoint> Streams<'g, E> {
         }
     }
 
-    fn look(&self) -> Result<(), CollectiveError> {
+    /// Looks at what has come from all peers or from one; what comes meanwhile from others is still news.
+    fn look(&self, from: Option<Rank>) -> Result<(), CollectiveError> {
         self.group.progress_lane(self.lane)?;
-        self.group.lanes[self.lane].borrow_mut().news = false;
+        let news = &mut self.group.lanes[self.lane].borrow_mut().news;
+        if from.is_none_or(|from| *news == News::Of(from)) {
+            *news = News::Nothing;
+        }
         self.group.check()
     }
 

@@ -100,11 +100,12 @@ impl<E: Endpoint> Synchronous<E> {
             if came.iter().all(|stream| is_whole(stream)) && (0..ranks).all(|to| sent[to] == streams[to].len()) {
                 return Ok(came.into_iter().map(|stream| stream[8..].to_vec()).collect());
             }
-            if let Some(rank) = ended.filter(|&rank| !is_whole(&came[rank]) || sent[rank] < streams[rank].len()) {
-                return Err(SynchronousError::Dead { rank });
-            }
+            // A rank that fails the group ends: the reason comes first.
             if let Some(reason) = endpoint.poisoned() {
                 return Err(SynchronousError::Failed(Fault::read(reason, endpoint.rank())));
+            }
+            if let Some(rank) = ended.filter(|&rank| !is_whole(&came[rank]) || sent[rank] < streams[rank].len()) {
+                return Err(SynchronousError::Dead { rank });
             }
             let waited = endpoint.now().saturating_sub(begin);
             if waited >= self.deadline {
@@ -146,6 +147,13 @@ impl<E: Endpoint> Rounds<E> {
     /// Rounds on this lane of the oracle.
     pub fn new(oracle: Synchronous<E>) -> Self {
         Rounds { oracle, published: 0, ready: None, left: false }
+    }
+
+    /// Poisons the group with `fault`, unless another was first, and returns the one that all ranks get.
+    fn fail(&self, fault: Fault) -> CollectiveError {
+        let endpoint = &self.oracle.endpoint;
+        endpoint.poison(&fault.encode());
+        endpoint.poisoned().map_or(fault, |reason| Fault::read(reason, endpoint.rank())).into()
     }
 }
 
@@ -209,8 +217,7 @@ impl<E: Endpoint> Collective for Rounds<E> {
         let (rank, lane) = (self.rank(), self.oracle.lane);
         let mut fault = Fault::new(FaultKind::GaveUp, vec![rank], rank, lane, self.published);
         fault.note = why.to_owned();
-        self.oracle.endpoint.poison(&fault.encode());
-        fault.into()
+        self.fail(fault)
     }
 }
 
@@ -225,19 +232,25 @@ impl<E: Endpoint> OpenRound for Open<'_, E> {
 
     fn publish(self) -> Result<(), CollectiveError> {
         let messages: Vec<Vec<u8>> = self.messages.iter().map(|message| message.to_vec()).collect();
-        let Rounds { oracle, published, ready, .. } = self.rounds;
-        let came = oracle.alltoallv(&messages)?;
-        for (from, (message, &expected)) in came.iter().zip(&self.receive).enumerate() {
+        let Open { rounds, receive, .. } = self;
+        let (own, lane, number) = (rounds.rank(), rounds.oracle.lane, rounds.published);
+        let came = match rounds.oracle.alltoallv(&messages) {
+            Ok(came) => came,
+            Err(SynchronousError::Dead { rank }) => {
+                return Err(rounds.fail(Fault::new(FaultKind::Dead, vec![rank], own, lane, number)));
+            }
+            Err(late @ SynchronousError::Late { .. }) => return Err(rounds.give_up(&late.to_string())),
+            Err(error) => return Err(error.into()),
+        };
+        for (from, (message, &expected)) in came.iter().zip(&receive).enumerate() {
             if message.len() != expected {
-                let mut fault =
-                    Fault::new(FaultKind::Sizes, vec![from], oracle.endpoint.rank(), oracle.lane, *published);
+                let mut fault = Fault::new(FaultKind::Sizes, vec![from], own, lane, number);
                 (fault.bytes, fault.expected) = (message.len() as u64, Some(expected as u64));
-                oracle.endpoint.poison(&fault.encode());
-                return Err(fault.into());
+                return Err(rounds.fail(fault));
             }
         }
-        *published += 1;
-        *ready = Some(came.iter().map(|message| AlignedBytes::from(&message[..])).collect());
+        rounds.published += 1;
+        rounds.ready = Some(came.iter().map(|message| AlignedBytes::from(&message[..])).collect());
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use slackline_transport::{Endpoint, PeerState, Rank};
 
 use super::Group;
-use crate::lane::{LaneState, Sizes};
+use crate::lane::{LaneState, News, Sizes};
 use crate::{Awaited, CollectiveError, Fault, FaultKind};
 
 impl<E: Endpoint> Group<E> {
@@ -65,11 +65,10 @@ impl<E: Endpoint> Group<E> {
 
     /// Whether there is something that the user of the lane has not looked at. Asked once, it is looked at.
     fn has_news(&self, lane: &mut LaneState) -> bool {
-        let room = lane.wanted.iter().any(|&to| lane.outgoing[to].has_credit(&self.endpoint));
-        if room {
-            lane.wanted.clear();
-        }
-        std::mem::take(&mut lane.news) | room
+        let LaneState { wanted, outgoing, news, .. } = lane;
+        let before = wanted.len();
+        wanted.retain(|&to| !outgoing[to].has_credit(&self.endpoint));
+        std::mem::take(news) != News::Nothing || wanted.len() < before
     }
 
     pub(crate) fn progress_all(&self) -> Result<(), CollectiveError> {
@@ -99,12 +98,15 @@ impl<E: Endpoint> Group<E> {
     /// Publishes empty rounds as far as others have published theirs, and takes rounds that hold nothing for this rank.
     #[cold]
     fn keep_up(&self, lane: &mut LaneState) {
-        while !lane.left && !lane.open {
+        while !lane.left && !lane.open && !lane.streams {
             let next = lane.rounds.taken();
             let declared = lane.expected.front().is_some_and(|(round, _)| *round == next);
             if lane.rounds.outstanding() && lane.rounds.complete() && !declared && lane.next_is_empty(&self.endpoint) {
                 let mut messages = lane.take_round(&self.endpoint);
                 lane.give_back_round(&self.endpoint, &mut messages);
+                if lane.peers_may_lack_slots {
+                    self.endpoint.notify();
+                }
             } else if lane.rounds.is_behind() && !lane.rounds.due() {
                 let nothing = Sizes::from_elem(0, lane.outgoing.len());
                 let Some(mut rooms) = lane.rooms(&self.endpoint, &nothing) else { return };
@@ -115,10 +117,11 @@ impl<E: Endpoint> Group<E> {
         }
     }
 
-    /// Waits until the next round of `lane` is complete, or all have left.
+    /// Waits until the next round of `lane`, which is `round`, is complete, or taken because this rank keeps up, or all have
+    /// left.
     #[cold]
-    pub(crate) fn wait_for_round(&self, lane: usize) -> Result<(), CollectiveError> {
-        let ready = |lane: &LaneState| lane.rounds.complete() || lane.rounds.finished();
+    pub(crate) fn wait_for_round(&self, lane: usize, round: u64) -> Result<(), CollectiveError> {
+        let ready = |lane: &LaneState| lane.rounds.has_come(round) || lane.rounds.finished();
         let waited = self.wait_until(lane, Awaited::Message, None, ready)?;
         self.lanes[lane].borrow_mut().stats.blocked_on_bound += waited;
         Ok(())
@@ -141,10 +144,11 @@ impl<E: Endpoint> Group<E> {
         }
     }
 
-    /// Waits until a round can begin on `lane`.
+    /// Waits until a round can begin on `lane`, or, because this rank keeps up, not before others are taken.
     #[cold]
     pub(crate) fn wait_for_slots(&self, lane: usize) -> Result<(), CollectiveError> {
-        let waited = self.wait_until(lane, Awaited::Slot, None, |lane| lane.has_credit(&self.endpoint))?;
+        let ready = |lane: &LaneState| lane.rounds.due() || lane.has_credit(&self.endpoint);
+        let waited = self.wait_until(lane, Awaited::Slot, None, ready)?;
         self.lanes[lane].borrow_mut().stats.blocked_on_credit += waited;
         Ok(())
     }

@@ -112,6 +112,12 @@ impl Incoming {
         self.left
     }
 
+    /// All that is here is in slots, one for each message, as far as is known.
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.plain
+    }
+
     /// Bytes of an incomplete message that are here, and how many it has in all.
     pub(crate) fn partial_bytes(&self) -> Option<(u64, u64)> {
         self.partial.as_ref().map(|partial| (partial.data.len() as u64, partial.total as u64))

@@ -2,6 +2,7 @@
 
 mod common;
 mod faults;
+mod mixture;
 mod processes;
 mod simulation;
 mod streams;
