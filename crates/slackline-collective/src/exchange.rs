@@ -115,7 +115,8 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     ///
     /// # Errors
     ///
-    /// [`CollectiveError::TakeFirst`] if rounds that are due have not been taken, [`CollectiveError::Count`] if there is
+    /// [`CollectiveError::TakeFirst`] if rounds that are due have not been taken (with [`keep_up`](Self::keep_up), also if one
+    /// became due while this call waited for a slot), [`CollectiveError::Count`] if there is
     /// not one size for each rank, [`CollectiveError::RoundOpen`] if a round is open already,
     /// [`CollectiveError::AfterLeave`], [`CollectiveError::Fault`].
     ///
@@ -229,8 +230,14 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     /// # Errors
     ///
     /// [`CollectiveError::Fault`].
+    ///
+    /// # Panics
+    ///
+    /// If the lane is used by [streams](Group::streams).
     pub fn leave(&self) -> Result<(), CollectiveError> {
         self.group.check()?;
+        let streams = self.group.lanes[self.lane].borrow().streams;
+        assert!(!streams, "a lane that is used by streams is left and drained through them");
         self.group.lanes[self.lane].borrow_mut().leave(&self.group.endpoint);
         Ok(())
     }
@@ -238,7 +245,8 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
     /// Leaves the lane, if this rank has not yet, and hands out the remaining rounds: its own, and those that other ranks
     /// still publish. `None` when all have left and every round has been handed out.
     ///
-    /// With several lanes, [`leave`](Exchange::leave) all of them first, or drain them in the same order on every rank.
+    /// With several lanes, every rank [leaves](Exchange::leave) all of them before it drains one, or all drain them in the same
+    /// order; [`Group::finish`] does so for a rank that needs nothing more.
     ///
     /// # Errors
     ///

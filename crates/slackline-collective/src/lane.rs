@@ -199,7 +199,7 @@ impl LaneState {
         if self.streams {
             return !self.left || self.is_awaited();
         }
-        (self.rounds.begun() > 0 || self.left) && (self.unsent || !self.rounds.finished())
+        (self.rounds.begun() > 0 || self.left || self.keeps_up) && (self.unsent || !self.rounds.finished())
     }
 
     /// Something has to get out, or a peer has not left.
