@@ -2,6 +2,7 @@
 
 mod common;
 mod faults;
+mod hidden;
 mod mixture;
 mod processes;
 mod simulation;
