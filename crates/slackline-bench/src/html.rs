@@ -30,7 +30,7 @@ pub fn report(results: &Results) -> String {
         section(&mut out, scenario, settings.load);
     }
     out.push_str("<h2>Terms</h2>\n<dl>");
-    for (term, words) in table::LEGEND {
+    for (term, words) in table::legend(results) {
         let _ = write!(out, "<dt>{}</dt><dd>{}.</dd>", escape(term), escape(words));
     }
     out.push_str("</dl>\n<h2>Machine and settings</h2>\n<table class=\"facts\"><tbody>");

@@ -6,7 +6,7 @@ use crate::results::{BaselineResult, Percentiles, Results, ScenarioResult, Sprea
 use crate::scenario::Expect;
 
 /// What the columns mean: printed below the tables and in the report.
-pub(crate) const LEGEND: [(&str, &str); 10] = [
+const LEGEND: [(&str, &str); 10] = [
     (
         "lag",
         "how many rounds a rank may be ahead of the oldest incomplete round; lag 0 is an ordinary, synchronous alltoallv",
@@ -57,6 +57,12 @@ pub(crate) const LEGEND: [(&str, &str); 10] = [
     ),
 ];
 
+/// What the columns of these results mean.
+pub(crate) fn legend(results: &Results) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let has_baselines = results.scenarios.iter().any(|scenario| !scenario.baselines.is_empty());
+    LEGEND.into_iter().filter(move |(term, _)| has_baselines || *term != BASELINE_HEADER[0])
+}
+
 /// The heading of a scenario.
 pub(crate) fn title(result: &ScenarioResult) -> String {
     let control = match result.scenario.expect {
@@ -88,7 +94,7 @@ pub fn render(results: &Results) -> String {
         out.push_str(&format!("{}.\n", verified(scenario)));
     }
     out.push('\n');
-    for (term, words) in LEGEND {
+    for (term, words) in legend(results) {
         out.push_str(&format!("{term}: {words}.\n"));
     }
     out

@@ -6,7 +6,7 @@ use std::fmt;
 use slackline_transport::Rank;
 
 /// What one rank has: names of things that must be the same on every rank, in the user's words (`--lag`, `model`), and what
-/// this rank has there, such as a setting or a digest. At most 64 KiB in all.
+/// this rank has there, such as a setting or a digest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
     items: Vec<(String, String)>,

@@ -128,7 +128,12 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
         self.group.check()?;
         let group = self.group;
         let mut state = group.lanes[self.lane].borrow_mut();
-        if sizes.len() != state.outgoing.len() || state.left || state.open || state.streams || state.rounds.due() {
+        if sizes.len() != state.outgoing.len()
+            || state.rounds.has_left()
+            || state.open
+            || state.streams
+            || state.rounds.due()
+        {
             drop(state);
             return Err(self.cannot_begin(sizes.len()));
         }
@@ -168,7 +173,7 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
         let mut state = group.lanes[self.lane].borrow_mut();
         let mut ready = false;
         // The second look of a balanced rank, once a round, finds nothing to wait for.
-        if state.rounds.outstanding() || state.left || state.unsent {
+        if state.rounds.outstanding() || state.rounds.has_left() || state.unsent {
             match state.progress(&group.endpoint) {
                 Ok(false) => {}
                 Ok(true) => group.endpoint.notify(),
@@ -270,7 +275,7 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
         assert!(!state.streams, "lane {lane} is used by streams: no round begins on it");
         let error = if given != ranks {
             CollectiveError::Count { lane, given, ranks }
-        } else if state.left {
+        } else if state.rounds.has_left() {
             CollectiveError::AfterLeave { lane }
         } else if state.open {
             CollectiveError::RoundOpen { lane, round: state.rounds.begun() }

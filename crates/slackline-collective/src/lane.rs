@@ -50,8 +50,6 @@ pub(crate) struct LaneState {
     pub(crate) rounds: Rounds,
     /// The lane is used message by message and not by rounds.
     pub(crate) streams: bool,
-    /// This rank has said farewell.
-    pub(crate) left: bool,
     /// Some outbox is not empty.
     pub(crate) unsent: bool,
     /// Since when, as far as somebody has looked.
@@ -107,7 +105,6 @@ impl LaneState {
             outgoing: (0..ranks).map(|to| Outgoing::new(id, to)).collect(),
             rounds: Rounds::new(options.lag, options.delivery, ranks),
             streams: false,
-            left: false,
             unsent: false,
             unsent_since: None,
             news: News::Nothing,
@@ -197,9 +194,9 @@ impl LaneState {
     /// This rank uses the lane, and it is not over: a peer that ends without having left it has broken off.
     pub(crate) fn in_use(&self) -> bool {
         if self.streams {
-            return !self.left || self.is_awaited();
+            return !self.rounds.has_left() || self.is_awaited();
         }
-        (self.rounds.begun() > 0 || self.left || self.keeps_up) && (self.unsent || !self.rounds.finished())
+        (self.rounds.begun() > 0 || self.rounds.has_left() || self.keeps_up) && (self.unsent || !self.rounds.finished())
     }
 
     /// Something has to get out, or a peer has not left.
@@ -238,9 +235,15 @@ impl LaneState {
         peers.filter(|(_, outgoing)| !outgoing.has_credit(endpoint)).map(|(rank, _)| rank).collect()
     }
 
+    /// The peers towards which something that was published waits for slots.
+    pub(crate) fn unsent_to(&self) -> Vec<Rank> {
+        let peers = self.outgoing.iter().enumerate();
+        peers.filter(|(_, outgoing)| !outgoing.is_sent()).map(|(rank, _)| rank).collect()
+    }
+
     /// Says farewell to all, once.
     pub(crate) fn leave(&mut self, endpoint: &impl Endpoint) {
-        if !std::mem::replace(&mut self.left, true) {
+        if !self.rounds.has_left() {
             self.rounds.leave();
             for outgoing in &mut self.outgoing {
                 outgoing.leave(endpoint);

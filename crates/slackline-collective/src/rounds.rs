@@ -71,6 +71,12 @@ impl Rounds {
         self.left = true;
     }
 
+    /// This rank has left.
+    #[inline(always)]
+    pub(crate) fn has_left(&self) -> bool {
+        self.left
+    }
+
     /// The next round has been handed out; the round after it lacks the messages of `missing` peers.
     #[inline(always)]
     pub(crate) fn take(&mut self, missing: usize) {

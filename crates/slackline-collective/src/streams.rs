@@ -160,8 +160,8 @@ impl<'g, E: Endpoint> Streams<'g, E> {
 
     /// Room for a message of `size` bytes to one peer, with unspecified contents, on a multiple of 64 bytes. It is the
     /// receiver's memory where the transport shares memory and the message is shorter than a slot. `None` while the peer has
-    /// given no slot back, while an older message waits for slots, or while room towards this peer is held on this lane; never
-    /// waits. [`Group::wait`] ends when there is room.
+    /// given no slot back or while an older message waits for slots: [`Group::wait`] ends when there is room. `None` also while
+    /// room towards this peer is held on this lane. Never waits.
     ///
     /// # Errors
     ///
@@ -171,16 +171,19 @@ impl<'g, E: Endpoint> Streams<'g, E> {
         group.progress_lane(self.lane)?;
         group.check()?;
         let mut state = group.lanes[self.lane].borrow_mut();
-        if state.left {
+        if state.rounds.has_left() {
             let error = CollectiveError::AfterLeave { lane: state.id };
             drop(state);
             return Err(group.refuse(self.lane, error));
         }
         let outgoing = &mut state.outgoing[to];
-        let room = if outgoing.has_credit(&group.endpoint) { outgoing.room(&group.endpoint, size) } else { None };
-        if room.is_none() && !state.wanted.contains(&to) {
-            state.wanted.push(to);
+        if !outgoing.has_credit(&group.endpoint) {
+            if !state.wanted.contains(&to) {
+                state.wanted.push(to);
+            }
+            return Ok(None);
         }
+        let room = outgoing.room(&group.endpoint, size);
         Ok(room.map(|room| Departing { group, lane: self.lane, to, room: Some(room) }))
     }
 

@@ -16,6 +16,7 @@
 
 mod error;
 mod header;
+mod json;
 mod layout;
 mod load;
 mod reader;

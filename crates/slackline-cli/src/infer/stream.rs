@@ -16,7 +16,7 @@ use crate::progress::Progress;
 pub(super) struct Stream {
     /// Rows of the input.
     pub(super) rows: usize,
-    /// What was read.
+    /// What was read, where there are other ranks to compare it with.
     pub(super) input: InputDigest,
     /// Of the rows that this model answers.
     pub(super) predictions: Vec<f32>,
@@ -69,7 +69,9 @@ fn predict(model: &mut impl Model, job: &Job<'_>, input: &mut Input, is_first: b
     while input.next_batch(job.args.batch, &mut batch)? {
         begun.push_back(Instant::now());
         model.submit(&batch)?;
-        stream.input.add(&batch);
+        if job.shape.ranks > 1 {
+            stream.input.add(&batch);
+        }
         stream.rows += batch.samples;
         if is_first {
             stream.labels.extend_from_slice(&batch.labels);

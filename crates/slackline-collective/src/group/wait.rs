@@ -12,8 +12,8 @@ use crate::{Awaited, CollectiveError, Fault, FaultKind};
 impl<E: Endpoint> Group<E> {
     /// Waits until a message or a farewell has come on any lane that its user has not looked for since, a slot is free towards a
     /// peer for which [`Streams::room`](crate::Streams::room) had none, the last of what waited for slots on a lane is out, the
-    /// [`waker`](Self::waker) was called, or the endpoint's clock reaches `until`. It may return early: look again, and call it again. A message of a round counts as soon as it has come,
-    /// also while others of that round are missing.
+    /// [`waker`](Self::waker) was called, or the endpoint's clock reaches `until`. It may return early: look again, and call it
+    /// again. A message of a round counts as soon as it has come, also while others of that round are missing.
     ///
     /// Waiting here is no lateness of anybody: a group may rest for as long as it likes. Only what has to get out, because a
     /// message did not fit the free slots, has to get out within the deadline.
@@ -48,7 +48,7 @@ impl<E: Endpoint> Group<E> {
                 let since = *lane.unsent_since.get_or_insert(now);
                 let late = since.saturating_add(self.deadline);
                 if now >= late {
-                    let full = lane.without_credit(&self.endpoint);
+                    let full = lane.unsent_to();
                     drop(lane);
                     return Err(self.blame(FaultKind::Late, full, number, Awaited::Slot, now - since));
                 }
@@ -98,7 +98,7 @@ impl<E: Endpoint> Group<E> {
     /// Publishes empty rounds as far as others have published theirs, and takes rounds that hold nothing for this rank.
     #[cold]
     fn keep_up(&self, lane: &mut LaneState) {
-        while !lane.left && !lane.open && !lane.streams {
+        while !lane.rounds.has_left() && !lane.open && !lane.streams {
             let next = lane.rounds.taken();
             let declared = lane.expected.front().is_some_and(|(round, _)| *round == next);
             if lane.rounds.outstanding() && lane.rounds.complete() && !declared && lane.next_is_empty(&self.endpoint) {
@@ -209,6 +209,7 @@ impl<E: Endpoint> Group<E> {
                 let late = match (peer, awaited) {
                     (Some(peer), _) => vec![peer],
                     (None, Awaited::Message) => state.missing(),
+                    (None, Awaited::Slot) if state.rounds.has_left() => state.unsent_to(),
                     (None, Awaited::Slot) => state.without_credit(&self.endpoint),
                 };
                 drop(state);
@@ -238,7 +239,7 @@ impl<E: Endpoint> Group<E> {
         }
         let state = self.lanes[lane].borrow();
         let full = match awaited {
-            Some(None) if !state.left => state.without_credit(&self.endpoint),
+            Some(None) if !state.rounds.has_left() => state.without_credit(&self.endpoint),
             Some(Some(peer)) => vec![peer],
             _ => Vec::new(),
         };

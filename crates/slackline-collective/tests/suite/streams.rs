@@ -440,6 +440,47 @@ fn faults_of_a_stream_name_the_peer_the_lane_and_the_message() {
     }
 }
 
+/// Runs rank 0 of three in virtual time; the others look at nothing for three seconds.
+fn beside_two_asleep<T: Send>(program: impl Fn(&Group<sim::SimEndpoint>) -> T + Sync) -> T {
+    let options = options(1).deadline(Duration::from_secs(1));
+    let ends = sim::run(&SimConfig::new(options.shape(3, 64), 7), |endpoint| {
+        let group = Group::new(endpoint, options.clone()).unwrap();
+        let told = (group.rank() == 0).then(|| program(&group));
+        while group.rank() != 0 && group.endpoint().now() < Duration::from_secs(3) {
+            group.endpoint().wait(Duration::from_secs(3)).unwrap();
+        }
+        // It need not end in order.
+        std::mem::forget(group);
+        told
+    });
+    ends.unwrap().values().unwrap().remove(0).unwrap()
+}
+
+#[test]
+fn who_has_full_slots_is_not_late_if_nothing_waits_for_them() {
+    let story = beside_two_asleep(|group| {
+        let lane = group.streams(Lane(0));
+        for _ in 0..4 {
+            lane.send(2, 1).unwrap().publish();
+        }
+        lane.send(1, 500).unwrap().publish();
+        fault(group.wait(Duration::MAX))
+    });
+    assert_eq!((story.kind, &story.ranks[..], story.awaited), (FaultKind::Late, &[1][..], Awaited::Slot), "{story}");
+}
+
+#[test]
+fn a_slot_that_is_held_is_nothing_to_wait_for() {
+    beside_two_asleep(|group| {
+        let lane = group.streams(Lane(0));
+        let _held = lane.room(1, 8).unwrap().expect("a new lane has room");
+        assert!(lane.room(1, 8).unwrap().is_none(), "room towards a peer is lent once");
+        let until = group.endpoint().now() + micros(50);
+        group.wait(until).unwrap();
+        assert!(group.endpoint().now() >= until);
+    });
+}
+
 #[test]
 fn a_peer_that_ends_within_a_stream_is_dead_to_all() {
     let stories = on_threads(threads::group(&options(1).shape(3, 64)).unwrap(), |endpoint| {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::ShardDefect;
+use super::json::Json;
 use super::layout::{PAGE, PREFIX, VERSION};
 use crate::{MAX_DIM, RowFormat};
 
@@ -79,7 +79,8 @@ pub(super) fn render(tables: &[ShardTable]) -> Vec<u8> {
 /// the beginning of the file; the second value is the length that the file must have.
 pub(super) fn parse(bytes: Vec<u8>) -> Result<(Vec<ShardTable>, u64), ShardDefect> {
     let syntax = |why| ShardDefect::HeaderSyntax { why };
-    let mut tensors: Object = serde_json::from_slice(&bytes).map_err(|error| syntax(error.to_string()))?;
+    let header = serde_json::from_slice(&bytes).map_err(|error| syntax(error.to_string()))?;
+    let mut tensors = Fields::of("the header", header).map_err(syntax)?.left;
     let mut metadata = match tensors.remove("__metadata__") {
         Some(metadata) => strings(metadata).map_err(syntax)?,
         None => BTreeMap::new(),
@@ -129,8 +130,6 @@ pub(super) fn parse(bytes: Vec<u8>) -> Result<(Vec<ShardTable>, u64), ShardDefec
     Ok((tables, data + end))
 }
 
-type Object = Map<String, Value>;
-
 /// A tensor's entry.
 struct Tensor {
     dtype: String,
@@ -139,7 +138,7 @@ struct Tensor {
 }
 
 impl Tensor {
-    fn of(name: &str, entry: Value) -> Result<Self, String> {
+    fn of(name: &str, entry: Json) -> Result<Self, String> {
         let mut entry = Fields::of(name, entry)?;
         let tensor = Tensor {
             dtype: entry.string("dtype")?,
@@ -181,13 +180,13 @@ impl Description {
 /// crate alone does not build the macros of serde.
 struct Fields<'a> {
     of: &'a str,
-    left: Object,
+    left: BTreeMap<String, Json>,
 }
 
 impl<'a> Fields<'a> {
-    fn of(of: &'a str, object: Value) -> Result<Self, String> {
+    fn of(of: &'a str, object: Json) -> Result<Self, String> {
         match object {
-            Value::Object(left) => Ok(Fields { of, left }),
+            Json::Object(left) => Ok(Fields { of, left }),
             _ => Err(format!("{of:?} is no object")),
         }
     }
@@ -198,21 +197,23 @@ impl<'a> Fields<'a> {
 
     fn string(&mut self, field: &str) -> Result<String, String> {
         match self.left.remove(field) {
-            Some(Value::String(string)) => Ok(string),
+            Some(Json::String(string)) => Ok(string),
             _ => Err(self.wrong(field)),
         }
     }
 
     fn number(&mut self, field: &str) -> Result<u64, String> {
-        self.left.remove(field).and_then(|number| number.as_u64()).ok_or_else(|| self.wrong(field))
+        match self.left.remove(field) {
+            Some(Json::Number(number)) => Ok(number),
+            _ => Err(self.wrong(field)),
+        }
     }
 
     fn numbers(&mut self, field: &str) -> Result<Vec<u64>, String> {
         match self.left.remove(field) {
-            Some(Value::Array(numbers)) => numbers.iter().map(Value::as_u64).collect(),
-            _ => None,
+            Some(Json::Numbers(numbers)) => Ok(numbers),
+            _ => Err(self.wrong(field)),
         }
-        .ok_or_else(|| self.wrong(field))
     }
 
     /// Nothing is left.
@@ -225,7 +226,7 @@ impl<'a> Fields<'a> {
 }
 
 /// An object of strings.
-fn strings(object: Value) -> Result<BTreeMap<String, String>, String> {
+fn strings(object: Json) -> Result<BTreeMap<String, String>, String> {
     let mut fields = Fields::of("__metadata__", object)?;
     let keys: Vec<String> = fields.left.keys().cloned().collect();
     keys.into_iter().map(|key| fields.string(&key).map(|value| (key, value))).collect()

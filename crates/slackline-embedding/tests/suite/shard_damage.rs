@@ -303,6 +303,18 @@ fn each_defect_of_a_header_is_told_apart() {
 }
 
 #[test]
+fn a_field_that_stands_twice_is_refused() {
+    for (once, twice) in [
+        (r#""dtype":"F32""#, r#""dtype":"U8","dtype":"F32""#),
+        (r#""version":"1""#, r#""version":"2","version":"1""#),
+        (r#"\"rows\":2"#, r#"\"rows\":1,\"rows\":2"#),
+    ] {
+        let defect = altered(&[(once, twice)]).to_string();
+        assert!(defect.contains("stands twice"), "{defect}");
+    }
+}
+
+#[test]
 fn tensors_that_share_bytes_or_leave_some_out_are_refused() {
     let header = |first: &str, second: &str| {
         let xxh3 = format!("{:016x}", xxh3_64(&[7; 8]));

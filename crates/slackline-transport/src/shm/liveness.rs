@@ -41,8 +41,7 @@ impl Watch {
     }
 
     /// Whether process `pid`, which started at `start`, has ended; the answer may be 20 ms old, and more for a rank that is far
-    /// away. A process that is stopped
-    /// has not ended, one that is a zombie has.
+    /// away. A process that is stopped has not ended, one that is a zombie has.
     pub(crate) fn gone(&mut self, pid: u32, start: u64) -> bool {
         if self.gone || self.asked.is_some_and(|asked| asked.elapsed() < self.fresh) {
             return self.gone;
