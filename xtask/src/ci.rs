@@ -52,7 +52,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if args == ["quick"] {
         return quick();
     }
-    if args.iter().any(|arg| arg == "--list") {
+    if args.iter().any(|arg| ["--list", "--help", "-h"].contains(&arg.as_str())) {
         STEPS.iter().for_each(|step| println!("{:12} {}", step.name, step.what));
         return Ok(());
     }
