@@ -100,13 +100,18 @@ impl RingEndpoint {
     pub fn wait_for_all(&self, patience: Duration) -> Result<(), TransportError> {
         let began = Instant::now();
         while !self.group.all_attached() {
-            let dead: Vec<Rank> = (0..self.ranks).filter(|rank| self.peer_state(*rank) == PeerState::Dead).collect();
-            if let Some(first) = dead.first() {
-                self.group.poison(self.rank, format!("rank {first} ended before all ranks had attached").as_bytes());
+            let dead = (0..self.ranks).find(|rank| self.peer_state(*rank) == PeerState::Dead);
+            let poisoned = self.poisoned();
+            // Asked again after the two: what happens once all have attached is no failure to begin.
+            if self.group.all_attached() {
+                break;
             }
-            if let Some(why) = self.poisoned() {
-                let why = String::from_utf8_lossy(why).into_owned();
-                return Err(TransportError::Failed { why });
+            if let Some(why) = poisoned {
+                return Err(TransportError::Failed { why: String::from_utf8_lossy(why).into_owned() });
+            }
+            if let Some(dead) = dead {
+                self.group.poison(self.rank, format!("rank {dead} ended before all ranks had attached").as_bytes());
+                continue;
             }
             let waited = began.elapsed();
             if waited >= patience {
