@@ -43,6 +43,12 @@ impl SendCursor {
         self.slots - (self.published.get() - self.released.get())
     }
 
+    /// Whether nothing was published yet.
+    #[inline(always)]
+    pub fn is_new(&self) -> bool {
+        self.published.get() == 0
+    }
+
     /// How many slots are free; looks at the receiver's counter only if none is known to be.
     #[inline(always)]
     pub fn free(&self, released: &AtomicU64) -> Result<u64, Implausible> {

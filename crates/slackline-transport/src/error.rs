@@ -42,6 +42,18 @@ pub enum TransportError {
         /// Bytes that this process can get: `MemAvailable` of the machine, or what the limits of its control groups leave.
         available: u64,
     },
+    /// The launcher of a group needs more open files than its process may have.
+    #[error(
+        "starting {ranks} ranks takes {needed} open files, and this process may have {allowed}: raise its hard limit (ulimit -Hn) or use fewer ranks"
+    )]
+    Descriptors {
+        /// Ranks asked for.
+        ranks: usize,
+        /// Open files in all.
+        needed: u64,
+        /// The process's hard limit.
+        allowed: u64,
+    },
     /// The group had failed before all ranks had attached. The same on every rank.
     #[error("{why}")]
     Failed {

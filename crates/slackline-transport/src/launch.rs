@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process_group, pidfd_open, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::shm::Segment;
@@ -25,6 +25,12 @@ pub const TERM_GRACE: Duration = Duration::from_secs(1);
 /// How long the launcher waits for the rest of the output once all ranks have ended. Only a process that a rank has left
 /// behind, and that still holds its output, can need that long.
 const OUTPUT_GRACE: Duration = Duration::from_secs(1);
+
+/// What the launcher opens for each rank: its two outputs, and an eye on its end.
+const OPEN_A_RANK: usize = 3;
+
+/// What it opens beside that, at most.
+const OPEN: usize = 24;
 
 /// How often processes are checked on kernels that cannot report the end of one.
 const TICK: Duration = Duration::from_millis(20);
@@ -136,11 +142,14 @@ impl<F: FnMut(Rank) -> Command> Launch<F> {
     ///
     /// The first call takes over SIGINT and SIGTERM for the process: afterwards, outside `run`, they do nothing.
     ///
+    /// It has three files open for each rank. If this process may not have as many, it raises its limit as far as it is allowed to.
+    ///
     /// # Errors
     ///
-    /// Those of [`Segment::create`], and [`TransportError::System`] if a process cannot be started (the others are ended) or
+    /// [`TransportError::Descriptors`] if that is not far enough; those of [`Segment::create`]; and [`TransportError::System`] if a process cannot be started (the others are ended) or
     /// waited for. A rank that fails is no error here: see [`LaunchOutcome::failed`].
     pub fn run(mut self) -> Result<LaunchOutcome, TransportError> {
+        allow_descriptors(self.shape.ranks)?;
         let segment = Segment::create(&self.shape)?;
         let signals = Signals::listen().map_err(system(0, "listening for signals"))?;
         let cores = if self.pin { cores::one_each(self.shape.ranks) } else { Vec::new() };
@@ -168,6 +177,21 @@ impl<F: FnMut(Rank) -> Command> Launch<F> {
         while outputs.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
         Ok(outcome)
     }
+}
+
+/// Raises the limit of open files to what a launcher of `ranks` ranks needs.
+fn allow_descriptors(ranks: usize) -> Result<(), TransportError> {
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    let needed = ranks.saturating_mul(OPEN_A_RANK).saturating_add(open + OPEN) as u64;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    if let Some(allowed) = limit.maximum.filter(|maximum| *maximum < needed) {
+        return Err(TransportError::Descriptors { ranks, needed, allowed });
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: Some(needed), ..limit })
+        .map_err(|error| system(0, "raising the limit of open files")(error.into()))
 }
 
 /// Starts a process on the core of its rank, if `cores` has one for it. The process inherits the core from this thread, so

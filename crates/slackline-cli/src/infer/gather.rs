@@ -4,7 +4,13 @@ use anyhow::{Context, Result};
 use slackline_collective::{Endpoint, Exchange, Rank};
 
 /// The largest message.
-pub(super) const CHUNK_BYTES: usize = 1 << 14;
+const CHUNK_BYTES: usize = 1 << 14;
+
+/// The slots of the lane for `ranks` ranks: what one rank receives at once stays the same in a large group, where a message may
+/// come in fragments.
+pub(super) fn slot_bytes(ranks: usize) -> usize {
+    (16 * CHUNK_BYTES / ranks).clamp(512, CHUNK_BYTES)
+}
 
 const CHUNK: usize = CHUNK_BYTES / size_of::<f32>();
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::group::{Group, Status, check_rank};
 use super::liveness::Watch;
+use super::partners::{self, Partners};
 use super::ring::{Corrupt, PeerRings};
 use super::slots::{self, Mapped};
 use crate::parking::Calls;
@@ -25,6 +26,10 @@ const YIELD: Duration = Duration::from_micros(80);
 /// The longest sleep. It only decides how soon a rank notices a peer that was killed, which wakes nobody.
 const SLEEP: Duration = Duration::from_millis(50);
 
+/// While a group starts, its ranks sleep for longer by one [`SLEEP`] for so many ranks, so that looks grow with their number and
+/// not with its square; at most for two seconds.
+const ONE_NAP: usize = 16;
+
 /// Looks between two looks at the clock while spinning.
 const LOOKS: u32 = 16;
 
@@ -42,6 +47,7 @@ pub struct RingEndpoint {
     /// By lane and peer.
     lanes: Box<[Box<[PeerRings<Mapped>]>]>,
     ranks: usize,
+    partners: Partners,
     watches: Vec<RefCell<Watch>>,
     seen_changes: Cell<u64>,
     alarm: Arc<Alarm>,
@@ -78,6 +84,7 @@ impl RingEndpoint {
             rank,
             lanes,
             ranks,
+            partners: Partners::new(ranks),
             watches: (0..ranks).map(|peer| RefCell::new(Watch::new(rank, peer, ranks))).collect(),
             seen_changes: Cell::new(0),
             alarm: Arc::new(Alarm { calls: Calls::default(), rank, group: Arc::clone(&group) }),
@@ -118,7 +125,10 @@ impl RingEndpoint {
                 let absent = (0..self.ranks).filter(|rank| self.group.status(*rank) == Status::Absent);
                 return Err(TransportError::NotAttached { ranks: absent.collect(), waited });
             }
-            self.park((patience - waited).min(SLEEP))?;
+            // Nothing comes yet, and in a large group many wait for long: rings are not looked at, and peers less often. The
+            // last rank to attach, a poison and a death that somebody has seen wake all.
+            let sleep = SLEEP * (self.ranks / ONE_NAP).clamp(1, 40) as u32;
+            self.park((patience - waited).min(sleep), || self.has_changed() || self.group.all_attached())?;
         }
         Ok(())
     }
@@ -126,33 +136,32 @@ impl RingEndpoint {
     /// Looks at everything that a wait is for, and remembers it as looked at.
     #[inline]
     fn moved(&self) -> bool {
-        let changes = self.group.changes();
         let alarms = self.alarm.calls.count();
-        let mut moved = self.seen_changes.replace(changes) != changes;
+        let mut moved = self.has_changed();
         moved |= self.seen_alarms.replace(alarms) != alarms;
+        moved |= self.partners.answer(|| self.group.calls(self.rank));
         for (lane, pairs) in self.lanes.iter().enumerate() {
-            for (peer, pair) in pairs.iter().enumerate() {
-                match pair.refresh() {
-                    Ok(changed) => moved |= changed,
-                    Err(corrupt) => moved |= self.corrupt(lane, peer, corrupt),
-                }
-            }
+            self.partners.each(|peer| match pairs[peer].refresh() {
+                Ok(changed) => moved |= changed,
+                Err(corrupt) => moved |= self.corrupt(lane, peer, corrupt),
+            });
         }
         moved
     }
 
-    /// Sleeps until woken, unless something has moved.
-    fn park(&self, limit: Duration) -> Result<(), TransportError> {
+    /// Whether poison or a status has changed since this rank last looked.
+    #[inline]
+    fn has_changed(&self) -> bool {
+        let changes = self.group.changes();
+        self.seen_changes.replace(changes) != changes
+    }
+
+    /// Sleeps until woken, unless something has `moved`.
+    fn park(&self, limit: Duration, moved: impl FnMut() -> bool) -> Result<(), TransportError> {
         let group = &self.group;
         let (word, bit) = (self.rank / parking::RANKS_A_WORD, (self.rank % parking::RANKS_A_WORD) as u32);
-        parking::sleep(&group.sleepers()[word], bit, &group.cell(self.rank).bell.0, limit, group.reach(), || {
-            self.moved()
-        })
-        .map_err(|source| TransportError::System {
-            rank: self.rank,
-            action: "sleeping on a futex",
-            source,
-        })?;
+        parking::sleep(&group.sleepers()[word], bit, &group.cell(self.rank).bell.0, limit, group.reach(), moved)
+            .map_err(|source| TransportError::System { rank: self.rank, action: "sleeping on a futex", source })?;
         // An alarm that has ended this sleep ends no other.
         self.seen_alarms.set(self.alarm.calls.count());
         Ok(())
@@ -237,7 +246,12 @@ impl Endpoint for RingEndpoint {
 
     #[inline(always)]
     fn publish(&self, lane: Lane, to: Rank, len: usize) {
-        self.pair(lane, to).publish(len);
+        let pair = self.pair(lane, to);
+        if pair.outgoing.is_new() {
+            self.partners.add(to);
+            partners::call(self.group.calls(to), self.rank);
+        }
+        pair.publish(len);
     }
 
     #[inline(always)]
@@ -251,7 +265,10 @@ impl Endpoint for RingEndpoint {
 
     #[inline(always)]
     fn landings(&self, lane: Lane, found: &mut dyn FnMut(Rank, u64)) {
-        for (from, pair) in self.lanes[lane.index()].iter().enumerate() {
+        self.partners.answer(|| self.group.calls(self.rank));
+        let pairs = &self.lanes[lane.index()];
+        self.partners.each(|from| {
+            let pair = &pairs[from];
             if let Err(corrupt) = pair.refresh_landed() {
                 self.corrupt(lane.index(), from, corrupt);
             }
@@ -259,7 +276,7 @@ impl Endpoint for RingEndpoint {
             if pair.told.replace(landed) != landed {
                 found(from, landed);
             }
-        }
+        });
     }
 
     #[inline(always)]
@@ -318,7 +335,7 @@ impl Endpoint for RingEndpoint {
             }
             now = self.now();
         }
-        if now < until { self.park((until - now).min(SLEEP)) } else { Ok(()) }
+        if now < until { self.park((until - now).min(SLEEP), || self.moved()) } else { Ok(()) }
     }
 
     fn waker(&self) -> Waker {

@@ -172,6 +172,11 @@ impl Group {
         unsafe { self.hot.sleepers.as_ref() }
     }
 
+    /// Those that have sent something to `rank`: a set like that of the sleepers.
+    pub(crate) fn calls(&self, rank: Rank) -> &[AtomicU64] {
+        self.region.slice(self.layout.calls(self.shape.ranks, rank), sleeper_words(self.shape.ranks))
+    }
+
     /// Whether every rank may have a core of its own.
     pub(crate) fn spins(&self) -> bool {
         self.head().spins.load(Ordering::Relaxed) == 1

@@ -5,6 +5,7 @@
 //! then         lane table, one LaneCell a lane
 //! then         the sleepers' set, one bit a rank
 //! then         one RankCell a rank
+//! then         per receiver, the set of those that have sent it something, one bit a rank
 //! then         per lane, sender and receiver: a Mark for each slot, [released]
 //! page         per lane, sender and receiver: the slots
 //! ```
@@ -23,7 +24,7 @@ use crate::{GroupShape, TransportError};
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"slackln\xb5");
 
 /// To be raised with every change of this file or of what the words mean.
-pub(crate) const VERSION: u64 = 4;
+pub(crate) const VERSION: u64 = 5;
 
 /// Counters of different writers stand this far apart: two cache lines, since processors fetch them in pairs.
 pub(crate) const LINE: usize = 128;
@@ -82,6 +83,7 @@ pub(crate) struct Layout {
     pub(crate) lane_table: usize,
     pub(crate) sleepers: usize,
     pub(crate) rank_cells: usize,
+    calls: usize,
     pub(crate) rings: Vec<LaneLayout>,
     /// Of the whole region, a multiple of [`PAGE`].
     pub(crate) bytes: usize,
@@ -120,6 +122,7 @@ impl Layout {
         let lane_table = place.take(shape.lanes.len().checked_mul(size_of::<LaneCell>())?, LINE)?;
         let sleepers = place.take(sleeper_words(shape.ranks).checked_mul(size_of::<AtomicU64>())?, LINE)?;
         let rank_cells = place.take(shape.ranks.checked_mul(size_of::<RankCell>())?, LINE)?;
+        let calls = place.take(shape.ranks.checked_mul(call_bytes(shape.ranks))?, LINE)?;
         let pairs = shape.ranks.checked_mul(shape.ranks)?;
         let mut rings = Vec::with_capacity(shape.lanes.len());
         for lane in &shape.lanes {
@@ -134,7 +137,12 @@ impl Layout {
         let bytes = place.0.checked_next_multiple_of(PAGE)?;
         // No object may be larger, and offsets into it must fit pointer arithmetic.
         isize::try_from(bytes).ok()?;
-        Some(Layout { lane_table, sleepers, rank_cells, rings, bytes })
+        Some(Layout { lane_table, sleepers, rank_cells, calls, rings, bytes })
+    }
+
+    /// Where the set lies of those that have sent something to `rank`: as many words as the sleepers' set.
+    pub(crate) fn calls(&self, ranks: usize, rank: usize) -> usize {
+        self.calls + rank * call_bytes(ranks)
     }
 
     /// The ring from one rank to another.
@@ -149,6 +157,11 @@ impl Layout {
 /// Words of the sleepers' set.
 pub(crate) fn sleeper_words(ranks: usize) -> usize {
     ranks.div_ceil(RANKS_A_WORD)
+}
+
+/// Bytes of the set of those that have sent something to one rank, on cache lines of its own.
+fn call_bytes(ranks: usize) -> usize {
+    (sleeper_words(ranks) * size_of::<AtomicU64>()).next_multiple_of(LINE)
 }
 
 struct Place(usize);
@@ -193,6 +206,9 @@ mod tests {
                 (layout.sleepers, sleeper_words(shape.ranks) * 8),
                 (layout.rank_cells, shape.ranks * size_of::<RankCell>()),
             ];
+            for rank in 0..shape.ranks {
+                parts.push((layout.calls(shape.ranks, rank), sleeper_words(shape.ranks) * 8));
+            }
             for (lane, size) in shape.lanes.iter().enumerate() {
                 for from in 0..shape.ranks {
                     for to in 0..shape.ranks {

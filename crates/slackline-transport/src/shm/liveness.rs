@@ -3,30 +3,33 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open, test_kill_process};
+use rustix::time::{ClockId, clock_gettime};
 
 /// How old an answer may be. Asking costs a system call or two, and a death must be seen within a tenth of a second.
 const FRESH: Duration = Duration::from_millis(20);
 
-/// So many ranks on either side are looked at so often, and the others of a large group less often: whoever sees a death
-/// tells all, and each rank has as many that watch it. If each watched all, looks would grow with the square of the ranks.
-const NEAR: usize = 16;
+/// So many ranks on either side are looked at so often, and the others of a large group rarely and without a descriptor for
+/// each: whoever sees a death tells all, and each rank has as many that watch it. If each watched all, looks would grow with
+/// the square of the ranks, and so would descriptors.
+const NEAR: usize = 8;
 
 /// An eye on one process.
 pub(crate) struct Watch {
     eye: Eye,
     fresh: Duration,
-    asked: Option<Instant>,
+    /// By a clock that is read at no cost and is some milliseconds behind.
+    asked: Option<Duration>,
     gone: bool,
 }
 
 enum Eye {
     Closed,
     Pidfd(OwnedFd),
-    /// Where the kernel has no pidfds: look into `/proc` each time.
+    /// For ranks that are far away, and where the kernel has no pidfds: look into `/proc` each time.
     Proc,
 }
 
@@ -35,23 +38,31 @@ impl Watch {
     pub(crate) fn new(own: usize, peer: usize, ranks: usize) -> Self {
         let apart = own.abs_diff(peer);
         let near = apart.min(ranks - apart) <= NEAR;
-        let fresh = if near { FRESH } else { FRESH * (ranks / NEAR) as u32 };
+        if near {
+            return Watch { eye: Eye::Closed, fresh: FRESH, asked: None, gone: false };
+        }
         // A rank that is far away is not even looked at first.
-        Watch { eye: Eye::Closed, fresh, asked: (!near).then(Instant::now), gone: false }
+        let share = u32::try_from(ranks / NEAR).unwrap_or(u32::MAX);
+        let fresh = FRESH.saturating_mul(share.saturating_mul(share));
+        Watch { eye: Eye::Proc, fresh, asked: Some(coarse_now()), gone: false }
     }
 
     /// Whether process `pid`, which started at `start`, has ended; the answer may be 20 ms old, and more for a rank that is far
     /// away. A process that is stopped has not ended, one that is a zombie has.
     pub(crate) fn gone(&mut self, pid: u32, start: u64) -> bool {
-        if self.gone || self.asked.is_some_and(|asked| asked.elapsed() < self.fresh) {
-            return self.gone;
+        if self.gone {
+            return true;
+        }
+        let now = coarse_now();
+        if self.asked.is_some_and(|asked| now.saturating_sub(asked) < self.fresh) {
+            return false;
         }
         self.gone = match &self.eye {
             Eye::Closed => self.open(pid, start),
             Eye::Pidfd(pidfd) => readable(pidfd),
             Eye::Proc => look(pid, start) == Look::Gone,
         };
-        self.asked = Some(Instant::now());
+        self.asked = Some(now);
         self.gone
     }
 
@@ -118,6 +129,11 @@ fn stat(pid: u32) -> io::Result<(u8, u64)> {
     state.zip(started).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
+fn coarse_now() -> Duration {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
 /// A pidfd is readable once its process has ended, reaped or not.
 fn readable(pidfd: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
@@ -127,6 +143,8 @@ fn readable(pidfd: &OwnedFd) -> bool {
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
+
+    use std::time::Instant;
 
     use rustix::process::{Signal, kill_process};
 

@@ -15,6 +15,8 @@ mod liveness;
 mod memory;
 #[cfg(not(loom))]
 mod region;
+#[cfg(not(loom))]
+mod partners;
 #[cfg_attr(not(loom), allow(unreachable_pub))]
 pub(crate) mod ring;
 #[cfg(not(loom))]

@@ -109,6 +109,10 @@ impl<M: Memory> PeerRings<M> {
 
     #[inline(always)]
     pub fn refresh_released(&self) -> Result<bool, Corrupt> {
+        // Nothing is out that could be given back.
+        if self.outgoing.known_free() == self.out.slots() as u64 {
+            return Ok(false);
+        }
         self.outgoing.refresh(self.out.released()).map_err(|value| Corrupt::Released(value.0))
     }
 

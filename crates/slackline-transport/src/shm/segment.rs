@@ -15,7 +15,7 @@ use super::layout::{Head, Layout};
 use super::region::Region;
 use super::{liveness, memory};
 use crate::sync::{Ordering, Reach};
-use crate::{GroupShape, Rank, TransportError};
+use crate::{Endpoint, GroupShape, Rank, TransportError};
 
 /// One process's end of a group.
 pub type ShmEndpoint = RingEndpoint;
@@ -26,6 +26,9 @@ pub const GROUP_VARIABLE: &str = "SLACKLINE_GROUP";
 
 /// The environment variable that tells a process its rank.
 pub const RANK_VARIABLE: &str = "SLACKLINE_RANK";
+
+/// What a large group has to start for each of its ranks, beside a patience.
+const EACH: Duration = Duration::from_millis(100);
 
 /// Truncating the file would kill every process that touches the part that is gone, so its size is sealed.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -150,7 +153,7 @@ impl Handover {
 }
 
 /// Attaches this process to the group that its environment names, and waits until all ranks have attached, for at most
-/// `patience`. `None` if the environment names no group: the process was not started as a rank. The example `ring_processes`
+/// `patience` and a tenth of a second more for each rank. `None` if the environment names no group: the process was not started as a rank. The example `ring_processes`
 /// of this crate shows both sides.
 ///
 /// From then on the process is killed when the thread that started it ends, so that no rank is left behind when a launcher
@@ -177,7 +180,8 @@ pub fn attach_from_env(patience: Duration) -> Result<Option<ShmEndpoint>, Transp
         .ok_or_else(|| refuse(format!("{GROUP_VARIABLE} is {group:?}, not a descriptor and a token")))?;
     let file = inherited(number).map_err(|error| refuse(format!("descriptor {number}: {error}")))?;
     let endpoint = attach(&file, token, rank, Bond::Child)?;
-    endpoint.wait_for_all(patience)?;
+    let ranks = endpoint.shape().ranks.min(u16::MAX.into()) as u32;
+    endpoint.wait_for_all(patience.saturating_add(EACH * ranks))?;
     Ok(Some(endpoint))
 }
 
