@@ -6,9 +6,12 @@
 //! then         the sleepers' set, one bit a rank
 //! then         one RankCell a rank
 //! then         per receiver, the set of those that have sent it something, one bit a rank
-//! then         per lane, sender and receiver: a Mark for each slot, [released]
-//! page         per lane, sender and receiver: the slots
+//! then         per receiver, sender and lane: a Mark for each slot, [released]
+//! page         per receiver, sender and lane: the slots
 //! ```
+//!
+//! All rings of a pair lie side by side, so that in a large group, whose slots are small, it touches few pages. The pairs lie in
+//! tiles of `TILE` by `TILE` ranks, and in a tile by receiver.
 //!
 //! All of the header is atomics, so that whatever another process writes there is a value to be checked and never
 //! undefined behaviour.
@@ -18,7 +21,7 @@ use super::ring::Mark;
 use crate::parking::RANKS_A_WORD;
 use crate::poison::Reason;
 use crate::sync::{AtomicU32, AtomicU64, Bell};
-use crate::{GroupShape, TransportError};
+use crate::{GroupShape, SLOT_ALIGN, TransportError};
 
 /// "slackln" and a byte that no text has.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"slackln\xb5");
@@ -28,6 +31,9 @@ pub(crate) const VERSION: u64 = 5;
 
 /// Counters of different writers stand this far apart: two cache lines, since processors fetch them in pairs.
 pub(crate) const LINE: usize = 128;
+
+/// Senders and receivers of a tile. With the marks of some slots, a tile is as large as what one page table maps.
+const TILE: usize = 32;
 
 /// Slots start on a page, and so does a mapping's length.
 pub(crate) const PAGE: usize = 4096;
@@ -84,18 +90,27 @@ pub(crate) struct Layout {
     pub(crate) sleepers: usize,
     pub(crate) rank_cells: usize,
     calls: usize,
-    pub(crate) rings: Vec<LaneLayout>,
+    pairs: PairLayout,
+    rings: Vec<LaneLayout>,
     /// Of the whole region, a multiple of [`PAGE`].
     pub(crate) bytes: usize,
 }
 
-/// The place of one lane's rings.
+/// The place of the first pair's rings, and how far apart pairs are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LaneLayout {
+struct PairLayout {
     marks: usize,
     mark_bytes: usize,
     slots: usize,
-    ring_bytes: usize,
+    slot_bytes: usize,
+}
+
+/// The place of one lane's ring within those of a pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct LaneLayout {
+    marks: usize,
+    mark_bytes: usize,
+    slots: usize,
 }
 
 /// The place of one ring.
@@ -125,19 +140,23 @@ impl Layout {
         let calls = place.take(shape.ranks.checked_mul(call_bytes(shape.ranks))?, LINE)?;
         let pairs = shape.ranks.checked_mul(shape.ranks)?;
         let mut rings = Vec::with_capacity(shape.lanes.len());
+        let (mut marks, mut slots) = (Place(0), Place(0));
         for lane in &shape.lanes {
             let mark_bytes = lane.slots.checked_mul(size_of::<Mark>())?.checked_add(LINE)?;
-            let marks = place.take(mark_bytes.checked_mul(pairs)?, LINE)?;
-            let ring_bytes = lane.slots.checked_mul(lane.slot_bytes)?;
-            rings.push(LaneLayout { marks, mark_bytes, slots: 0, ring_bytes });
+            rings.push(LaneLayout {
+                marks: marks.take(mark_bytes, LINE)?,
+                mark_bytes,
+                slots: slots.take(lane.slots.checked_mul(lane.slot_bytes)?, SLOT_ALIGN)?,
+            });
         }
-        for lane in &mut rings {
-            lane.slots = place.take(lane.ring_bytes.checked_mul(pairs)?, PAGE)?;
-        }
+        let (mark_bytes, slot_bytes) = (marks.0, slots.0);
+        let marks = place.take(mark_bytes.checked_mul(pairs)?, LINE)?;
+        let slots = place.take(slot_bytes.checked_mul(pairs)?, PAGE)?;
+        let pairs = PairLayout { marks, mark_bytes, slots, slot_bytes };
         let bytes = place.0.checked_next_multiple_of(PAGE)?;
         // No object may be larger, and offsets into it must fit pointer arithmetic.
         isize::try_from(bytes).ok()?;
-        Some(Layout { lane_table, sleepers, rank_cells, calls, rings, bytes })
+        Some(Layout { lane_table, sleepers, rank_cells, calls, pairs, rings, bytes })
     }
 
     /// Where the set lies of those that have sent something to `rank`: as many words as the sleepers' set.
@@ -147,16 +166,26 @@ impl Layout {
 
     /// The ring from one rank to another.
     pub(crate) fn ring(&self, ranks: usize, lane: usize, from: usize, to: usize) -> RingLayout {
-        let lane = &self.rings[lane];
-        let pair = from * ranks + to;
-        let marks = lane.marks + pair * lane.mark_bytes;
-        RingLayout { marks, released: marks + lane.mark_bytes - LINE, slots: lane.slots + pair * lane.ring_bytes }
+        let (pairs, lane) = (&self.pairs, &self.rings[lane]);
+        let pair = place_of_pair(ranks, from, to);
+        let marks = pairs.marks + pair * pairs.mark_bytes + lane.marks;
+        let slots = pairs.slots + pair * pairs.slot_bytes + lane.slots;
+        RingLayout { marks, released: marks + lane.mark_bytes - LINE, slots }
     }
 }
 
 /// Words of the sleepers' set.
 pub(crate) fn sleeper_words(ranks: usize) -> usize {
     ranks.div_ceil(RANKS_A_WORD)
+}
+
+/// The number of a pair among all, tile by tile. Side by side lies what one rank receives, since it looks at all of that, again
+/// and again. What it sends is apart, and the tiles keep that from being spread over all of the region: each process would
+/// need nearly all page tables of it, which would grow with the cube of the ranks.
+fn place_of_pair(ranks: usize, from: usize, to: usize) -> usize {
+    let (first_from, first_to) = (from / TILE * TILE, to / TILE * TILE);
+    let (width, height) = (TILE.min(ranks - first_from), TILE.min(ranks - first_to));
+    first_to * ranks + first_from * height + (to - first_to) * width + (from - first_from)
 }
 
 /// Bytes of the set of those that have sent something to one rank, on cache lines of its own.
@@ -229,6 +258,21 @@ mod tests {
             prop_assert!(last.0 + last.1 <= layout.bytes);
             prop_assert_eq!(layout.bytes % PAGE, 0);
         }
+    }
+
+    #[test]
+    fn each_pair_has_a_place_and_a_rank_uses_few_tiles() {
+        for ranks in [1, 2, 31, 32, 33, 64, 70, 101] {
+            let mut places: Vec<_> =
+                (0..ranks * ranks).map(|pair| place_of_pair(ranks, pair / ranks, pair % ranks)).collect();
+            places.sort_unstable();
+            assert!(places.into_iter().eq(0..ranks * ranks), "{ranks} ranks");
+        }
+        let tiles = |places: &mut dyn Iterator<Item = usize>| {
+            places.map(|place| place / (TILE * TILE)).collect::<std::collections::BTreeSet<_>>().len()
+        };
+        assert_eq!(tiles(&mut (0..1024).map(|to| place_of_pair(1024, 7, to))), 1024 / TILE);
+        assert_eq!(tiles(&mut (0..1024).map(|from| place_of_pair(1024, from, 7))), 1024 / TILE);
     }
 
     #[test]
