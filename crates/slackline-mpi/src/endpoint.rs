@@ -132,7 +132,7 @@ impl MpiEndpoint {
     ///
     /// On every rank alike: [`WorldError::Disagree`], [`WorldError::Ranks`], and [`WorldError::Transport`] for a shape that
     /// cannot be laid out or has slots of 2 GiB or more (messages of any size still pass, in fragments).
-    /// [`WorldError::Mpi`].
+    /// [`WorldError::Mpi`], [`WorldError::Late`].
     pub fn join(world: &World, shape: &GroupShape) -> Result<Self, WorldError> {
         let shape = world.agree(shape, "MPI alone")?;
         Self::with(world, shape, |_| true)
@@ -201,7 +201,7 @@ impl MpiEndpoint {
         endpoint.expect_messages()?;
         endpoint.receives.post(endpoint.pairs.len(), u64::MAX)?;
         // Nobody sends before the first receives are posted.
-        world.barrier()?;
+        world.barrier("joining the group")?;
         Ok(endpoint)
     }
 

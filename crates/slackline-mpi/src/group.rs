@@ -91,7 +91,7 @@ impl NodeEndpoint {
         let kind = match node {
             Some((node, members)) if members.len() == world.ranks() => {
                 // Nobody leaves before all have come.
-                world.barrier()?;
+                world.barrier("joining the group")?;
                 Kind::Node(Box::new(node))
             }
             Some((node, members)) => {
@@ -140,9 +140,9 @@ fn share(
         }
     }
     let own_cores: Vec<u8> = cores::available().iter().flat_map(|core| (*core as u32).to_le_bytes()).collect();
-    let cores = world.all_gather(&own_cores)?;
+    let cores = world.all_gather("counting the cores of a node", &own_cores)?;
     let address = segment.as_ref().map_or(String::new(), Segment::address);
-    let addresses = world.all_gather(address.as_bytes())?;
+    let addresses = world.all_gather("making the memory of a node", address.as_bytes())?;
     if let Some(segment) = &segment {
         // Ranks that are bound have a core each; ranks that are not have all cores in common.
         let cores: BTreeSet<&[u8; 4]> = members.iter().flat_map(|member| cores[*member].as_chunks::<4>().0).collect();
@@ -155,8 +155,8 @@ fn share(
     }
     // The one that made the memory has the reason if there is too little; to have no access is a reason to take MPI.
     let refused = matches!(outcome, Err(TransportError::Attach { .. }));
-    let answers =
-        world.all_gather(&[u8::from(matches!(outcome, Ok(Some(_)))), u8::from(outcome.is_err() && !refused)])?;
+    let answer = [u8::from(matches!(outcome, Ok(Some(_)))), u8::from(outcome.is_err() && !refused)];
+    let answers = world.all_gather("attaching to the memory of a node", &answer)?;
     if let Some(broken) = answers.iter().position(|answer| answer[1] == 1) {
         outcome?;
         let why = format!("rank {broken} cannot share memory with the ranks of its node; its message says why");

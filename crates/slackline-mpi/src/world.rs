@@ -3,15 +3,22 @@
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use slackline_transport::{GroupShape, Rank, TransportError};
 
 use crate::ffi::MpiError;
 use crate::ffi::comm::{self, Comm};
+use crate::ffi::meeting::{Copying, Meeting};
 
 /// How long [`World::abort`] waits for the other ranks to report before it ends them.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long ranks wait for each other while no group exists, unless [`World::set_patience`] says something else.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A rank that waits yields its core for so long, and then looks again after as long.
+const NAP: Duration = Duration::from_millis(1);
 
 /// What Rust's own runtime ends with after a panic.
 const PANICKED: i32 = 101;
@@ -32,6 +39,16 @@ pub enum WorldError {
     /// A shape that cannot be laid out, or that is too large for MPI's counts.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// Ranks have not come to something that all do together while no group exists.
+    #[error("{} not come to {what} within {waited:.1?}: stopped, ended, or still at work", who(.ranks))]
+    Late {
+        /// What the others wait for.
+        what: &'static str,
+        /// The ranks that are missing; empty where that cannot be known.
+        ranks: Vec<Rank>,
+        /// How long this rank waited.
+        waited: Duration,
+    },
     /// The shape has another number of ranks than the job.
     #[error("the group has {asked} ranks, but mpirun has started {started} (mpirun -n {asked}, or --ranks {started})")]
     Ranks {
@@ -52,6 +69,14 @@ pub enum WorldError {
         /// What this rank asks for.
         ours: String,
     },
+}
+
+fn who(ranks: &[Rank]) -> String {
+    match ranks {
+        [] => "some rank has".to_owned(),
+        [rank] => format!("rank {rank} has"),
+        ranks => format!("ranks {ranks:?} have"),
+    }
 }
 
 /// The launcher of the MPI that this program was built with, to start the program as a job; `MPIRUN` in the environment
@@ -89,6 +114,10 @@ pub(crate) struct Inner {
     ours: bool,
     /// A group over it failed, or did not end in order.
     pub(crate) failed: Cell<bool>,
+    /// For what is sent while no group exists, with a tag for each meeting.
+    meeting: Comm,
+    met: Cell<u32>,
+    patience: Cell<Duration>,
     /// Groups made so far; equal on every rank.
     groups: Cell<u32>,
     control: RefCell<Option<Comm>>,
@@ -98,23 +127,27 @@ pub(crate) struct Inner {
 }
 
 impl World {
-    /// Joins the job. Call it once in a process, on the thread that uses MPI, and before other threads do.
+    /// Joins the job. Call it once in a process, on the thread that uses MPI, and before other threads do. Waits for all ranks.
     ///
     /// # Errors
     ///
-    /// [`WorldError::Mpi`], [`WorldError::Ended`].
+    /// [`WorldError::Mpi`], [`WorldError::Ended`], [`WorldError::Late`].
     pub fn join() -> Result<World, WorldError> {
         if comm::has_ended() {
             return Err(WorldError::Ended);
         }
         let ours = comm::start()?;
         let world = Comm::world();
+        let meeting = copy(world, "joining the job", PATIENCE)?;
         Ok(World {
             inner: Rc::new(Inner {
                 rank: world.rank()?,
                 ranks: world.size()?,
                 ours,
                 failed: Cell::new(false),
+                meeting,
+                met: Cell::new(0),
+                patience: Cell::new(PATIENCE),
                 groups: Cell::new(0),
                 control: RefCell::new(None),
                 lanes: RefCell::new(Vec::new()),
@@ -142,30 +175,45 @@ impl World {
         Ok(comm::library_version()?)
     }
 
-    /// Waits for all ranks.
-    ///
-    /// # Errors
-    ///
-    /// [`WorldError::Mpi`].
-    pub fn barrier(&self) -> Result<(), WorldError> {
-        Ok(Comm::world().barrier()?)
+    /// Sets how long this rank waits for others while no group exists, here and while a group is made; ten minutes otherwise. A
+    /// group has a deadline of its own.
+    pub fn set_patience(&self, patience: Duration) {
+        self.inner.patience.set(patience);
     }
 
-    /// The bytes that each rank gives, in rank order. Waits for all.
+    /// Waits for all ranks, which come to `what`: the words for it in an error.
     ///
     /// # Errors
     ///
-    /// [`WorldError::Mpi`], also if it is 2 GiB or more together.
-    pub fn all_gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>, WorldError> {
-        Ok(Comm::world().all_gather(own)?)
+    /// [`WorldError::Mpi`], [`WorldError::Late`].
+    pub fn barrier(&self, what: &'static str) -> Result<(), WorldError> {
+        self.all_gather(what, &[]).map(drop)
+    }
+
+    /// The bytes that each rank gives, in rank order. Waits for all. Each rank sends a message to each.
+    ///
+    /// # Errors
+    ///
+    /// As [`barrier`](Self::barrier); [`WorldError::Mpi`] also for 2 GiB or more. After an error the job cannot go on:
+    /// [`abort`](Self::abort) it.
+    pub fn all_gather(&self, what: &'static str, own: &[u8]) -> Result<Vec<Vec<u8>>, WorldError> {
+        let inner = &self.inner;
+        let number = inner.met.get();
+        inner.met.set(number.wrapping_add(1));
+        let mut meeting = Meeting::begin(inner.meeting, (number % TAGS) as i32, own)?;
+        let come = poll(inner.patience.get(), || Ok(meeting.advance()?.then_some(())));
+        let late = |waited| WorldError::Late { what, ranks: meeting.missing(), waited };
+        come.and_then(|come| come.map_err(late)).inspect_err(|_| inner.failed.set(true))?;
+        Ok(meeting.finish())
     }
 
     /// The ranks that run on the same node as this one, itself included. Waits for all.
     ///
     /// # Errors
     ///
-    /// [`WorldError::Mpi`].
+    /// As [`barrier`](Self::barrier).
     pub fn ranks_of_node(&self) -> Result<Vec<Rank>, WorldError> {
+        self.barrier("finding the ranks of each node")?;
         Ok(Comm::world().ranks_of_node()?)
     }
 
@@ -177,14 +225,17 @@ impl World {
 
     /// A communicator of all ranks for somebody else's use; waits for all.
     pub(crate) fn duplicate(&self) -> Result<Comm, WorldError> {
-        Ok(Comm::world().duplicate()?)
+        // Whoever is missing here is named; the copy itself does not know.
+        self.barrier("making a communicator")?;
+        let copied = copy(Comm::world(), "making a communicator", self.inner.patience.get());
+        copied.inspect_err(|_| self.inner.failed.set(true))
     }
 
     /// Compares the shape and the way to reach peers with everybody's, and returns the shape as the rings have it. Ranks that
     /// differ in either would call MPI in different orders from here on.
     pub(crate) fn agree(&self, shape: &GroupShape, peers: &str) -> Result<GroupShape, WorldError> {
         let asked = format!("{shape:?} over {peers}");
-        let all = self.all_gather(asked.as_bytes())?;
+        let all = self.all_gather("comparing the shape of the group", asked.as_bytes())?;
         if let Some(rank) = all.iter().position(|theirs| *theirs != asked.as_bytes()) {
             let theirs = String::from_utf8_lossy(&all[rank]).into_owned();
             return Err(WorldError::Disagree { rank, theirs, own_rank: self.rank(), ours: asked });
@@ -202,16 +253,40 @@ impl World {
     pub(crate) fn contexts(&self, lanes: usize) -> Result<(Vec<Comm>, Comm, i32), WorldError> {
         let mut kept = self.inner.lanes.borrow_mut();
         while kept.len() < lanes {
-            kept.push(Comm::world().duplicate()?);
+            kept.push(self.duplicate()?);
         }
         let mut control = self.inner.control.borrow_mut();
         let control = match *control {
             Some(control) => control,
-            None => *control.insert(Comm::world().duplicate()?),
+            None => *control.insert(self.duplicate()?),
         };
         let group = self.inner.groups.get();
         self.inner.groups.set(group.wrapping_add(1));
         Ok((kept[..lanes].to_vec(), control, (group % TAGS) as i32))
+    }
+}
+
+/// A copy of a communicator; all ranks make it.
+fn copy(comm: Comm, what: &'static str, patience: Duration) -> Result<Comm, WorldError> {
+    let mut copying = Copying::begin(comm)?;
+    poll(patience, || Ok(copying.advance()?))?.map_err(|waited| WorldError::Late { what, ranks: Vec::new(), waited })
+}
+
+/// Asks until there is an answer; `Err` with how long that was, if there is none in time.
+fn poll<T>(
+    patience: Duration,
+    mut ask: impl FnMut() -> Result<Option<T>, WorldError>,
+) -> Result<Result<T, Duration>, WorldError> {
+    let began = Instant::now();
+    loop {
+        if let Some(answer) = ask()? {
+            return Ok(Ok(answer));
+        }
+        let waited = began.elapsed();
+        if waited >= patience {
+            return Ok(Err(waited));
+        }
+        if waited < NAP { std::thread::yield_now() } else { std::thread::sleep(NAP) }
     }
 }
 

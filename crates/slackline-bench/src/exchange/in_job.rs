@@ -78,7 +78,7 @@ fn bare(world: &World, task: &ExchangeTask, started: bool) -> Result<Vec<f64>, B
     let sources: Vec<Vec<u8>> = send.iter().map(|&size| vec![1; size]).collect();
     let mut times = Vec::with_capacity(task.blocks);
     for block in 0..=task.blocks {
-        world.barrier()?;
+        world.barrier("the next block")?;
         let begin = Instant::now();
         for _ in 0..task.rounds {
             let mut open = alltoallv.open(&send, &receive)?;

@@ -1,4 +1,4 @@
-//! Starting and ending, communicators, and the blocking collectives that set a group up.
+//! Starting and ending, communicators, and the one blocking collective that setting up a group needs.
 
 use std::ffi::c_int;
 use std::ptr;
@@ -70,21 +70,11 @@ impl Comm {
         Comm(unsafe { ffi::RSMPI_COMM_WORLD })
     }
 
-    fn return_errors(self) -> Result<(), MpiError> {
+    pub(super) fn return_errors(self) -> Result<(), MpiError> {
         // SAFETY: a constant that the shim of the bindings holds.
         let handler = unsafe { ffi::RSMPI_ERRORS_RETURN };
         // SAFETY: a live communicator and a predefined handler.
         check("MPI_Comm_set_errhandler", unsafe { ffi::MPI_Comm_set_errhandler(self.0, handler) })
-    }
-
-    /// Another context with the same members; collective.
-    pub(crate) fn duplicate(self) -> Result<Comm, MpiError> {
-        let mut new = self.0;
-        // SAFETY: a live communicator; `new` is written.
-        check("MPI_Comm_dup", unsafe { ffi::MPI_Comm_dup(self.0, &raw mut new) })?;
-        let new = Comm(new);
-        new.return_errors()?;
-        Ok(new)
     }
 
     pub(crate) fn rank(self) -> Result<usize, MpiError> {
@@ -101,13 +91,8 @@ impl Comm {
         Ok(size as usize)
     }
 
-    pub(crate) fn barrier(self) -> Result<(), MpiError> {
-        // SAFETY: a live communicator.
-        check("MPI_Barrier", unsafe { ffi::MPI_Barrier(self.0) })
-    }
-
     /// What every rank brings, in rank order; as many bytes from each.
-    pub(crate) fn all_gather_equal(self, own: &[u8]) -> Result<Vec<u8>, MpiError> {
+    fn all_gather_equal(self, own: &[u8]) -> Result<Vec<u8>, MpiError> {
         let bytes = count("MPI_Allgather", own.len())?;
         let mut all = vec![0u8; own.len() * self.size()?];
         // SAFETY: `all` has room for `bytes` from every rank.
@@ -118,48 +103,8 @@ impl Comm {
         Ok(all)
     }
 
-    /// What every rank brings, in rank order.
-    pub(crate) fn all_gather(self, own: &[u8]) -> Result<Vec<Vec<u8>>, MpiError> {
-        let lengths = self.all_gather_equal(&(own.len() as u64).to_le_bytes())?;
-        let lengths: Vec<usize> =
-            lengths.as_chunks::<8>().0.iter().map(|length| u64::from_le_bytes(*length) as usize).collect();
-        let mut counts = Vec::with_capacity(lengths.len());
-        let mut places = Vec::with_capacity(lengths.len());
-        let mut total = 0usize;
-        for length in &lengths {
-            counts.push(count("MPI_Allgatherv", *length)?);
-            places.push(count("MPI_Allgatherv", total)?);
-            total = total.saturating_add(*length);
-        }
-        if total == 0 {
-            // Nobody brings anything, and MPI does not like a buffer of nothing.
-            return Ok(vec![Vec::new(); lengths.len()]);
-        }
-        let mut all = vec![0u8; total];
-        // SAFETY: one count and one displacement for each rank, all inside of `all`; `own` has the count said for this rank.
-        let code = unsafe {
-            ffi::MPI_Allgatherv(
-                own.as_ptr().cast(),
-                count("MPI_Allgatherv", own.len())?,
-                byte(),
-                all.as_mut_ptr().cast(),
-                counts.as_ptr(),
-                places.as_ptr(),
-                byte(),
-                self.0,
-            )
-        };
-        check("MPI_Allgatherv", code)?;
-        let mut rest = all.as_slice();
-        let mut cut = |length: usize| {
-            let (piece, after) = rest.split_at(length);
-            rest = after;
-            piece.to_vec()
-        };
-        Ok(lengths.iter().map(|length| cut(*length)).collect())
-    }
-
-    /// The ranks that share this rank's memory, this one included, in rank order; collective.
+    /// The ranks that share this rank's memory, this one included, in rank order; collective, and blocks: MPI has no other call
+    /// for it. All ranks have come before.
     pub(crate) fn ranks_of_node(self) -> Result<Vec<usize>, MpiError> {
         let rank = self.rank()?;
         let mut node = self.0;

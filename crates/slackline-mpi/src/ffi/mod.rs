@@ -1,10 +1,11 @@
 //! All that touches MPI's C interface: every return code is looked at, every count is checked before C sees it.
 //!
-//! [`comm`] has starting, ending, communicators and the small blocking collectives; [`rings`] the slots that messages lie
+//! [`comm`] has starting, ending and communicators; [`meeting`] the collectives that set a group up; [`rings`] the slots that messages lie
 //! in and the requests that own them meanwhile, [`alltoallv`] MPI's own exchange. What they offer is safe.
 
 pub(crate) mod alltoallv;
 pub(crate) mod comm;
+pub(crate) mod meeting;
 pub(crate) mod rings;
 pub(crate) mod slots;
 

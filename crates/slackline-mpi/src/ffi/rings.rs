@@ -43,7 +43,7 @@ impl std::fmt::Display for Peer {
 
 impl Peer {
     #[inline]
-    fn number(self) -> c_int {
+    pub(super) fn number(self) -> c_int {
         match self {
             Peer::Rank(rank) => rank as c_int,
             // SAFETY: a constant that the shim of the bindings holds.
@@ -53,19 +53,19 @@ impl Peer {
 }
 
 #[inline]
-fn null() -> ffi::MPI_Request {
+pub(super) fn null() -> ffi::MPI_Request {
     // SAFETY: a constant that the shim of the bindings holds.
     unsafe { ffi::RSMPI_REQUEST_NULL }
 }
 
 /// Requests that are not under way.
-fn nulls(count: usize) -> Box<[Cell<ffi::MPI_Request>]> {
+pub(super) fn nulls(count: usize) -> Box<[Cell<ffi::MPI_Request>]> {
     vec![Cell::new(null()); count].into()
 }
 
 /// Whether a request is done; a done one is null from then on, and a null one is done.
 #[inline]
-fn test(request: &Cell<ffi::MPI_Request>) -> Result<bool, MpiError> {
+pub(super) fn test(request: &Cell<ffi::MPI_Request>) -> Result<bool, MpiError> {
     if request.get() == null() {
         return Ok(true);
     }

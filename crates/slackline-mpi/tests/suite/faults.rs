@@ -19,6 +19,7 @@ const LONGEST: Duration = Duration::from_secs(20);
 
 /// What happens, and the words that every other rank has to say (none where MPI ends the job before they can).
 const CASES: &[(&str, Option<&str>)] = &[
+    ("absent", Some("rank 2 has not come to comparing the shape of the group within")),
     ("stopped", Some("rank 2")),
     ("killed", None),
     ("panicked", Some("it panicked")),
@@ -71,9 +72,27 @@ fn left_behind(token: &str) -> Vec<String> {
 pub(crate) fn rank(words: &[String]) {
     let (case, peers): (&str, Peers) = (&words[0], words[1].parse().unwrap());
     let world = mpirun::join();
+    if case == "absent" {
+        // So that all begin to wait at once.
+        world.barrier("the test").unwrap();
+        if world.rank() == GUILTY {
+            kill_process(getpid(), Signal::STOP).unwrap();
+        }
+        world.set_patience(DEADLINE);
+    }
     let lane = LaneOptions::lag(2);
     let shape = GroupShape { ranks: RANKS, lanes: vec![lane.shape(100)] };
-    let endpoint = NodeEndpoint::join(&world, &shape, peers).unwrap();
+    let endpoint = match NodeEndpoint::join(&world, &shape, peers) {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            // How long exactly each has waited is its own.
+            let story = error.to_string().split_inclusive("within").next().unwrap_or_default().to_owned();
+            std::io::stderr().write_all(format!("FAULT of rank {}: {story}\n", world.rank()).as_bytes()).unwrap();
+            // On a busy machine the others need more than a second for their words.
+            std::thread::sleep(2 * DEADLINE);
+            world.abort(3);
+        }
+    };
     let group = Group::new(endpoint, GroupOptions::new([lane]).deadline(DEADLINE)).unwrap();
     let error = work(&group, case).unwrap_err();
     // In one write, so that lines of several ranks do not mix.
