@@ -22,6 +22,7 @@ now() { date +%s%3N; }
 say "a model and rows"
 "$slackline" init --config "$config" --seed 1 --output model --shards 2
 "$slackline" generate --config "$config" --rows 20000 --seed 1 --output rows.tsv
+"$slackline" generate --config "$config" --rows 100 --seed 1 --output few.tsv
 ls -A >before
 
 # The processes of the ranks, in rank order, once each has joined the group and opened the input.
@@ -155,5 +156,39 @@ echo "    exit code $code"
 [ "$code" = 1 ] || fail "exit code $code instead of 1"
 grep -q '^slackline: error: ' err || fail "no error in words"
 ! grep -q panicked err || fail "a panic"
+
+say "512 ranks as threads within 2 GiB, as in a container: it runs, or is refused by name"
+# The limit is of a group above the one that the command runs in, whose own limit is "max".
+limit=$((2 << 30))
+if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
+    root=/sys/fs/cgroup limit_file=memory.max
+    own="$root$(sed -n 's/^0:://p' /proc/self/cgroup)"
+else
+    root=/sys/fs/cgroup/memory limit_file=memory.limit_in_bytes
+    own="$root$(sed -n 's/^[0-9]*:\([^:]*,\)*memory\(,[^:]*\)*://p' /proc/self/cgroup)"
+fi
+[ -d "$own" ] || own=$root
+container="${own%/}/slackline-faults-$$"
+if mkdir -p "$container/inner" 2>/dev/null && echo "$limit" 2>/dev/null >"$container/$limit_file"; then
+    for options in "--batch 128" "--batch 4096 --lag 64"; do
+        code=0
+        # shellcheck disable=SC2086
+        (
+            echo "$BASHPID" >"$container/inner/cgroup.procs"
+            exec "$slackline" infer model --input few.tsv --ranks 512 --transport threads $options
+        ) >out 2>err || code=$?
+        sed 's/^/    /' err
+        echo "    $options: exit code $code"
+        if [ "$code" = 1 ]; then
+            grep -q 'bytes of memory, and .* are available' err || fail "no error that names the memory"
+        else
+            [ "$code" = 0 ] || fail "exit code $code: neither run nor refused"
+        fi
+    done
+    rmdir "$container/inner" "$container"
+else
+    rmdir "$container/inner" "$container" 2>/dev/null || true
+    echo "    SKIPPED: this machine does not permit a control group with a limit of memory"
+fi
 
 say "all faults ended as they should"

@@ -131,7 +131,11 @@ impl Job {
     pub(crate) fn gather<T: Serialize + DeserializeOwned>(&self, own: &T) -> Result<Vec<T>, BenchError> {
         let unreadable = |source| BenchError::Unreadable { what: "a record".to_owned(), source };
         let text = serde_json::to_vec(own).map_err(unreadable)?;
-        self.world.all_gather("gathering the values of all ranks", &text)?.iter().map(|text| serde_json::from_slice(text).map_err(unreadable)).collect()
+        self.world
+            .all_gather("gathering the values of all ranks", &text)?
+            .iter()
+            .map(|text| serde_json::from_slice(text).map_err(unreadable))
+            .collect()
     }
 
     /// The value that the first rank of this node makes.

@@ -115,7 +115,8 @@ impl<'a> Job<'a> {
         let data = LaneOptions { lag: args.lag, delivery: args.delivery };
         let control = LaneOptions::lag(0);
         let largest = largest_message(&plan, args.batch).min(LARGEST_SLOT);
-        let shape = GroupShape { ranks, lanes: vec![data.shape(largest), control.shape(gather::slot_bytes(ranks.max(1)))] };
+        let shape =
+            GroupShape { ranks, lanes: vec![data.shape(largest), control.shape(gather::slot_bytes(ranks.max(1)))] };
         let delays = DelaySchedule::new(&args.delay, 0, ranks, args.delay_unit)
             .map_err(|error| Misuse(format!("--delay: {error}")))?;
         Ok(Job {

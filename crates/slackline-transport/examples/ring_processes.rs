@@ -1,4 +1,4 @@
-//! Three ranks that are processes, each of which sends its process number to the next over shared memory. Run it with
+//! Ranks that are processes, three or as many as the argument says, each of which sends its process number to the next over shared memory. Run it with
 //! `cargo run -p slackline-transport --features launch --example ring_processes`.
 //!
 //! The program starts itself again as each rank. A rank finds its group with `attach_from_env`, which returns `None` in the
@@ -16,14 +16,14 @@ const LANE: Lane = Lane(0);
 fn main() -> Result<(), Box<dyn Error>> {
     match shm::attach_from_env(Duration::from_secs(10))? {
         Some(endpoint) => rank(endpoint),
-        None => launch(),
+        None => launch(std::env::args().nth(1).map_or(Ok(3), |ranks| ranks.parse())?),
     }
 }
 
 /// Starts the ranks, waits until they have ended, and exits as they did.
-fn launch() -> Result<(), Box<dyn Error>> {
+fn launch(ranks: usize) -> Result<(), Box<dyn Error>> {
     let program = std::env::current_exe()?;
-    let shape = GroupShape { ranks: 3, lanes: vec![LaneShape { slots: 1, slot_bytes: 64 }] };
+    let shape = GroupShape { ranks, lanes: vec![LaneShape { slots: 1, slot_bytes: 64 }] };
     // What the ranks print comes in whole lines with the rank in front.
     let outcome = Launch::new(shape, |_| Command::new(&program)).run()?;
     if let Some(rank) = outcome.failed {

@@ -199,7 +199,7 @@ pub trait Endpoint {
     fn waker(&self) -> Waker;
 
     /// What a peer is doing. Cheap enough to ask after each [`wait`](Endpoint::wait) that brought nothing. A death on this
-    /// machine is seen within a tenth of a second, by ranks that wait; in groups of more than 33, whose ranks watch their
+    /// machine is seen within a tenth of a second, by ranks that wait; in groups of more than 17, whose ranks watch their
     /// neighbours, by these, which tell all.
     fn peer_state(&self, peer: Rank) -> PeerState;
 

@@ -46,8 +46,7 @@ impl Meeting {
             let request = Cell::new(null());
             let sender = Peer::Rank(from).number();
             // SAFETY: the room is as large as the message that was probed, and stays until the request is done, as above.
-            let code =
-                unsafe { ffi::MPI_Irecv(to, bytes, byte(), sender, self.tag, self.comm.0, request.as_ptr()) };
+            let code = unsafe { ffi::MPI_Irecv(to, bytes, byte(), sender, self.tag, self.comm.0, request.as_ptr()) };
             check("MPI_Irecv", code)?;
             self.coming.push((from, room, request));
         }
@@ -72,9 +71,8 @@ impl Meeting {
         let (mut flag, mut bytes) = (0, 0);
         let mut status = MaybeUninit::<ffi::MPI_Status>::uninit();
         // SAFETY: `flag` is written, and the status where it is set.
-        let code = unsafe {
-            ffi::MPI_Iprobe(Peer::Any.number(), self.tag, self.comm.0, &raw mut flag, status.as_mut_ptr())
-        };
+        let code =
+            unsafe { ffi::MPI_Iprobe(Peer::Any.number(), self.tag, self.comm.0, &raw mut flag, status.as_mut_ptr()) };
         check("MPI_Iprobe", code)?;
         if flag == 0 {
             return Ok(None);

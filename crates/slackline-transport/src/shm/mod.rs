@@ -14,9 +14,9 @@ mod layout;
 mod liveness;
 mod memory;
 #[cfg(not(loom))]
-mod region;
-#[cfg(not(loom))]
 mod partners;
+#[cfg(not(loom))]
+mod region;
 #[cfg_attr(not(loom), allow(unreachable_pub))]
 pub(crate) mod ring;
 #[cfg(not(loom))]

@@ -214,6 +214,34 @@ fn whoever_poisons_a_group_knows_at_once_whose_reason_counts() {
 }
 
 #[test]
+fn pairs_that_never_talk_take_no_memory() {
+    const RANKS: usize = 200;
+    let lanes = vec![LaneShape { slots: 6, slot_bytes: 64 }; 2];
+    let segment = Segment::create(&GroupShape { ranks: RANKS, lanes }).unwrap();
+    let group: Vec<_> = (0..RANKS).map(|rank| segment.rank(rank).unwrap()).collect();
+    for endpoint in &group {
+        let next = (endpoint.rank() + 1) % RANKS;
+        endpoint.publish(Lane(1), next, 5);
+        endpoint.notify();
+    }
+    for endpoint in &group {
+        let before = (endpoint.rank() + RANKS - 1) % RANKS;
+        endpoint.wait(Duration::ZERO).unwrap();
+        let mut found = Vec::new();
+        (0..2).for_each(|lane| endpoint.landings(Lane(lane), &mut |from, landed| found.push((lane, from, landed))));
+        assert_eq!(found, [(1, before, 1)]);
+        endpoint.release(Lane(1), before, 1);
+    }
+    for endpoint in &group {
+        endpoint.wait(Duration::ZERO).unwrap();
+        assert_eq!(endpoint.free_slots(Lane(1), (endpoint.rank() + 1) % RANKS), 6);
+    }
+    let used = rustix::fs::fstat(&segment.file).unwrap().st_blocks as usize * 512;
+    let all = segment.group.layout().bytes;
+    assert!(used < all / 8, "{used} of {all} bytes are in use");
+}
+
+#[test]
 fn a_poison_of_a_rank_that_is_none_is_still_a_poison() {
     let segment = Segment::create(&shape(1)).unwrap();
     let one = segment.rank(0).unwrap();

@@ -64,6 +64,11 @@ fn demand(holds: bool, what: &str) {
     }
 }
 
+#[test]
+fn a_launcher_raises_its_limit_of_open_files_or_names_it() {
+    assert!(player("narrow", "").status().unwrap().success());
+}
+
 /// Not a test: what the processes that the tests start do.
 #[test]
 fn role() {
@@ -169,6 +174,19 @@ fn role() {
         "pinned" => {
             let mine = rustix::thread::sched_getaffinity(None).unwrap();
             demand(mine.count() == argument.parse::<u32>().unwrap(), &format!("{} cores", mine.count()));
+        }
+        "narrow" => {
+            let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+            let narrow = |maximum| {
+                setrlimit(Resource::Nofile, Rlimit { current: Some(open + 8), maximum }).unwrap();
+                Launch::new(shape(12), |_| shell("exit 0")).run()
+            };
+            let outcome = narrow(getrlimit(Resource::Nofile).maximum);
+            demand(outcome.as_ref().is_ok_and(|outcome| outcome.exit_code() == 0), &format!("{outcome:?}"));
+            let refused = narrow(Some(open + 8));
+            let named =
+                matches!(refused, Err(TransportError::Descriptors { ranks: 12, allowed, .. }) if allowed == open + 8);
+            demand(named, &format!("{refused:?}"));
         }
         "launcher" => exit(Launch::new(shape(2), |_| player("stay", "")).run().unwrap().exit_code()),
         "chatter" => {
