@@ -36,7 +36,8 @@ memory() {
 
 printf '%-6s %6s %9s %9s %9s %9s %9s\n' what ranks seconds CPU PSS rings tables
 for ranks in ${*:-64 128 256 512}; do
-    read -r seconds processor <<<"$(timed "${infer[@]}" "$ranks")"
+    times="$(timed "${infer[@]}" "$ranks")"
+    read -r seconds processor <<<"$times"
     "${infer[@]}" "$ranks" --batch 50 --delay random:1..1.1 --delay-unit $((2000 + 25 * ranks)) >out 2>err &
     command=$!
     most=0 rings=0 tables=0
@@ -49,6 +50,7 @@ for ranks in ${*:-64 128 256 512}; do
     printf '%-6s %6d %9s %9s %9d %9d %9d\n' infer "$ranks" "$seconds" "$processor" "$most" "$rings" "$tables"
 done
 for ranks in ${*:-64 128 256 512}; do
-    read -r seconds processor <<<"$(timed "$target/examples/ring_processes" "$ranks")"
+    times="$(timed "$target/examples/ring_processes" "$ranks")"
+    read -r seconds processor <<<"$times"
     printf '%-6s %6d %9s %9s\n' ring "$ranks" "$seconds" "$processor"
 done
