@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use slackline_bench::dense::Shape;
 use slackline_collective::Delivery;
 use slackline_embedding::{Load, RowFormat};
 
@@ -30,6 +31,9 @@ pub(crate) enum Command {
     /// Requests and answers as they come, between ranks of which one is late every time
     #[command(after_help = REQUESTS_EXAMPLES)]
     Requests(RequestsArgs),
+    /// The dense part of a model on one core; on request beside PyTorch
+    #[command(after_help = DENSE_EXAMPLES)]
+    Dense(DenseArgs),
     /// Pooled lookups in large tables; on request beside PyTorch and FBGEMM
     #[command(after_help = EMBEDDING_EXAMPLES)]
     Embedding(EmbeddingArgs),
@@ -110,6 +114,12 @@ const REQUESTS_EXAMPLES: &str = "Examples:
   slackline-bench requests --transport threads --json
   slackline-bench requests --transport mpi --peers mpi   messages over MPI also within a node";
 
+const DENSE_EXAMPLES: &str = "Examples:
+  slackline-bench dense                                   three shapes, batches of 1 to 2048
+  slackline-bench dense --peers                           beside PyTorch, installed in target/peers
+  slackline-bench dense --peers --python venv/bin/python  an interpreter that has torch
+  slackline-bench dense --shape kaggle --batch 128 --json";
+
 const EMBEDDING_EXAMPLES: &str = "Examples:
   slackline-bench embedding                                   26 tables of 1M x 64, four formats, 1 and 2 threads
   slackline-bench embedding --peers                           beside PyTorch and FBGEMM, installed in target/peers
@@ -182,6 +192,31 @@ pub(crate) struct PlanArgs {
     pub(crate) turns: usize,
     #[command(flatten)]
     pub(crate) common: LookupArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct DenseArgs {
+    /// Shapes of models: kaggle, terabyte, mlperf
+    #[arg(long, value_delimiter = ',', default_value = "kaggle,terabyte,mlperf")]
+    pub(crate) shape: Vec<Shape>,
+    /// Samples per batch
+    #[arg(long, value_delimiter = ',', default_value = "1,16,128,2048", value_parser = number(1, 1_048_576))]
+    pub(crate) batch: Vec<usize>,
+    /// Turns per setting
+    #[arg(long, default_value_t = 5, value_parser = number(1, 1_000_000))]
+    pub(crate) turns: usize,
+    /// Take turns with PyTorch in a Python environment of its own (needs python3-venv, and the network once)
+    #[arg(long)]
+    pub(crate) peers: bool,
+    /// Where to install that environment
+    #[arg(long, value_name = "DIR", default_value = "target/peers")]
+    pub(crate) peers_in: PathBuf,
+    /// Use this interpreter, which has torch
+    #[arg(long, value_name = "FILE", requires = "peers")]
+    pub(crate) python: Option<PathBuf>,
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args)]

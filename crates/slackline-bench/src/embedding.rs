@@ -125,7 +125,7 @@ fn on_cores(
         let tables = tables(options, format);
         // A peer starts on the same cores.
         cores::bind(own);
-        let mut peer = python.map(|python| Peer::start(python, folder)).transpose()?;
+        let mut peer = python.map(|python| Peer::start(&peers::EMBEDDING, python, folder)).transpose()?;
         cores::bind(&own[..1]);
         let names = peer_names(&mut peer, format)?;
         for name in names {
@@ -214,7 +214,7 @@ impl Setting<'_> {
                 self.sweep(batch, indices, &mut outs)?;
             }
             let seconds = begin.elapsed().as_secs_f64();
-            let peers_seconds = peer.as_mut().map(|(peer, _)| peer.sweep()).transpose()?;
+            let peers_seconds = peer.as_mut().map(|(peer, _)| peer.sweep(1)).transpose()?;
             if turn > 0 {
                 ours.push(millions / seconds);
                 theirs.extend(peers_seconds.map(|seconds| millions / seconds));

@@ -7,6 +7,7 @@
 //! * [`results`] and [`report`]: the results file, and the report in HTML.
 //! * [`exchange`](mod@exchange): the alltoallv alone, beside MPI's.
 //! * [`requests`](mod@requests): requests and answers on streams, beside a rank that is late.
+//! * [`dense`](mod@dense): the dense part of a model beside PyTorch's.
 //! * [`embedding`](mod@embedding): pooled lookups beside FBGEMM's and PyTorch's.
 //! * [`loading`](mod@loading): how soon a table answers after loading.
 //! * [`planning`](mod@planning): estimated and measured lookup times of plans.
@@ -14,6 +15,7 @@
 //! This crate uses the layers through their public interfaces, as a user would.
 #![forbid(unsafe_code)]
 
+pub mod dense;
 pub mod embedding;
 mod error;
 pub mod exchange;

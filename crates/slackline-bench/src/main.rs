@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use serde::Serialize;
+use slackline_bench::dense::{self, DenseOptions};
 use slackline_bench::embedding::{self, EmbeddingOptions};
 use slackline_bench::exchange::{self, ExchangeOptions};
 use slackline_bench::loading::{self, LoadingOptions};
@@ -21,8 +22,8 @@ use slackline_embedding::ShardError;
 use slackline_transport::cores;
 
 use crate::args::{
-    Cli, Command, EmbeddingArgs, ExchangeArgs, LoadingArgs, LookupArgs, PlanArgs, RequestsArgs, RunArgs, TransportArg,
-    WorkArg,
+    Cli, Command, DenseArgs, EmbeddingArgs, ExchangeArgs, LoadingArgs, LookupArgs, PlanArgs, RequestsArgs, RunArgs,
+    TransportArg, WorkArg,
 };
 
 fn main() -> ExitCode {
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Requests(args) => {
             with_transport(args.transport, &args.mpi.peers, args.ranks, |transport| run_requests(&args, transport))
         }
+        Command::Dense(args) => run_dense(&args),
         Command::Embedding(args) => run_embedding(&args),
         Command::Plan(args) => run_planning(&args),
         Command::Loading(args) => run_loading(&args),
@@ -181,6 +183,22 @@ fn run_requests(args: &RequestsArgs, transport: Transport) -> Result<(), BenchEr
         return Ok(());
     }
     print(&if args.json { json_line(&result) } else { requests::describe(&result) })
+}
+
+fn run_dense(args: &DenseArgs) -> Result<(), BenchError> {
+    let options = DenseOptions {
+        shapes: args.shape.clone(),
+        batches: args.batch.clone(),
+        turns: args.turns,
+        peers: args.peers.then(|| args.peers_in.clone()),
+        python: args.python.clone(),
+    };
+    let mut failed = None;
+    dense::dense(&options, |line| {
+        let text = if args.json { json_line(line) } else { dense::describe(line) };
+        failed = print(&text).err().or(failed.take());
+    })?;
+    failed.map_or(Ok(()), Err)
 }
 
 fn run_embedding(args: &EmbeddingArgs) -> Result<(), BenchError> {

@@ -9,7 +9,17 @@ use serde_json::{Value, json};
 
 use crate::BenchError;
 
-const PROGRAM: &str = include_str!("../peers/embedding.py");
+/// A Python program of this crate.
+pub(crate) struct Program {
+    name: &'static str,
+    text: &'static str,
+}
+
+/// Pooled lookups.
+pub(crate) const EMBEDDING: Program = Program { name: "embedding", text: include_str!("../peers/embedding.py") };
+/// The dense part of a model.
+pub(crate) const DENSE: Program = Program { name: "dense", text: include_str!("../peers/dense.py") };
+
 /// The versions that the published figures are from.
 const PACKAGES: &[&str] = &["torch==2.8.0", "fbgemm-gpu-cpu==1.3.0", "numpy"];
 
@@ -50,10 +60,11 @@ fn run(command: &mut Command, what: &str) -> Result<(), BenchError> {
 
 impl Peer {
     /// Starts the program on the cores that this process may use now.
-    pub(crate) fn start(python: &Path, folder: &Path) -> Result<Self, BenchError> {
-        let program = folder.join("embedding.py");
-        std::fs::write(&program, PROGRAM).map_err(BenchError::file("writing", &program))?;
-        let log = folder.join("embedding.log");
+    pub(crate) fn start(program: &Program, python: &Path, folder: &Path) -> Result<Self, BenchError> {
+        let log = folder.join(format!("{}.log", program.name));
+        let Program { name, text } = program;
+        let program = folder.join(format!("{name}.py"));
+        std::fs::write(&program, text).map_err(BenchError::file("writing", &program))?;
         let log = File::create(&log).map_err(BenchError::file("creating", &log))?;
         let mut child = Command::new(python)
             .arg(&program)
@@ -88,9 +99,9 @@ impl Peer {
         }
     }
 
-    /// Seconds of one pass over the loaded batches.
-    pub(crate) fn sweep(&mut self) -> Result<f64, BenchError> {
-        let said = self.ask(json!({"do": "sweep"}))?;
+    /// Seconds of one pass over the loaded batches, or of so many calls.
+    pub(crate) fn sweep(&mut self, times: usize) -> Result<f64, BenchError> {
+        let said = self.ask(json!({"do": "sweep", "times": times}))?;
         match (said["seconds"].as_f64(), said["sum"].as_f64()) {
             (Some(seconds), Some(sum)) if sum.is_finite() && sum != 0.0 => Ok(seconds),
             _ => Err(BenchError::Peer { why: format!("the Python program did not measure: {said}") }),

@@ -1,10 +1,10 @@
 //! Dense layers: linear maps with bias and activation.
 //!
-//! A sample's result has the same bits whatever the number of samples in the call and its place among them: the matrix
-//! product sums over the inputs in one order for every output (see [`product`]), and everything after it works on single
-//! values.
+//! A sample's result has the same bits whatever the number of samples in the call, its place among them, and the processor:
+//! the kernels sum over the inputs in one order for every output (see [`crate::simd`]), and everything after it works on
+//! single values.
 
-use crate::simd::product;
+use crate::packed::Packed;
 use crate::{DlrmError, Result};
 
 /// What a layer applies to each of its outputs.
@@ -16,14 +16,10 @@ pub enum Activation {
     Sigmoid,
 }
 
-/// One linear layer with bias and activation.
+/// One linear layer with bias and activation, its weights packed for the kernels.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    inputs: usize,
-    outputs: usize,
-    /// `[outputs, inputs]`, row after row, as PyTorch stores it.
-    weight: Vec<f32>,
-    bias: Vec<f32>,
+    packed: Packed,
     activation: Activation,
 }
 
@@ -47,17 +43,17 @@ impl Linear {
         if bias.len() != outputs {
             return refuse("biases", outputs, bias.len());
         }
-        Ok(Self { inputs, outputs, weight, bias, activation })
+        Ok(Self { packed: Packed::new(inputs, outputs, &weight, &bias), activation })
     }
 
     /// Width of the input.
     pub fn inputs(&self) -> usize {
-        self.inputs
+        self.packed.inputs()
     }
 
     /// Width of the output.
     pub fn outputs(&self) -> usize {
-        self.outputs
+        self.packed.outputs()
     }
 
     /// `out[s] = activation(weight * input[s] + bias)` for each sample: `input` is `[samples, inputs]`, `out`
@@ -67,11 +63,10 @@ impl Linear {
     ///
     /// If a slice does not have the stated length.
     pub fn forward(&self, input: &[f32], samples: usize, out: &mut [f32]) {
-        product(input, &self.weight, samples, self.inputs, self.outputs, out);
-        for row in out.chunks_exact_mut(self.outputs.max(1)) {
-            match self.activation {
-                Activation::Relu => add(row, &self.bias, relu),
-                Activation::Sigmoid => add(row, &self.bias, sigmoid),
+        self.packed.forward(input, samples, self.activation == Activation::Relu, out);
+        if self.activation == Activation::Sigmoid {
+            for value in out {
+                *value = sigmoid(*value);
             }
         }
     }
@@ -99,19 +94,19 @@ impl Mlp {
     pub fn new(layers: Vec<Linear>) -> Self {
         assert!(!layers.is_empty(), "an MLP without layers");
         for (i, pair) in layers.windows(2).enumerate() {
-            assert_eq!(pair[0].outputs, pair[1].inputs, "output of layer {i} and input of layer {}", i + 1);
+            assert_eq!(pair[0].outputs(), pair[1].inputs(), "output of layer {i} and input of layer {}", i + 1);
         }
         Self { layers }
     }
 
     /// Width of the first layer's input.
     pub fn inputs(&self) -> usize {
-        self.layers[0].inputs
+        self.layers[0].inputs()
     }
 
     /// Width of the last layer's output.
     pub fn outputs(&self) -> usize {
-        self.layers[self.layers.len() - 1].outputs
+        self.layers[self.layers.len() - 1].outputs()
     }
 
     /// The layers, first to last.
@@ -131,23 +126,13 @@ impl Mlp {
         let mut current = input;
         let (mut next, mut spare) = (even, odd);
         for layer in hidden {
-            next.resize(samples * layer.outputs, 0.0);
+            next.resize(samples * layer.outputs(), 0.0);
             layer.forward(current, samples, next);
             (next, spare) = (spare, next);
             current = spare;
         }
         last.forward(current, samples, out);
     }
-}
-
-fn add(row: &mut [f32], bias: &[f32], activation: impl Fn(f32) -> f32) {
-    for (value, bias) in row.iter_mut().zip(bias) {
-        *value = activation(*value + bias);
-    }
-}
-
-fn relu(x: f32) -> f32 {
-    if x < 0.0 { 0.0 } else { x }
 }
 
 fn sigmoid(x: f32) -> f32 {
@@ -171,25 +156,36 @@ mod tests {
             .collect()
     }
 
-    fn mlp(widths: &[usize], seed: u64) -> Mlp {
+    /// Weights, bias and activation of a layer.
+    type Plain = (Vec<f32>, Vec<f32>, Activation);
+
+    fn plain(widths: &[usize], seed: u64) -> Vec<Plain> {
         let last = widths.len() - 2;
         let layers = widths.windows(2).enumerate().map(|(i, pair)| {
             let (inputs, outputs) = (pair[0], pair[1]);
             let activation = if i == last { Activation::Sigmoid } else { Activation::Relu };
             let weight = values(inputs * outputs, seed + i as u64, (2.0 / inputs as f32).sqrt());
-            Linear::new(inputs, outputs, weight, values(outputs, seed ^ 7, 0.1), activation).unwrap()
+            (weight, values(outputs, seed ^ 7, 0.1), activation)
         });
+        layers.collect()
+    }
+
+    fn mlp(widths: &[usize], seed: u64) -> Mlp {
+        let layers = plain(widths, seed)
+            .into_iter()
+            .zip(widths.windows(2))
+            .map(|((weight, bias, activation), pair)| Linear::new(pair[0], pair[1], weight, bias, activation).unwrap());
         Mlp::new(layers.collect())
     }
 
     /// The same in double precision, term by term.
-    fn naive(mlp: &Mlp, input: &[f32]) -> Vec<f64> {
+    fn naive(layers: &[Plain], input: &[f32]) -> Vec<f64> {
         let mut current: Vec<f64> = input.iter().map(|&x| f64::from(x)).collect();
-        for layer in mlp.layers() {
-            let outputs = layer.weight.chunks(layer.inputs).zip(&layer.bias).map(|(weights, &bias)| {
+        for (weight, bias, activation) in layers {
+            let outputs = weight.chunks(current.len()).zip(bias).map(|(weights, &bias)| {
                 let sum: f64 = weights.iter().zip(&current).map(|(&w, x)| f64::from(w) * x).sum();
                 let x = sum + f64::from(bias);
-                match layer.activation {
+                match activation {
                     Activation::Relu => x.max(0.0),
                     Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
                 }
@@ -204,7 +200,8 @@ mod tests {
     }
 
     /// Each row of a batch against the same row alone.
-    fn rows_do_not_depend_on_their_batch(mlp: &Mlp, samples: usize, seed: u64) {
+    fn rows_do_not_depend_on_their_batch(widths: &[usize], weights: u64, samples: usize, seed: u64) {
+        let (mlp, layers) = (mlp(widths, weights), plain(widths, weights));
         let (inputs, outputs) = (mlp.inputs(), mlp.outputs());
         let input = values(samples * inputs, seed, 2.0);
         let mut scratch = MlpScratch::default();
@@ -214,7 +211,7 @@ mod tests {
             let mut alone = vec![f32::NAN; outputs];
             mlp.forward(row, 1, &mut scratch, &mut alone);
             assert_eq!(bits(out), bits(&alone));
-            for (&x, y) in out.iter().zip(naive(mlp, row)) {
+            for (&x, y) in out.iter().zip(naive(&layers, row)) {
                 assert!((f64::from(x) - y).abs() < 1e-5, "{x} instead of {y}");
             }
         }
@@ -225,12 +222,12 @@ mod tests {
 
         #[test]
         fn the_bottom_of_the_kaggle_model_is_exact_by_row(samples in 1usize..130, seed: u32) {
-            rows_do_not_depend_on_their_batch(&mlp(&[13, 512, 256, 64, 16], 1), samples, u64::from(seed));
+            rows_do_not_depend_on_their_batch(&[13, 512, 256, 64, 16], 1, samples, u64::from(seed));
         }
 
         #[test]
         fn the_top_of_the_kaggle_model_is_exact_by_row(samples in 1usize..130, seed: u32) {
-            rows_do_not_depend_on_their_batch(&mlp(&[367, 512, 256, 1], 2), samples, u64::from(seed));
+            rows_do_not_depend_on_their_batch(&[367, 512, 256, 1], 2, samples, u64::from(seed));
         }
     }
 
@@ -241,14 +238,13 @@ mod tests {
             samples in 1usize..40,
             seed: u32,
         ) {
-            rows_do_not_depend_on_their_batch(&mlp(&widths, 3), samples, u64::from(seed));
+            rows_do_not_depend_on_their_batch(&widths, 3, samples, u64::from(seed));
         }
     }
 
     #[test]
-    fn inputs_past_one_block_of_the_kernel_are_exact_by_row() {
-        // Kernels cut long sums into blocks of a few hundred inputs.
-        rows_do_not_depend_on_their_batch(&mlp(&[1031, 33, 1], 4), 67, 5);
+    fn long_sums_are_exact_by_row() {
+        rows_do_not_depend_on_their_batch(&[1031, 33, 1], 4, 67, 5);
     }
 
     #[test]
@@ -267,7 +263,6 @@ mod tests {
         assert_eq!(sigmoid(-200.0), 0.0);
         assert_eq!(sigmoid(200.0), 1.0);
         assert!(sigmoid(f32::NAN).is_nan());
-        assert!(relu(f32::NAN).is_nan());
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Feature interaction: from a sample's vectors to the input of the top MLP.
 
-use crate::{InteractionOp, ModelConfig};
+use slackline_embedding::kernels::Isa;
 
-/// The number of dot products that are computed side by side.
-const LANES: usize = 8;
+use crate::packed::fill_panels;
+use crate::simd::{LANES, Line, Pairs, all_pairs};
+use crate::{InteractionOp, ModelConfig};
 
 /// Combines the bottom output and the pooled vectors of each sample.
 ///
@@ -12,7 +13,8 @@ const LANES: usize = 8;
 /// the order (1,0), (2,0), (2,1), (3,0), …; with `itself`, `i >= j`: (0,0), (1,0), (1,1), …. With [`InteractionOp::Cat`]
 /// it is all vectors side by side.
 ///
-/// Every product is summed from the first value to the last, so a sample's result has the same bits in any batch.
+/// Every product is summed from the first value to the last, each term rounded once with its sum, so a sample's result has the
+/// same bits in any batch.
 #[derive(Clone, Debug)]
 pub struct Interaction {
     op: InteractionOp,
@@ -20,13 +22,13 @@ pub struct Interaction {
     dim: usize,
     tables: usize,
     width: usize,
+    isa: Isa,
 }
 
 /// A buffer for one sample's vectors, reused from call to call.
 #[derive(Clone, Debug, Default)]
 pub struct InteractionScratch {
-    /// `[dim][vectors, padded to LANES]`.
-    transposed: Vec<f32>,
+    panels: Vec<Line>,
 }
 
 impl Interaction {
@@ -38,6 +40,7 @@ impl Interaction {
             dim: config.dim(),
             tables: config.tables(),
             width: config.interaction_width(),
+            isa: Isa::best(),
         }
     }
 
@@ -49,7 +52,7 @@ impl Interaction {
     /// Combines `samples` samples: `bottom` is `[samples, dim]`, `tables[t]` the pooled vectors `[samples, dim]` of table
     /// `t`, and `out` becomes `[samples, width]`, all row after row.
     ///
-    /// Cost of a dot sample: `vectors^2 / 2` products of `dim` multiplications (rounded up to 8 products), and one
+    /// Cost of a dot sample: `vectors^2 / 2` products of `dim` multiplications (a row's rounded up to 16 products), and one
     /// transposed copy of its vectors.
     ///
     /// # Panics
@@ -85,49 +88,22 @@ impl Interaction {
         }
     }
 
-    /// Computes one row of the triangle at a time: [`LANES`] products in as many accumulators, from a transposed copy of the
-    /// sample. No sum crosses a vector register, and each product is summed in order.
     fn dot(&self, bottom: &[f32], tables: &[&[f32]], scratch: &mut InteractionScratch, out: &mut [f32]) {
         let vectors = self.tables + 1;
-        let padded = vectors.next_multiple_of(LANES);
-        let transposed = &mut scratch.transposed;
-        transposed.clear();
-        transposed.resize(self.dim * padded, 0.0);
-        for (sample, out) in out.chunks_exact_mut(self.width).enumerate() {
-            let place = sample * self.dim..(sample + 1) * self.dim;
-            let vector = |i: usize| if i == 0 { &bottom[place.clone()] } else { &tables[i - 1][place.clone()] };
-            for i in 0..vectors {
-                for (column, &value) in transposed.chunks_exact_mut(padded).zip(vector(i)) {
-                    column[i] = value;
-                }
-            }
-            let (dense, mut products) = out.split_at_mut(self.dim);
-            dense.copy_from_slice(vector(0));
-            for i in 0..vectors {
-                let count = if self.itself { i + 1 } else { i };
-                let (row, rest) = products.split_at_mut(count);
-                products = rest;
-                let left = vector(i);
-                for (block, out) in row.chunks_mut(LANES).enumerate() {
-                    let sums = eight_products(left, &transposed[block * LANES..], padded);
-                    out.copy_from_slice(&sums[..out.len()]);
-                }
-            }
+        scratch.panels.resize(vectors.div_ceil(LANES) * self.dim, Line::default());
+        let mut sample = Vec::with_capacity(vectors);
+        for (number, out) in out.chunks_exact_mut(self.width).enumerate() {
+            let place = number * self.dim..(number + 1) * self.dim;
+            sample.clear();
+            sample.push(&bottom[place.clone()]);
+            sample.extend(tables.iter().map(|table| &table[place.clone()]));
+            fill_panels(self.dim, sample.iter().copied(), &mut scratch.panels);
+            let (dense, products) = out.split_at_mut(self.dim);
+            dense.copy_from_slice(sample[0]);
+            let pairs = Pairs { vectors: &sample, panels: &scratch.panels, itself: self.itself };
+            all_pairs(self.isa, &pairs, products);
         }
     }
-}
-
-/// The dot products of `left` with eight adjacent columns of a `[dim][padded]` matrix; `columns` starts at the first one.
-#[inline]
-fn eight_products(left: &[f32], columns: &[f32], padded: usize) -> [f32; LANES] {
-    let mut sums = [0f32; LANES];
-    for (&value, column) in left.iter().zip(columns.chunks(padded)) {
-        let column: &[f32; LANES] = column[..LANES].try_into().expect("padded to whole lanes");
-        for (sum, &other) in sums.iter_mut().zip(column) {
-            *sum += value * other;
-        }
-    }
-    sums
 }
 
 #[cfg(test)]
@@ -158,7 +134,7 @@ mod tests {
         let mut out = vectors[0].to_vec();
         for i in 0..vectors.len() {
             for j in 0..if itself { i + 1 } else { i } {
-                out.push(vectors[i].iter().zip(vectors[j]).fold(0.0, |sum, (a, b)| sum + a * b));
+                out.push(vectors[i].iter().zip(vectors[j]).fold(0.0, |sum: f32, (a, b)| a.mul_add(*b, sum)));
             }
         }
         out

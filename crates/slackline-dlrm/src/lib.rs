@@ -73,8 +73,9 @@ mod error;
 mod interaction;
 mod local;
 mod model;
+mod packed;
 mod serving;
-// `unsafe` for handing slices to the matrix product.
+// `unsafe` for vector instructions.
 #[allow(unsafe_code)]
 mod simd;
 mod warm;
@@ -97,7 +98,7 @@ pub use interaction::{Interaction, InteractionScratch};
 pub use local::{Local, LocalModel, LocalScratch};
 pub use model::{Answered, Model, RankWork};
 pub use serving::ServedModel;
-pub use simd::product;
+pub use simd::peak_flops;
 pub use wire::Wire;
 
 // Types of other crates in public signatures, so that a program needs this crate alone.
