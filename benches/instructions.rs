@@ -125,7 +125,7 @@ impl Dense {
 
     fn interact(&mut self) {
         let tables = [self.input.as_slice(); 26];
-        self.model.interaction().interact(&self.input, &tables, self.samples, &mut self.interaction, &mut self.out);
+        self.model.interaction().interact(&self.input, &tables, 0..self.samples, &mut self.interaction, &mut self.out);
     }
 }
 

@@ -30,6 +30,7 @@ Examples:
   cargo xtask bench run --ranks 2 --scenario turn
   cargo xtask bench exchange --mpi
   cargo xtask bench embedding --peers
+  cargo xtask bench dense --peers
   cargo xtask bench plan
   cargo xtask bench loading --gib 8
   cargo xtask ci format clippy

@@ -119,7 +119,7 @@ struct Member {
     replicated: Vec<(usize, Arc<dyn EmbeddingTable>)>,
     hot: Vec<(usize, Arc<HotRows>)>,
     placement: Placement,
-    /// The threads that pool the tables.
+    /// The threads that pool the tables and run the dense part.
     threads: Option<Arc<rayon::ThreadPool>>,
 }
 
@@ -182,10 +182,11 @@ impl DistributedModel {
         self
     }
 
-    /// Pools tables on these threads, which must belong to this rank alone. The rank's own thread should be one of them:
+    /// Pools tables and runs the dense part on these threads, which must belong to this rank alone. The rank's own thread should be one of them:
     /// see [`pool_all`](slackline_embedding::pool_all). The bits stay the same.
     #[must_use]
     pub fn with_threads(mut self, threads: Arc<rayon::ThreadPool>) -> Self {
+        self.member.dense = self.member.dense.with_threads(Arc::clone(&threads));
         self.member.threads = Some(threads);
         self
     }

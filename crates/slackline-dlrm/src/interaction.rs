@@ -1,8 +1,9 @@
 //! Feature interaction: from a sample's vectors to the input of the top MLP.
 
+use std::ops::Range;
+
 use slackline_embedding::kernels::Isa;
 
-use crate::packed::fill_panels;
 use crate::simd::{LANES, Line, Pairs, all_pairs};
 use crate::{InteractionOp, ModelConfig};
 
@@ -49,7 +50,7 @@ impl Interaction {
         self.width
     }
 
-    /// Combines `samples` samples: `bottom` is `[samples, dim]`, `tables[t]` the pooled vectors `[samples, dim]` of table
+    /// Combines some samples of a batch: `bottom` is `[batch, dim]`, `tables[t]` the pooled vectors `[batch, dim]` of table
     /// `t`, and `out` becomes `[samples, width]`, all row after row.
     ///
     /// Cost of a dot sample: `vectors^2 / 2` products of `dim` multiplications (a row's rounded up to 16 products), and one
@@ -57,51 +58,37 @@ impl Interaction {
     ///
     /// # Panics
     ///
-    /// If a slice does not have the stated length, or there is not one block for each table.
+    /// If a block does not reach to the last sample, `out` does not have the stated length, or there is not one block for each
+    /// table.
     pub fn interact(
         &self,
         bottom: &[f32],
         tables: &[&[f32]],
-        samples: usize,
+        samples: Range<usize>,
         scratch: &mut InteractionScratch,
         out: &mut [f32],
     ) {
-        assert_eq!(bottom.len(), samples * self.dim, "values of the bottom output");
+        assert!(bottom.len() >= samples.end * self.dim, "values of the bottom output");
         assert_eq!(tables.len(), self.tables, "blocks of pooled vectors");
         for (table, block) in tables.iter().enumerate() {
-            assert_eq!(block.len(), samples * self.dim, "pooled values of table {table}");
+            assert!(block.len() >= samples.end * self.dim, "pooled values of table {table}");
         }
-        assert_eq!(out.len(), samples * self.width, "values of the interaction");
-        match self.op {
-            InteractionOp::Cat => self.cat(bottom, tables, out),
-            InteractionOp::Dot => self.dot(bottom, tables, scratch, out),
-        }
-    }
-
-    fn cat(&self, bottom: &[f32], tables: &[&[f32]], out: &mut [f32]) {
-        for (sample, out) in out.chunks_exact_mut(self.width).enumerate() {
-            let place = sample * self.dim..(sample + 1) * self.dim;
-            let vectors = std::iter::once(&bottom).chain(tables);
-            for (block, out) in vectors.zip(out.chunks_exact_mut(self.dim)) {
-                out.copy_from_slice(&block[place.clone()]);
+        assert_eq!(out.len(), samples.len() * self.width, "values of the interaction");
+        scratch.panels.resize((self.tables + 1).div_ceil(LANES) * self.dim, Line::default());
+        for (sample, out) in samples.zip(out.chunks_exact_mut(self.width)) {
+            let vectors = Pairs { bottom, tables, dim: self.dim, sample, itself: self.itself };
+            match self.op {
+                InteractionOp::Cat => {
+                    for (number, out) in out.chunks_exact_mut(self.dim).enumerate() {
+                        out.copy_from_slice(vectors.vector(number));
+                    }
+                }
+                InteractionOp::Dot => {
+                    let (dense, products) = out.split_at_mut(self.dim);
+                    dense.copy_from_slice(vectors.vector(0));
+                    all_pairs(self.isa, &vectors, &mut scratch.panels, products);
+                }
             }
-        }
-    }
-
-    fn dot(&self, bottom: &[f32], tables: &[&[f32]], scratch: &mut InteractionScratch, out: &mut [f32]) {
-        let vectors = self.tables + 1;
-        scratch.panels.resize(vectors.div_ceil(LANES) * self.dim, Line::default());
-        let mut sample = Vec::with_capacity(vectors);
-        for (number, out) in out.chunks_exact_mut(self.width).enumerate() {
-            let place = number * self.dim..(number + 1) * self.dim;
-            sample.clear();
-            sample.push(&bottom[place.clone()]);
-            sample.extend(tables.iter().map(|table| &table[place.clone()]));
-            fill_panels(self.dim, sample.iter().copied(), &mut scratch.panels);
-            let (dense, products) = out.split_at_mut(self.dim);
-            dense.copy_from_slice(sample[0]);
-            let pairs = Pairs { vectors: &sample, panels: &scratch.panels, itself: self.itself };
-            all_pairs(self.isa, &pairs, products);
         }
     }
 }
@@ -146,29 +133,29 @@ mod tests {
         let mut scratch = InteractionScratch::default();
         let (bottom, first, second) = ([1.0, 2.0], [10.0, 0.0], [0.0, 100.0]);
         let dot = interaction(InteractionOp::Dot, false, 2, 2);
-        dot.interact(&bottom, &[&first, &second], 1, &mut scratch, &mut out);
+        dot.interact(&bottom, &[&first, &second], 0..1, &mut scratch, &mut out);
         assert_eq!(out, [1.0, 2.0, 10.0, 200.0, 0.0]);
         let mut out = vec![0.0; 2 + 6];
         let itself = interaction(InteractionOp::Dot, true, 2, 2);
-        itself.interact(&bottom, &[&first, &second], 1, &mut scratch, &mut out);
+        itself.interact(&bottom, &[&first, &second], 0..1, &mut scratch, &mut out);
         assert_eq!(out, [1.0, 2.0, 5.0, 10.0, 100.0, 200.0, 0.0, 10000.0]);
         let mut out = vec![0.0; 6];
         let cat = interaction(InteractionOp::Cat, false, 2, 2);
-        cat.interact(&bottom, &[&first, &second], 1, &mut scratch, &mut out);
+        cat.interact(&bottom, &[&first, &second], 0..1, &mut scratch, &mut out);
         assert_eq!(out, [1.0, 2.0, 10.0, 0.0, 0.0, 100.0]);
     }
 
     #[test]
     fn no_samples_give_no_output() {
         let dot = interaction(InteractionOp::Dot, false, 4, 2);
-        dot.interact(&[], &[&[], &[]], 0, &mut InteractionScratch::default(), &mut []);
+        dot.interact(&[], &[&[], &[]], 0..0, &mut InteractionScratch::default(), &mut []);
     }
 
     #[test]
     #[should_panic(expected = "pooled values of table 1")]
     fn a_short_block_is_refused() {
         let dot = interaction(InteractionOp::Dot, false, 2, 2);
-        dot.interact(&[0.0; 2], &[&[0.0; 2], &[0.0]], 1, &mut InteractionScratch::default(), &mut [0.0; 5]);
+        dot.interact(&[0.0; 2], &[&[0.0; 2], &[0.0]], 0..1, &mut InteractionScratch::default(), &mut [0.0; 5]);
     }
 
     proptest! {
@@ -188,7 +175,7 @@ mod tests {
             let interaction = interaction(op, itself, dim, tables);
             let refs: Vec<&[f32]> = blocks[1..].iter().map(Vec::as_slice).collect();
             let mut out = vec![f32::NAN; samples * interaction.width()];
-            interaction.interact(&blocks[0], &refs, samples, &mut InteractionScratch::default(), &mut out);
+            interaction.interact(&blocks[0], &refs, 0..samples, &mut InteractionScratch::default(), &mut out);
             for (sample, out) in out.chunks(interaction.width()).enumerate() {
                 let vectors: Vec<&[f32]> = blocks.iter().map(|b| &b[sample * dim..(sample + 1) * dim]).collect();
                 prop_assert_eq!(out, &naive(op, itself, &vectors)[..]);

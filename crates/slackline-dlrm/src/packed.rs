@@ -25,7 +25,8 @@ impl Packed {
         if packed.is_narrow() {
             packed.weight = rows.flat_map(lines).collect();
         } else {
-            packed.weight = panels(inputs, rows);
+            packed.weight = vec![Line::default(); outputs.div_ceil(LANES) * inputs];
+            simd::fill_panels(inputs, rows, &mut packed.weight);
         }
         packed
     }
@@ -56,23 +57,6 @@ impl Packed {
 
     fn is_narrow(&self) -> bool {
         self.outputs < NARROW
-    }
-}
-
-/// Rows side by side, sixteen to a panel `[length]` of lines; rows that are missing to the last panel are zeros.
-pub(crate) fn panels<'a>(length: usize, rows: impl ExactSizeIterator<Item = &'a [f32]>) -> Vec<Line> {
-    let mut panels = vec![Line::default(); rows.len().div_ceil(LANES) * length];
-    fill_panels(length, rows, &mut panels);
-    panels
-}
-
-/// [`panels`] in memory that is there.
-pub(crate) fn fill_panels<'a>(length: usize, rows: impl Iterator<Item = &'a [f32]>, panels: &mut [Line]) {
-    for (row, values) in rows.enumerate() {
-        let panel = &mut panels[row / LANES * length..][..length];
-        for (line, &value) in panel.iter_mut().zip(values) {
-            line.0[row % LANES] = value;
-        }
     }
 }
 

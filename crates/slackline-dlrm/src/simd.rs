@@ -23,6 +23,17 @@ use self::vector::{Portable, Vector};
 #[repr(C, align(64))]
 pub(crate) struct Line(pub(crate) [f32; LANES]);
 
+/// Lays rows of `length` values out side by side, sixteen to a panel `[length]` of lines: value `at` of row `16 * p + l` becomes
+/// lane `l` of line `p * length + at`. Lanes without a row keep what they have.
+pub(crate) fn fill_panels<'a>(length: usize, rows: impl Iterator<Item = &'a [f32]>, panels: &mut [Line]) {
+    for (row, values) in rows.enumerate() {
+        let panel = &mut panels[row / LANES * length..][..length];
+        for (line, &value) in panel.iter_mut().zip(values) {
+            line.0[row % LANES] = value;
+        }
+    }
+}
+
 /// A layer's packed weights.
 pub(crate) struct Layer<'a> {
     pub(crate) inputs: usize,
@@ -45,23 +56,22 @@ pub(crate) struct Layer<'a> {
 pub(crate) fn wide(isa: Isa, layer: &Layer<'_>, input: &[f32], samples: usize, out: &mut [f32]) {
     let count = layer.outputs.div_ceil(LANES);
     assert_eq!(layer.weight.len(), count * layer.inputs, "lines of weights");
-    let (input, out) = layer.checked(isa, input, samples, out);
-    // SAFETY: the machine has the instructions, `samples * inputs` values are read and `samples * outputs` written, as
-    // compared above; so many lines of weights and biases stand in the layer.
-    unsafe {
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::panels(layer, input, samples, out),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512::panels(layer, input, samples, out),
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => match samples {
-                1 => panels::<neon::Neon, 1, 4>(layer, input, samples, out),
-                2 | 3 => panels::<neon::Neon, 3, 2>(layer, input, samples, out),
-                _ => panels::<neon::Neon, 6, 1>(layer, input, samples, out),
-            },
-            _ => panels::<Portable, 1, 1>(layer, input, samples, out),
-        }
+    layer.check(isa, input, samples, out);
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the machine has the instructions, here and below.
+        Isa::Avx2 => unsafe { avx2::panels(layer, input, samples, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx512 => unsafe { avx512::panels(layer, input, samples, out) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Isa::Neon if samples < 4 => unsafe { panels::<neon::Neon, 3, 2>(layer, input, samples, out) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Isa::Neon => unsafe { panels::<neon::Neon, 6, 1>(layer, input, samples, out) },
+        // SAFETY: every machine has the instructions.
+        _ => unsafe { panels::<Portable, 1, 1>(layer, input, samples, out) },
     }
 }
 
@@ -74,66 +84,83 @@ pub(crate) fn wide(isa: Isa, layer: &Layer<'_>, input: &[f32], samples: usize, o
 pub(crate) fn narrow(isa: Isa, layer: &Layer<'_>, input: &[f32], samples: usize, out: &mut [f32]) {
     let blocks = layer.inputs.div_ceil(LANES);
     assert_eq!(layer.weight.len(), layer.outputs * blocks, "lines of weights");
-    let (input, out) = layer.checked(isa, input, samples, out);
-    // SAFETY: as in `wide`.
-    unsafe {
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::lanes(layer, input, samples, out),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512::lanes(layer, input, samples, out),
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => lanes::<neon::Neon>(layer, input, samples, out),
-            _ => lanes::<Portable>(layer, input, samples, out),
-        }
+    layer.check(isa, input, samples, out);
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the machine has the instructions, here and below.
+        Isa::Avx2 => unsafe { avx2::lanes(layer, input, samples, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx512 => unsafe { avx512::lanes(layer, input, samples, out) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Isa::Neon => unsafe { lanes::<neon::Neon>(layer, input, samples, out) },
+        // SAFETY: every machine has the instructions.
+        _ => unsafe { lanes::<Portable>(layer, input, samples, out) },
     }
 }
 
 impl Layer<'_> {
-    /// Where to read and write, after the lengths were compared.
-    fn checked(&self, isa: Isa, input: &[f32], samples: usize, out: &mut [f32]) -> (*const f32, *mut f32) {
+    /// Compares the lengths.
+    fn check(&self, isa: Isa, input: &[f32], samples: usize, out: &[f32]) {
         assert!(Isa::available().contains(&isa), "this machine has no {isa}");
         assert_eq!(self.bias.len(), self.outputs.div_ceil(LANES), "lines of biases");
         assert_eq!(Some(input.len()), samples.checked_mul(self.inputs), "samples * inputs values");
         assert_eq!(Some(out.len()), samples.checked_mul(self.outputs), "samples * outputs values");
-        (input.as_ptr(), out.as_mut_ptr())
     }
 }
 
 /// The vectors of one sample, of which the products of all pairs are wanted.
 pub(crate) struct Pairs<'a> {
-    /// All of one length.
-    pub(crate) vectors: &'a [&'a [f32]],
-    /// The same vectors as panels, `[panels][length]`: value `d` of vector `16 * p + l` is lane `l` of line `p * length + d`.
-    pub(crate) panels: &'a [Line],
+    /// Vector 0 of all samples, `[samples, dim]`.
+    pub(crate) bottom: &'a [f32],
+    /// The other vectors, a block like this each.
+    pub(crate) tables: &'a [&'a [f32]],
+    pub(crate) dim: usize,
+    /// Which sample.
+    pub(crate) sample: usize,
     /// Whether a vector makes a pair with itself.
     pub(crate) itself: bool,
 }
 
+impl<'a> Pairs<'a> {
+    /// Number of vectors.
+    pub(crate) fn count(&self) -> usize {
+        self.tables.len() + 1
+    }
+
+    /// Vector `number` of the sample.
+    pub(crate) fn vector(&self, number: usize) -> &'a [f32] {
+        let block = if number == 0 { self.bottom } else { self.tables[number - 1] };
+        &block[self.sample * self.dim..][..self.dim]
+    }
+}
+
 /// Products of the pairs `(i, j)`, `i > j` (with `itself`: `i >= j`), in the order (1,0), (2,0), (2,1), …: each begins with 0,
-/// and the products of the values are added from first to last, each rounded once with its sum.
+/// and the products of the values are added from first to last, each rounded once with its sum. `panels` is room for the
+/// vectors as [`fill_panels`] lays them out.
 ///
 /// # Panics
 ///
 /// If a slice does not have the stated length, or the machine does not have `isa`.
-pub(crate) fn all_pairs(isa: Isa, given: &Pairs<'_>, out: &mut [f32]) {
-    let (count, length) = (given.vectors.len(), given.vectors.first().map_or(0, |vector| vector.len()));
+pub(crate) fn all_pairs(isa: Isa, given: &Pairs<'_>, panels: &mut [Line], out: &mut [f32]) {
+    let count = given.count();
     assert!(Isa::available().contains(&isa), "this machine has no {isa}");
-    assert!(given.vectors.iter().all(|vector| vector.len() == length), "vectors of one length");
-    assert_eq!(given.panels.len(), count.div_ceil(LANES) * length, "lines of panels");
+    assert_eq!(panels.len(), count.div_ceil(LANES) * given.dim, "lines of panels");
     assert_eq!(out.len(), count * (count + 1) / 2 - if given.itself { 0 } else { count }, "pairs");
-    let out = out.as_mut_ptr();
-    // SAFETY: the machine has the instructions, and the lengths were compared.
-    unsafe {
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::pairs(given, out),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512::pairs(given, out),
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => pairs::<neon::Neon>(given, out),
-            _ => pairs::<Portable>(given, out),
-        }
+    fill_panels(given.dim, (0..count).map(|number| given.vector(number)), panels);
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the machine has the instructions, here and below.
+        Isa::Avx2 => unsafe { avx2::pairs(given, panels, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx512 => unsafe { avx512::pairs(given, panels, out) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Isa::Neon => unsafe { pairs::<neon::Neon>(given, panels, out) },
+        // SAFETY: every machine has the instructions.
+        _ => unsafe { pairs::<Portable>(given, panels, out) },
     }
 }
 
@@ -142,95 +169,98 @@ pub(crate) fn all_pairs(isa: Isa, given: &Pairs<'_>, out: &mut [f32]) {
 ///
 /// # Safety
 ///
-/// The machine has the instructions of `V`; `samples * inputs` values stand at `input`, there is room for
-/// `samples * outputs` at `out`, and the layer has the lines of all panels.
+/// The machine has the instructions of `V`.
 #[inline(always)]
 unsafe fn panels<V: Vector, const ROWS: usize, const PANELS: usize>(
     layer: &Layer<'_>,
-    input: *const f32,
+    input: &[f32],
     samples: usize,
-    out: *mut f32,
+    out: &mut [f32],
 ) {
     let count = layer.outputs.div_ceil(LANES);
     let mut panel = 0;
-    // SAFETY: the caller's; panels `panel .. panel + PANELS` are below `count`.
-    unsafe {
-        while panel + PANELS <= count {
-            strip::<V, ROWS, PANELS>(layer, panel, input, samples, out);
-            panel += PANELS;
-        }
-        while panel < count {
-            strip::<V, ROWS, 1>(layer, panel, input, samples, out);
-            panel += 1;
-        }
+    while panel + PANELS <= count {
+        // SAFETY: the caller's.
+        unsafe { strip::<V, ROWS, PANELS>(layer, panel, input, samples, out) };
+        panel += PANELS;
+    }
+    while panel < count {
+        // SAFETY: the caller's.
+        unsafe { strip::<V, ROWS, 1>(layer, panel, input, samples, out) };
+        panel += 1;
     }
 }
 
-/// All samples through some panels, in tiles of nearly the same number of samples.
+/// All samples through the panels from `panel` on, in tiles of nearly the same number of samples.
 ///
 /// # Safety
 ///
-/// As [`panels`], and the layer has `PANELS` panels from `panel` on.
+/// The machine has the instructions of `V`.
 #[inline(always)]
 unsafe fn strip<V: Vector, const ROWS: usize, const PANELS: usize>(
     layer: &Layer<'_>,
     panel: usize,
-    input: *const f32,
+    input: &[f32],
     samples: usize,
-    out: *mut f32,
+    out: &mut [f32],
 ) {
     let tiles = samples.div_ceil(ROWS);
     let mut sample = 0;
     for tile in 0..tiles {
         let end = samples * (tile + 1) / tiles;
-        // SAFETY: the samples `sample .. end` are below `samples`.
-        unsafe {
-            let (input, out) = (input.add(sample * layer.inputs), out.add(sample * layer.outputs));
-            match end - sample {
-                1 => outputs::<V, 1, PANELS>(layer, panel, input, out),
-                2 if ROWS >= 2 => outputs::<V, 2, PANELS>(layer, panel, input, out),
-                3 if ROWS >= 3 => outputs::<V, 3, PANELS>(layer, panel, input, out),
-                4 if ROWS >= 4 => outputs::<V, 4, PANELS>(layer, panel, input, out),
-                5 if ROWS >= 5 => outputs::<V, 5, PANELS>(layer, panel, input, out),
-                6 if ROWS >= 6 => outputs::<V, 6, PANELS>(layer, panel, input, out),
-                rows => unreachable!("{rows} of at most {ROWS} samples"),
-            }
+        let (input, out) = (&input[sample * layer.inputs..], &mut out[sample * layer.outputs..]);
+        match end - sample {
+            // SAFETY: the caller's, here and below.
+            1 => unsafe { outputs::<V, 1, PANELS>(layer, panel, input, out) },
+            // SAFETY: as above.
+            2 if ROWS >= 2 => unsafe { outputs::<V, 2, PANELS>(layer, panel, input, out) },
+            // SAFETY: as above.
+            3 if ROWS >= 3 => unsafe { outputs::<V, 3, PANELS>(layer, panel, input, out) },
+            // SAFETY: as above.
+            4 if ROWS >= 4 => unsafe { outputs::<V, 4, PANELS>(layer, panel, input, out) },
+            // SAFETY: as above.
+            5 if ROWS >= 5 => unsafe { outputs::<V, 5, PANELS>(layer, panel, input, out) },
+            // SAFETY: as above.
+            6 if ROWS >= 6 => unsafe { outputs::<V, 6, PANELS>(layer, panel, input, out) },
+            rows => unreachable!("{rows} of at most {ROWS} samples"),
         }
         sample = end;
     }
 }
 
-/// The outputs of some panels for some samples.
+/// The outputs of some panels for the first `ROWS` samples.
 ///
 /// # Safety
 ///
-/// As [`strip`], with `ROWS` samples.
+/// The machine has the instructions of `V`.
 #[inline(always)]
 unsafe fn outputs<V: Vector, const ROWS: usize, const PANELS: usize>(
     layer: &Layer<'_>,
     panel: usize,
-    input: *const f32,
-    out: *mut f32,
+    input: &[f32],
+    out: &mut [f32],
 ) {
-    let at = |panel: usize| layer.weight.as_ptr().wrapping_add(panel * layer.inputs).cast::<f32>();
-    // SAFETY: the caller's: rows and panels exist, and a line has sixteen values.
-    unsafe {
-        let rows: [_; ROWS] = std::array::from_fn(|row| input.add(row * layer.inputs));
-        let weights: [_; PANELS] = std::array::from_fn(|p| at(panel + p));
-        let start: [V; PANELS] = std::array::from_fn(|p| V::load(layer.bias.as_ptr().add(panel + p).cast()));
-        let sums = tile(rows, weights, layer.inputs, start);
-        for (row, sums) in sums.into_iter().enumerate() {
-            for (p, sum) in sums.into_iter().enumerate() {
-                let first = (panel + p) * LANES;
-                let out = out.add(row * layer.outputs + first);
-                let sum = if layer.relu { sum.relu() } else { sum };
-                if layer.outputs - first >= LANES {
-                    sum.store(out);
-                } else {
-                    sum.store_part(out, layer.outputs - first);
-                }
-            }
+    let rows: [_; ROWS] = std::array::from_fn(|row| &input[row * layer.inputs..][..layer.inputs]);
+    let panels: [_; PANELS] = std::array::from_fn(|p| &layer.weight[(panel + p) * layer.inputs..][..layer.inputs]);
+    // SAFETY: the caller's.
+    let start: [V; PANELS] = std::array::from_fn(|p| unsafe { V::load(&layer.bias[panel + p].0) });
+    // SAFETY: the caller's, and all slices have this length.
+    let sums = unsafe { tile(rows, panels, layer.inputs, start) };
+    for (row, sums) in sums.into_iter().enumerate() {
+        for (p, sum) in sums.into_iter().enumerate() {
+            let first = (panel + p) * LANES;
+            let sum = if layer.relu { sum.relu() } else { sum };
+            store(sum, &mut out[row * layer.outputs + first..(row + 1) * layer.outputs]);
         }
+    }
+}
+
+/// Stores sixteen values, or as many as there is room for.
+#[inline(always)]
+fn store<V: Vector>(values: V, room: &mut [f32]) {
+    match room.first_chunk_mut() {
+        Some(room) => values.store(room),
+        None => values.store_part(room),
     }
 }
 
@@ -238,21 +268,25 @@ unsafe fn outputs<V: Vector, const ROWS: usize, const PANELS: usize>(
 ///
 /// # Safety
 ///
-/// The machine has the instructions of `V`; `length` values stand at every row, and `length` lines at every panel.
+/// The machine has the instructions of `V`; every row has `length` values, and every panel `length` lines.
 #[inline(always)]
 unsafe fn tile<V: Vector, const ROWS: usize, const PANELS: usize>(
-    rows: [*const f32; ROWS],
-    panels: [*const f32; PANELS],
+    rows: [&[f32]; ROWS],
+    panels: [&[Line]; PANELS],
     length: usize,
     start: [V; PANELS],
 ) -> [[V; PANELS]; ROWS] {
     let mut sums = [start; ROWS];
     for at in 0..length {
         // SAFETY: `at < length`.
-        let lines: [V; PANELS] = std::array::from_fn(|p| unsafe { V::load(panels[p].add(at * LANES)) });
+        let lines: [&Line; PANELS] = std::array::from_fn(|p| unsafe { panels[p].get_unchecked(at) });
+        // SAFETY: the caller's.
+        let lines: [V; PANELS] = lines.map(|line| unsafe { V::load(&line.0) });
         for (row, sums) in rows.iter().zip(&mut sums) {
-            // SAFETY: as above.
-            let value = unsafe { V::splat(*row.add(at)) };
+            // SAFETY: `at < length`.
+            let value = unsafe { *row.get_unchecked(at) };
+            // SAFETY: the caller's.
+            let value = unsafe { V::splat(value) };
             for (line, sum) in lines.iter().zip(sums) {
                 *sum = value.fused(*line, *sum);
             }
@@ -261,58 +295,58 @@ unsafe fn tile<V: Vector, const ROWS: usize, const PANELS: usize>(
     sums
 }
 
-/// See [`narrow`].
+/// See [`narrow`]. Samples are computed side by side, since a sum waits for the one before it.
 ///
 /// # Safety
 ///
-/// As [`panels`], with the lines of all blocks.
+/// The machine has the instructions of `V`.
 #[inline(always)]
-unsafe fn lanes<V: Vector>(layer: &Layer<'_>, input: *const f32, samples: usize, out: *mut f32) {
+unsafe fn lanes<V: Vector>(layer: &Layer<'_>, input: &[f32], samples: usize, out: &mut [f32]) {
     let mut sample = 0;
-    // SAFETY: the caller's; a tile's samples are below `samples`.
-    unsafe {
-        while sample + 4 <= samples {
-            row_sums::<V, 4>(layer, input.add(sample * layer.inputs), out.add(sample * layer.outputs));
+    while sample < samples {
+        let (input, out) = (&input[sample * layer.inputs..], &mut out[sample * layer.outputs..]);
+        if sample + 4 <= samples {
+            // SAFETY: the caller's.
+            unsafe { row_sums::<V, 4>(layer, input, out) };
             sample += 4;
-        }
-        while sample < samples {
-            row_sums::<V, 1>(layer, input.add(sample * layer.inputs), out.add(sample * layer.outputs));
+        } else {
+            // SAFETY: the caller's.
+            unsafe { row_sums::<V, 1>(layer, input, out) };
             sample += 1;
         }
     }
 }
 
-/// All outputs of some samples: side by side, since one sum waits for the one before it.
+/// All outputs of the first `ROWS` samples.
 ///
 /// # Safety
 ///
-/// As [`lanes`], with `ROWS` samples.
+/// The machine has the instructions of `V`.
 #[inline(always)]
-unsafe fn row_sums<V: Vector, const ROWS: usize>(layer: &Layer<'_>, input: *const f32, out: *mut f32) {
-    let (blocks, whole) = (layer.inputs.div_ceil(LANES), layer.inputs / LANES);
+unsafe fn row_sums<V: Vector, const ROWS: usize>(layer: &Layer<'_>, input: &[f32], out: &mut [f32]) {
+    let rows: [_; ROWS] = std::array::from_fn(|row| &input[row * layer.inputs..][..layer.inputs]);
+    let blocks = layer.inputs.div_ceil(LANES);
     for output in 0..layer.outputs {
-        // SAFETY: the caller's: `output` and `block` exist, and a block that is not whole is read in part.
-        unsafe {
-            let weights = layer.weight.as_ptr().add(output * blocks).cast::<f32>();
-            let mut sums = [V::splat(0.0); ROWS];
-            for block in 0..whole {
-                let weight = V::load(weights.add(block * LANES));
-                for (row, sum) in sums.iter_mut().enumerate() {
-                    *sum = V::load(input.add(row * layer.inputs + block * LANES)).fused(weight, *sum);
-                }
+        // SAFETY: the caller's.
+        let mut sums = [unsafe { V::splat(0.0) }; ROWS];
+        for (block, line) in layer.weight[output * blocks..][..blocks].iter().enumerate() {
+            // SAFETY: the caller's.
+            let weight = unsafe { V::load(&line.0) };
+            for (row, sum) in rows.iter().zip(&mut sums) {
+                let row = &row[block * LANES..];
+                let values = match row.first_chunk() {
+                    // SAFETY: the caller's.
+                    Some(values) => unsafe { V::load(values) },
+                    // SAFETY: the caller's.
+                    None => unsafe { V::load_part(row) },
+                };
+                *sum = values.fused(weight, *sum);
             }
-            if whole < blocks {
-                let weight = V::load(weights.add(whole * LANES));
-                for (row, sum) in sums.iter_mut().enumerate() {
-                    let values = V::load_part(input.add(row * layer.inputs + whole * LANES), layer.inputs % LANES);
-                    *sum = values.fused(weight, *sum);
-                }
-            }
-            let bias = layer.bias[output / LANES].0[output % LANES];
-            for (row, sum) in sums.into_iter().enumerate() {
-                let value = sum.sum() + bias;
-                *out.add(row * layer.outputs + output) = if layer.relu && value < 0.0 { 0.0 } else { value };
-            }
+        }
+        let bias = layer.bias[output / LANES].0[output % LANES];
+        for (row, sum) in sums.into_iter().enumerate() {
+            let value = sum.sum() + bias;
+            out[row * layer.outputs + output] = if layer.relu && value < 0.0 { 0.0 } else { value };
         }
     }
 }
@@ -324,51 +358,52 @@ const TRIANGLE_ROWS: usize = 4;
 ///
 /// # Safety
 ///
-/// The machine has the instructions of `V`, the panels have the lines of all vectors, and there is room for all pairs.
+/// The machine has the instructions of `V`.
 #[inline(always)]
-unsafe fn pairs<V: Vector>(pairs: &Pairs<'_>, out: *mut f32) {
-    let count = pairs.vectors.len();
+unsafe fn pairs<V: Vector>(pairs: &Pairs<'_>, panels: &[Line], out: &mut [f32]) {
+    let count = pairs.count();
     let mut first = 0;
-    // SAFETY: the rows `first .. first + ROWS` are below `count`.
-    unsafe {
-        while first + TRIANGLE_ROWS <= count {
-            triangle_rows::<V, TRIANGLE_ROWS>(pairs, first, out);
+    while first < count {
+        if first + TRIANGLE_ROWS <= count {
+            // SAFETY: the caller's.
+            unsafe { triangle_rows::<V, TRIANGLE_ROWS>(pairs, panels, first, out) };
             first += TRIANGLE_ROWS;
-        }
-        while first < count {
-            triangle_rows::<V, 1>(pairs, first, out);
+        } else {
+            // SAFETY: the caller's.
+            unsafe { triangle_rows::<V, 1>(pairs, panels, first, out) };
             first += 1;
         }
     }
 }
 
-/// Some rows of the triangle.
+/// The rows of the triangle from `first` on. Row `i` has `i` pairs, with `itself` one more, which begin after those of all rows
+/// before it.
 ///
 /// # Safety
 ///
-/// As [`pairs`], and vectors `first .. first + ROWS` exist.
+/// The machine has the instructions of `V`.
 #[inline(always)]
-unsafe fn triangle_rows<V: Vector, const ROWS: usize>(pairs: &Pairs<'_>, first: usize, out: *mut f32) {
+unsafe fn triangle_rows<V: Vector, const ROWS: usize>(
+    pairs: &Pairs<'_>,
+    panels: &[Line],
+    first: usize,
+    out: &mut [f32],
+) {
     let more = usize::from(pairs.itself);
-    let length = pairs.vectors[0].len();
-    let rows: [_; ROWS] = std::array::from_fn(|row| pairs.vectors[first + row].as_ptr());
+    let rows: [_; ROWS] = std::array::from_fn(|row| pairs.vector(first + row));
     // The last row has the most pairs.
-    let panels = (first + ROWS - 1 + more).div_ceil(LANES);
-    for panel in 0..panels {
-        // SAFETY: vectors and panels have `length` values and lines; row `i` has `i + more` pairs, which begin after those
-        // of all rows before it.
-        unsafe {
-            let lines = pairs.panels.as_ptr().add(panel * length).cast::<f32>();
-            let sums = tile(rows, [lines], length, [V::splat(0.0)]);
-            for (row, [sum]) in sums.into_iter().enumerate() {
-                let i = first + row;
-                let before = i * (i + 1) / 2 - if pairs.itself { 0 } else { i };
-                let left = (i + more).saturating_sub(panel * LANES);
-                if left >= LANES {
-                    sum.store(out.add(before + panel * LANES));
-                } else if left > 0 {
-                    sum.store_part(out.add(before + panel * LANES), left);
-                }
+    for panel in 0..(first + ROWS - 1 + more).div_ceil(LANES) {
+        let lines = &panels[panel * pairs.dim..][..pairs.dim];
+        // SAFETY: the caller's.
+        let zero = unsafe { V::splat(0.0) };
+        // SAFETY: the caller's, and vectors and panels have `dim` values and lines.
+        let sums = unsafe { tile(rows, [lines], pairs.dim, [zero]) };
+        for (row, [sum]) in sums.into_iter().enumerate() {
+            let i = first + row;
+            let before = i * (i + 1) / 2 - if pairs.itself { 0 } else { i };
+            let row = &mut out[before..][..i + more];
+            if panel * LANES < row.len() {
+                store(sum, &mut row[panel * LANES..]);
             }
         }
     }

@@ -167,6 +167,8 @@ fn nonsense_is_refused_before_anything_starts() {
         "exchange --blocks",
         "requests --late-ms",
         "requests --seconds",
+        "dense --batch",
+        "dense --turns",
         "embedding --rows",
         "embedding --lookups",
         "plan --batches",
@@ -198,6 +200,18 @@ fn the_exchange_prints_a_line_for_each_size() {
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.iter().map(|line| line["bytes"].as_u64().unwrap()).collect::<Vec<_>>(), [64, 200_000]);
     assert!(lines.iter().all(|line| line["us"]["median"].as_f64().unwrap() > 0.0 && line["lag"] == 1));
+}
+
+#[test]
+fn the_dense_part_prints_a_line_for_each_batch() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slackline-bench"));
+    command.args(["dense", "--shape", "kaggle", "--batch", "1,3", "--turns", "1", "--json"]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.iter().map(|line| line["batch"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 3]);
+    assert!(lines.iter().all(|line| line["gigaflops"][0].as_f64().unwrap() > 0.0 && line["shape"] == "kaggle"));
 }
 
 #[test]

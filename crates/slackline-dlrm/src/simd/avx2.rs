@@ -2,24 +2,25 @@
 
 use std::arch::x86_64::*;
 
-use super::vector::Vector;
-use super::{Layer, Pairs};
+use super::vector::{LANES, Vector};
+use super::{Layer, Line, Pairs};
 
 /// [`super::panels`], compiled for these instructions: of sixteen registers twelve are sums.
 ///
 /// # Safety
 ///
-/// As [`super::panels`], and the machine has AVX2 and FMA.
+/// The machine has AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn panels(layer: &Layer<'_>, input: *const f32, samples: usize, out: *mut f32) {
-    // SAFETY: the caller's.
-    unsafe {
-        match samples {
-            1 => super::panels::<Avx2, 1, 4>(layer, input, samples, out),
-            2 => super::panels::<Avx2, 2, 3>(layer, input, samples, out),
-            3 => super::panels::<Avx2, 3, 2>(layer, input, samples, out),
-            _ => super::panels::<Avx2, 6, 1>(layer, input, samples, out),
-        }
+pub(super) unsafe fn panels(layer: &Layer<'_>, input: &[f32], samples: usize, out: &mut [f32]) {
+    match samples {
+        // SAFETY: the caller's, here and below.
+        1 => unsafe { super::panels::<Avx2, 1, 4>(layer, input, samples, out) },
+        // SAFETY: as above.
+        2 => unsafe { super::panels::<Avx2, 2, 3>(layer, input, samples, out) },
+        // SAFETY: as above.
+        3 => unsafe { super::panels::<Avx2, 3, 2>(layer, input, samples, out) },
+        // SAFETY: as above.
+        _ => unsafe { super::panels::<Avx2, 6, 1>(layer, input, samples, out) },
     }
 }
 
@@ -27,9 +28,9 @@ pub(super) unsafe fn panels(layer: &Layer<'_>, input: *const f32, samples: usize
 ///
 /// # Safety
 ///
-/// As [`super::lanes`], and the machine has AVX2 and FMA.
+/// The machine has AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn lanes(layer: &Layer<'_>, input: *const f32, samples: usize, out: *mut f32) {
+pub(super) unsafe fn lanes(layer: &Layer<'_>, input: &[f32], samples: usize, out: &mut [f32]) {
     // SAFETY: the caller's.
     unsafe { super::lanes::<Avx2>(layer, input, samples, out) }
 }
@@ -38,11 +39,11 @@ pub(super) unsafe fn lanes(layer: &Layer<'_>, input: *const f32, samples: usize,
 ///
 /// # Safety
 ///
-/// As [`super::pairs`], and the machine has AVX2 and FMA.
+/// The machine has AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn pairs(pairs: &Pairs<'_>, out: *mut f32) {
+pub(super) unsafe fn pairs(pairs: &Pairs<'_>, panels: &[Line], out: &mut [f32]) {
     // SAFETY: the caller's.
-    unsafe { super::pairs::<Avx2>(pairs, out) }
+    unsafe { super::pairs::<Avx2>(pairs, panels, out) }
 }
 
 /// [`super::peak::turns`], compiled for these instructions.
@@ -56,6 +57,22 @@ pub(super) unsafe fn peak(turns: usize) -> f32 {
     unsafe { super::peak::turns::<Avx2, 6>(turns) }
 }
 
+/// Calls an intrinsic with values whose existence proves that the machine has it.
+macro_rules! proven {
+    ($call:expr) => {
+        // SAFETY: a vector exists only where the machine has the instructions.
+        unsafe { $call }
+    };
+}
+
+/// Calls an intrinsic where the caller vouches for the machine; what it reads or writes is borrowed.
+macro_rules! vouched {
+    ($call:expr) => {
+        // SAFETY: the caller's, and there are as many values at the place as the vector has.
+        unsafe { $call }
+    };
+}
+
 /// The values 0 to 7, and 8 to 15.
 #[derive(Clone, Copy)]
 struct Avx2(__m256, __m256);
@@ -63,60 +80,51 @@ struct Avx2(__m256, __m256);
 impl Vector for Avx2 {
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
-        // SAFETY: the caller vouches for the machine.
-        let value = unsafe { _mm256_set1_ps(value) };
+        let value = vouched!(_mm256_set1_ps(value));
         Avx2(value, value)
     }
 
     #[inline(always)]
-    unsafe fn load(at: *const f32) -> Self {
-        // SAFETY: the caller vouches for the machine and the sixteen values.
-        unsafe { Avx2(_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))) }
+    unsafe fn load(values: &[f32; LANES]) -> Self {
+        let (low, high) = values.split_at(8);
+        Avx2(vouched!(_mm256_loadu_ps(low.as_ptr())), vouched!(_mm256_loadu_ps(high.as_ptr())))
     }
 
     #[inline(always)]
-    unsafe fn store(self, at: *mut f32) {
-        // SAFETY: the caller vouches for the room, and a vector exists only where the machine has the instructions.
-        unsafe {
-            _mm256_storeu_ps(at, self.0);
-            _mm256_storeu_ps(at.add(8), self.1);
-        }
+    fn store(self, room: &mut [f32; LANES]) {
+        let (low, high) = room.split_at_mut(8);
+        vouched!(_mm256_storeu_ps(low.as_mut_ptr(), self.0));
+        vouched!(_mm256_storeu_ps(high.as_mut_ptr(), self.1));
     }
 
     #[inline(always)]
     fn fused(self, times: Self, plus: Self) -> Self {
-        // SAFETY: a vector exists only where the machine has the instructions.
-        unsafe { Avx2(_mm256_fmadd_ps(self.0, times.0, plus.0), _mm256_fmadd_ps(self.1, times.1, plus.1)) }
+        let low = proven!(_mm256_fmadd_ps(self.0, times.0, plus.0));
+        Avx2(low, proven!(_mm256_fmadd_ps(self.1, times.1, plus.1)))
     }
 
     #[inline(always)]
     fn relu(self) -> Self {
-        // SAFETY: as in `fused`.
-        unsafe {
-            let zero = _mm256_setzero_ps();
-            let clip = |x| _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, zero), x);
-            Avx2(clip(self.0), clip(self.1))
-        }
+        let zero = proven!(_mm256_setzero_ps());
+        let clip = |x| {
+            let negative = proven!(_mm256_cmp_ps::<_CMP_LT_OQ>(x, zero));
+            proven!(_mm256_andnot_ps(negative, x))
+        };
+        Avx2(clip(self.0), clip(self.1))
     }
 
     #[inline(always)]
     fn sum(self) -> f32 {
-        // SAFETY: as in `fused`.
-        unsafe { sum_of_eight(_mm256_add_ps(self.0, self.1)) }
+        sum_of_eight(proven!(_mm256_add_ps(self.0, self.1)))
     }
 }
 
-/// Lane `i` and lane `i + 4` first, then `i` and `i + 2`, then both.
-///
-/// # Safety
-///
-/// The machine has AVX.
+/// Lane `i` and lane `i + 4` first, then `i` and `i + 2`, then both. The values are those of a [`Vector`].
 #[inline(always)]
-pub(super) unsafe fn sum_of_eight(values: __m256) -> f32 {
-    // SAFETY: the caller's.
-    unsafe {
-        let four = _mm_add_ps(_mm256_castps256_ps128(values), _mm256_extractf128_ps::<1>(values));
-        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-        _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-    }
+pub(super) fn sum_of_eight(values: __m256) -> f32 {
+    let (low, high) = (proven!(_mm256_castps256_ps128(values)), proven!(_mm256_extractf128_ps::<1>(values)));
+    let four = proven!(_mm_add_ps(low, high));
+    let two = proven!(_mm_add_ps(four, _mm_movehl_ps(four, four)));
+    let other = proven!(_mm_movehdup_ps(two));
+    proven!(_mm_cvtss_f32(_mm_add_ss(two, other)))
 }

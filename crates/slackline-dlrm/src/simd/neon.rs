@@ -2,7 +2,15 @@
 
 use std::arch::aarch64::*;
 
-use super::vector::Vector;
+use super::vector::{LANES, Vector};
+
+/// Calls an intrinsic, which every such machine has.
+macro_rules! always {
+    ($call:expr) => {
+        // SAFETY: every 64-bit Arm has NEON; what is read or written is borrowed, and as long as the vector.
+        unsafe { $call }
+    };
+}
 
 #[derive(Clone, Copy)]
 pub(super) struct Neon([float32x4_t; 4]);
@@ -10,44 +18,45 @@ pub(super) struct Neon([float32x4_t; 4]);
 impl Vector for Neon {
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
-        // SAFETY: every such machine has NEON.
-        Neon([unsafe { vdupq_n_f32(value) }; 4])
+        Neon([always!(vdupq_n_f32(value)); 4])
     }
 
     #[inline(always)]
-    unsafe fn load(at: *const f32) -> Self {
-        // SAFETY: the caller vouches for the sixteen values.
-        Neon(std::array::from_fn(|four| unsafe { vld1q_f32(at.add(4 * four)) }))
+    unsafe fn load(values: &[f32; LANES]) -> Self {
+        Neon(std::array::from_fn(|four| {
+            let values = &values[4 * four..][..4];
+            always!(vld1q_f32(values.as_ptr()))
+        }))
     }
 
     #[inline(always)]
-    unsafe fn store(self, at: *mut f32) {
-        for (four, values) in self.0.into_iter().enumerate() {
-            // SAFETY: the caller vouches for the room.
-            unsafe { vst1q_f32(at.add(4 * four), values) }
+    fn store(self, room: &mut [f32; LANES]) {
+        for (values, room) in self.0.into_iter().zip(room.chunks_exact_mut(4)) {
+            always!(vst1q_f32(room.as_mut_ptr(), values));
         }
     }
 
     #[inline(always)]
     fn fused(self, times: Self, plus: Self) -> Self {
-        // SAFETY: every such machine has NEON.
-        Neon(std::array::from_fn(|four| unsafe { vfmaq_f32(plus.0[four], self.0[four], times.0[four]) }))
+        Neon(std::array::from_fn(|four| always!(vfmaq_f32(plus.0[four], self.0[four], times.0[four]))))
     }
 
     #[inline(always)]
     fn relu(self) -> Self {
-        // SAFETY: every such machine has NEON.
-        Neon(self.0.map(|x| unsafe { vbslq_f32(vcltzq_f32(x), vdupq_n_f32(0.0), x) }))
+        let zero = always!(vdupq_n_f32(0.0));
+        Neon(self.0.map(|x| {
+            let negative = always!(vcltzq_f32(x));
+            always!(vbslq_f32(negative, zero, x))
+        }))
     }
 
     #[inline(always)]
     fn sum(self) -> f32 {
         let [a, b, c, d] = self.0;
-        // SAFETY: every such machine has NEON.
-        unsafe {
-            let four = vaddq_f32(vaddq_f32(a, c), vaddq_f32(b, d));
-            let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
-            vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
-        }
+        let (even, odd) = (always!(vaddq_f32(a, c)), always!(vaddq_f32(b, d)));
+        let four = always!(vaddq_f32(even, odd));
+        let (low, high) = (always!(vget_low_f32(four)), always!(vget_high_f32(four)));
+        let two = always!(vadd_f32(low, high));
+        always!(vget_lane_f32::<0>(two)) + always!(vget_lane_f32::<1>(two))
     }
 }

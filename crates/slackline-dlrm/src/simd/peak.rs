@@ -49,7 +49,9 @@ pub fn peak_flops() -> f64 {
 #[inline(always)]
 pub(super) unsafe fn turns<V: Vector, const SUMS: usize>(turns: usize) -> f32 {
     // SAFETY: the caller's.
-    let (times, plus) = unsafe { (V::splat(black_box(0.999)), V::splat(black_box(0.001))) };
+    let times = unsafe { V::splat(black_box(0.999)) };
+    // SAFETY: the caller's.
+    let plus = unsafe { V::splat(black_box(0.001)) };
     let mut sums = [plus; SUMS];
     for _ in 0..turns {
         for sum in &mut sums {

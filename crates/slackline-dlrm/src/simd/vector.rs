@@ -15,13 +15,10 @@ pub(super) trait Vector: Copy {
 
     /// # Safety
     ///
-    /// The machine has the vector's instructions, and sixteen values stand at `at`.
-    unsafe fn load(at: *const f32) -> Self;
+    /// The machine has the vector's instructions.
+    unsafe fn load(values: &[f32; LANES]) -> Self;
 
-    /// # Safety
-    ///
-    /// There is room for sixteen values at `at`.
-    unsafe fn store(self, at: *mut f32);
+    fn store(self, room: &mut [f32; LANES]);
 
     /// `self * times + plus`, rounded once.
     fn fused(self, times: Self, plus: Self) -> Self;
@@ -32,34 +29,25 @@ pub(super) trait Vector: Copy {
     /// The sum of all: lane `i` and lane `i + 8` first, then `i` and `i + 4`, then 2, then 1.
     fn sum(self) -> f32;
 
-    /// The first `count` values at `at`, and zeros.
+    /// Fewer than sixteen values, and zeros.
     ///
     /// # Safety
     ///
-    /// The machine has the vector's instructions, and `count <= 16` values stand at `at`.
+    /// The machine has the vector's instructions.
     #[inline(always)]
-    unsafe fn load_part(at: *const f32, count: usize) -> Self {
-        let mut values = [0f32; LANES];
-        // SAFETY: the caller's, and sixteen stand in the array.
-        unsafe {
-            std::ptr::copy_nonoverlapping(at, values.as_mut_ptr(), count);
-            Self::load(values.as_ptr())
-        }
+    unsafe fn load_part(values: &[f32]) -> Self {
+        let mut line = [0f32; LANES];
+        line[..values.len()].copy_from_slice(values);
+        // SAFETY: the caller's.
+        unsafe { Self::load(&line) }
     }
 
-    /// Stores the first `count` values.
-    ///
-    /// # Safety
-    ///
-    /// There is room for `count <= 16` values at `at`.
+    /// Stores as many as there is room for, fewer than sixteen.
     #[inline(always)]
-    unsafe fn store_part(self, at: *mut f32, count: usize) {
-        let mut values = [0f32; LANES];
-        // SAFETY: the caller's, and there is room for sixteen in the array.
-        unsafe {
-            self.store(values.as_mut_ptr());
-            std::ptr::copy_nonoverlapping(values.as_ptr(), at, count);
-        }
+    fn store_part(self, room: &mut [f32]) {
+        let mut line = [0f32; LANES];
+        self.store(&mut line);
+        room.copy_from_slice(&line[..room.len()]);
     }
 }
 
@@ -74,15 +62,13 @@ impl Vector for Portable {
     }
 
     #[inline(always)]
-    unsafe fn load(at: *const f32) -> Self {
-        // SAFETY: the caller's.
-        Portable(unsafe { at.cast::<[f32; LANES]>().read_unaligned() })
+    unsafe fn load(values: &[f32; LANES]) -> Self {
+        Portable(*values)
     }
 
     #[inline(always)]
-    unsafe fn store(self, at: *mut f32) {
-        // SAFETY: the caller's.
-        unsafe { at.cast::<[f32; LANES]>().write_unaligned(self.0) }
+    fn store(self, room: &mut [f32; LANES]) {
+        *room = self.0;
     }
 
     #[inline(always)]

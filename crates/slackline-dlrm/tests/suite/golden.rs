@@ -51,7 +51,7 @@ fn every_stage_agrees(directory: &ModelDirectory, io: &Path) {
 
     let blocks: Vec<&[f32]> = pooled.iter().map(Vec::as_slice).collect();
     let mut interacted = vec![0f32; n * config.interaction_width()];
-    dense.interaction().interact(&bottom, &blocks, n, &mut InteractionScratch::default(), &mut interacted);
+    dense.interaction().interact(&bottom, &blocks, 0..n, &mut InteractionScratch::default(), &mut interacted);
     close("interaction", &interacted, &expected("interaction"), 1e-5);
 
     let mut out = Vec::new();
