@@ -408,3 +408,23 @@ unsafe fn triangle_rows<V: Vector, const ROWS: usize>(
         }
     }
 }
+
+/// See [`peak_flops`]. Adds products to `SUMS` sums of sixteen, which wait for nothing but themselves.
+///
+/// # Safety
+///
+/// The machine has the instructions of `V`.
+#[inline(always)]
+unsafe fn turns<V: Vector, const SUMS: usize>(turns: usize) -> f32 {
+    // SAFETY: the caller's.
+    let times = unsafe { V::splat(std::hint::black_box(0.999)) };
+    // SAFETY: the caller's.
+    let plus = unsafe { V::splat(std::hint::black_box(0.001)) };
+    let mut sums = [plus; SUMS];
+    for _ in 0..turns {
+        for sum in &mut sums {
+            *sum = sum.fused(times, plus);
+        }
+    }
+    sums.into_iter().map(V::sum).sum()
+}

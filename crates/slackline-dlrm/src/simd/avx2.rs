@@ -46,7 +46,7 @@ pub(super) unsafe fn pairs(pairs: &Pairs<'_>, panels: &[Line], out: &mut [f32]) 
     unsafe { super::pairs::<Avx2>(pairs, panels, out) }
 }
 
-/// [`super::peak::turns`], compiled for these instructions.
+/// [`super::turns`], compiled for these instructions.
 ///
 /// # Safety
 ///
@@ -54,7 +54,7 @@ pub(super) unsafe fn pairs(pairs: &Pairs<'_>, panels: &[Line], out: &mut [f32]) 
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn peak(turns: usize) -> f32 {
     // SAFETY: the caller's.
-    unsafe { super::peak::turns::<Avx2, 6>(turns) }
+    unsafe { super::turns::<Avx2, 6>(turns) }
 }
 
 /// Calls an intrinsic with values whose existence proves that the machine has it.

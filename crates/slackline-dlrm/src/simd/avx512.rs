@@ -38,7 +38,7 @@ pub(super) unsafe fn pairs(pairs: &Pairs<'_>, panels: &[Line], out: &mut [f32]) 
     unsafe { super::pairs::<Avx512>(pairs, panels, out) }
 }
 
-/// [`super::peak::turns`], compiled for these instructions.
+/// [`super::turns`], compiled for these instructions.
 ///
 /// # Safety
 ///
@@ -46,7 +46,7 @@ pub(super) unsafe fn pairs(pairs: &Pairs<'_>, panels: &[Line], out: &mut [f32]) 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
 pub(super) unsafe fn peak(turns: usize) -> f32 {
     // SAFETY: the caller's.
-    unsafe { super::peak::turns::<Avx512, 16>(turns) }
+    unsafe { super::turns::<Avx512, 16>(turns) }
 }
 
 /// Calls an intrinsic with values whose existence proves that the machine has it.

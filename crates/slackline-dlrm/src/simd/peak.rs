@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use slackline_embedding::kernels::Isa;
 
-use super::vector::{LANES, Portable, Vector};
+use super::turns;
+use super::vector::{LANES, Portable};
 
 /// Turns of the loop that is timed: some milliseconds.
 const TURNS: usize = 1 << 19;
@@ -39,24 +40,4 @@ pub fn peak_flops() -> f64 {
         begin.elapsed().as_secs_f64()
     });
     flops / seconds.fold(f64::INFINITY, f64::min)
-}
-
-/// Adds products to `SUMS` sums of sixteen, which wait for nothing but themselves.
-///
-/// # Safety
-///
-/// The machine has the instructions of `V`.
-#[inline(always)]
-pub(super) unsafe fn turns<V: Vector, const SUMS: usize>(turns: usize) -> f32 {
-    // SAFETY: the caller's.
-    let times = unsafe { V::splat(black_box(0.999)) };
-    // SAFETY: the caller's.
-    let plus = unsafe { V::splat(black_box(0.001)) };
-    let mut sums = [plus; SUMS];
-    for _ in 0..turns {
-        for sum in &mut sums {
-            *sum = sum.fused(times, plus);
-        }
-    }
-    sums.into_iter().map(V::sum).sum()
 }
