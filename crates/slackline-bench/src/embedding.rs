@@ -258,7 +258,14 @@ impl Setting<'_> {
         for (((table, input), indices), out) in self.tables.iter().zip(&batch.tables).zip(indices).zip(outs) {
             let bags = Bags::new(table.name(), table.rows(), indices, &input.offsets, None);
             let bags = bags.map_err(|error| BenchError::Settings(error.to_string()))?;
-            jobs.push(PoolJob { table, bags, pooling: Pooling::Sum, out: Output::F32(out) });
+            jobs.push(PoolJob {
+                table,
+                bags,
+                first_sample: 0,
+                first_column: 0,
+                pooling: Pooling::Sum,
+                out: Output::F32(out),
+            });
         }
         pool_all(self.pool, jobs).map_err(|error| BenchError::Settings(error.to_string()))
     }

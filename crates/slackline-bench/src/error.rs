@@ -165,5 +165,6 @@ impl BenchError {
 
 /// Prints a line on standard error. There is nowhere to report that this fails, so it is no failure.
 pub fn say(line: &str) {
+    let line = slackline_dlrm::Printable::lines(line);
     let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
 }

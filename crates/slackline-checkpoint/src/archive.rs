@@ -1,7 +1,7 @@
 //! The directory of a zip file whose entries are stored uncompressed: the container of PyTorch since 1.6.
 //!
 //! Zip crates read entries as streams and keep one of two entries of the same name. Here tensors are read at positions, and
-//! duplicate names and compressed entries are refused.
+//! duplicate names are refused, and the content of compressed entries.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +15,8 @@ pub(crate) struct Entry {
     header: u64,
     /// Bytes of content.
     pub(crate) size: u64,
+    /// Why the content cannot be read at its position.
+    packed: Option<&'static str>,
 }
 
 /// The entries of a zip file by name.
@@ -62,7 +64,7 @@ impl<'f> Archive<'f> {
         Ok(Self { source, entries, directory: directory.at })
     }
 
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> + Clone {
         self.entries.keys().map(String::as_str)
     }
 
@@ -72,6 +74,10 @@ impl<'f> Archive<'f> {
 
     /// Position of the first byte of content. All [`Entry::size`] bytes are before the directory.
     pub(crate) fn content(&self, name: &str, entry: Entry) -> Result<u64, CheckpointError> {
+        if let Some(how) = entry.packed {
+            let what = format!("zip entry `{name}` is {how}; torch.save writes entries uncompressed");
+            return Err(CheckpointError::Unsupported { file: self.source.path().to_owned(), what });
+        }
         let header: [u8; 30] = self.source.array(entry.header, "the local header of a zip entry")?;
         let wrong = |what| self.source.corrupt(Corrupt::Entry { entry: name.to_owned(), what });
         if &header[..4] != LOCAL {
@@ -148,23 +154,24 @@ fn central_entry(cursor: &mut Cursor<'_>, directory: u64) -> Result<(String, Ent
     cursor.skip(u64::from(u16_at(&record, 32)))?;
 
     let wrong = |cursor: &Cursor<'_>, what| cursor.corrupt(Corrupt::Entry { entry: name.clone(), what });
-    if method != 0 || flags & 1 != 0 {
-        let what = format!("zip entry `{name}` is compressed or encrypted");
-        return Err(CheckpointError::Unsupported { file: cursor.source().path().to_owned(), what });
-    }
+    let how = match (flags & 1 != 0, method != 0) {
+        (true, _) => Some("encrypted"),
+        (false, true) => Some("compressed"),
+        (false, false) => None,
+    };
     let packed = u64::from(u32_at(&record, 20));
     let size = u64::from(u32_at(&record, 24));
     let header = u64::from(u32_at(&record, 42));
     let Some([size, packed, header]) = widen(&extra, [size, packed, header]) else {
         return Err(wrong(cursor, "its 64-bit sizes are missing"));
     };
-    if size != packed {
+    if how.is_none() && size != packed {
         return Err(wrong(cursor, "uncompressed, but with two different sizes"));
     }
-    if header.checked_add(30).and_then(|h| h.checked_add(size)).is_none_or(|end| end > directory) {
+    if header.checked_add(30).and_then(|h| h.checked_add(packed)).is_none_or(|end| end > directory) {
         return Err(wrong(cursor, "overlaps the directory"));
     }
-    Ok((name, Entry { header, size }))
+    Ok((name, Entry { header, size, packed: how }))
 }
 
 /// Takes from the zip64 extra field, in this order, the numbers that do not fit in 32 bits.

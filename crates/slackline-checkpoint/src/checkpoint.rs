@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::convert::to_f32;
+use crate::archive::Archive;
+use crate::convert::{overflow, to_f32};
 use crate::format::{Format, detect};
 use crate::names::without_wrapper;
 use crate::reader::TensorReader;
+use crate::shape::position;
 use crate::source::{Source, Sources};
 use crate::tensor::{Found, Place, Stored, TensorInfo};
-use crate::{CheckpointError, DType, directory, safetensors, torch};
+use crate::{CheckpointError, DType, directory, foreign, safetensors, torch};
 
 /// A file of a checkpoint as it was when the checkpoint was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,14 +137,14 @@ impl Checkpoint {
     }
 
     /// Reads a floating-point tensor in row-major order, as `f32`: exact from `f16` and `bf16`, rounded to the nearest from
-    /// `f64` (values too large become infinite).
+    /// `f64`.
     ///
     /// Cost: the vector, and the memory of [`stream_f32`](Self::stream_f32).
     ///
     /// # Errors
     ///
     /// No tensor of that name, a tensor that is not floating-point, one that repeats few elements so often that it can only
-    /// be streamed, or a file that cannot be read.
+    /// be streamed, one with a finite `f64` that is infinite as `f32`, or a file that cannot be read.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
         let (info, place) = self.find(name)?;
         self.check_expansion(name, info, place)?;
@@ -292,10 +294,17 @@ impl Checkpoint {
     ) -> Result<(), E> {
         let (info, _) = self.find(name)?;
         let convert = to_f32(&info.dtype).ok_or_else(|| self.wrong_type(name, info, "f32"))?;
-        let mut values = Vec::new();
+        let (mut values, mut before) = (Vec::new(), 0);
         self.stream_from(name, first, F32_CHUNK * info.dtype.size().unwrap_or(1), |bytes| {
             values.clear();
             convert(bytes, &mut values);
+            if let Some((at, value)) = overflow(&info.dtype, bytes, &values) {
+                let file = self.sources.opened().path().to_owned();
+                let row: usize = info.shape.iter().skip(1).product();
+                let position = position(&info.shape, first * row + before + at);
+                return Err(CheckpointError::Overflow { file, tensor: name.to_owned(), position, value }.into());
+            }
+            before += values.len();
             sink(&values)
         })
     }
@@ -328,5 +337,29 @@ impl Checkpoint {
     fn wrong_type(&self, name: &str, info: &TensorInfo, wanted: &'static str) -> CheckpointError {
         let (file, tensor) = (self.sources.opened().path().to_owned(), name.to_owned());
         CheckpointError::WrongType { file, tensor, dtype: info.dtype.clone(), wanted }
+    }
+}
+
+impl Format {
+    /// The format of a checkpoint, by the content of its first bytes (of a zip file, by the names of its entries). The rest is
+    /// not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Foreign`] for a file or directory of another program,
+    /// [`UnknownFormat`](CheckpointError::UnknownFormat) for one that is not known, or a file that cannot be read.
+    pub fn of(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        let path = path.as_ref();
+        if directory::manifest_of(path)?.is_some() {
+            return Ok(Format::TorchSnapshot);
+        }
+        let source = Source::open(path)?;
+        let format = detect(&source)?;
+        if format == Format::PyTorchZip
+            && let Some(kind) = foreign::of_archive(Archive::open(&source)?.names())
+        {
+            return Err(kind.refused(path));
+        }
+        Ok(format)
     }
 }

@@ -19,6 +19,16 @@ pub(crate) fn to_f32(dtype: &DType) -> Option<Convert> {
     })
 }
 
+/// The first element that is finite and infinite as `f32`: its number and value.
+pub(crate) fn overflow(dtype: &DType, bytes: &[u8], values: &[f32]) -> Option<(usize, f64)> {
+    if *dtype != DType::F64 {
+        return None;
+    }
+    let wide = bytes.as_chunks().0.iter().map(|&x| f64::from_le_bytes(x)).zip(values);
+    let found = wide.enumerate().find(|(_, (wide, value))| value.is_infinite() && wide.is_finite());
+    found.map(|(at, (wide, _))| (at, wide))
+}
+
 /// The first bit of an `f32`'s mantissa: set in every NaN that arithmetic makes.
 const QUIET: u32 = 1 << 22;
 

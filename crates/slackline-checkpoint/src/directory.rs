@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::CheckpointError;
 use crate::source::Source;
 use crate::tensor::Found;
+use crate::{CheckpointError, foreign};
 
 /// The manifest of a torchsnapshot.
 const MANIFEST: &str = ".snapshot_metadata";
@@ -21,11 +21,10 @@ pub(crate) fn manifest_of(path: &Path) -> Result<Option<PathBuf>, CheckpointErro
     if manifest.is_file() {
         return Ok(Some(manifest));
     }
-    let file = path.to_owned();
-    if path.join(".metadata").is_file() {
-        let what = "a directory of torch.distributed.checkpoint (it has `.metadata`, but no `.snapshot_metadata`)";
-        return Err(CheckpointError::Unsupported { file, what: what.to_owned() });
+    if let Some(kind) = foreign::of_directory(path) {
+        return Err(kind.refused(path));
     }
+    let file = path.to_owned();
     Err(CheckpointError::UnknownFormat { file })
 }
 

@@ -27,6 +27,16 @@ pub enum CheckpointError {
         /// The file.
         file: PathBuf,
     },
+    /// A file or directory of another kind.
+    #[error("{}: not a checkpoint but {kind}; {advice}", file.display())]
+    Foreign {
+        /// The file or directory.
+        file: PathBuf,
+        /// What it is, for example "a TorchScript archive (torch.jit.save)".
+        kind: &'static str,
+        /// How its tensors can be brought into a format that is read.
+        advice: &'static str,
+    },
     /// A zip file that PyTorch did not write.
     #[error("{}: a zip file without `data.pkl`: not a PyTorch checkpoint", file.display())]
     NotPyTorch {
@@ -110,6 +120,18 @@ pub enum CheckpointError {
         /// What was requested.
         wanted: &'static str,
     },
+    /// A finite element is beyond the largest `f32`.
+    #[error("{}: tensor `{tensor}`: the element at {position:?} is {value:e}, which is too large for f32", file.display())]
+    Overflow {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The place of the element along each dimension.
+        position: Vec<usize>,
+        /// Its value.
+        value: f64,
+    },
     /// The tensor repeats few stored bytes so often that it can only be streamed.
     #[error(
         "{}: tensor `{tensor}` expands {stored} stored bytes to {bytes} bytes: stream it instead of reading it at once",
@@ -137,6 +159,8 @@ impl From<CheckpointError> for io::Error {
             CheckpointError::Unsupported { .. } | CheckpointError::MissingFeature { .. } => io::ErrorKind::Unsupported,
             CheckpointError::Corrupt { .. }
             | CheckpointError::UnknownFormat { .. }
+            | CheckpointError::Foreign { .. }
+            | CheckpointError::Overflow { .. }
             | CheckpointError::NotPyTorch { .. }
             | CheckpointError::NoTensors { .. }
             | CheckpointError::DuplicateTensor { .. }

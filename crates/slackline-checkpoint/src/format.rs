@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::source::{Cursor, Source};
-use crate::{CheckpointError, Corrupt};
+use crate::{CheckpointError, Corrupt, foreign};
 
 /// A checkpoint format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +42,9 @@ pub(crate) fn detect(source: &Source) -> Result<Format, CheckpointError> {
     }
     if head.get(8) == Some(&b'{') && head[4..8] == [0; 4] {
         return Ok(Format::Safetensors);
+    }
+    if let Some(kind) = foreign::of_file(source)? {
+        return Err(kind.refused(source.path()));
     }
     let mut cursor = Cursor::new(source, 0, source.len().min(4096), "the first bytes");
     while cursor.left() > 0 {

@@ -20,6 +20,7 @@ mod convert;
 mod directory;
 mod dtype;
 mod error;
+mod foreign;
 mod format;
 mod layout;
 mod limits;

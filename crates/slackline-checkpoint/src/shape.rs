@@ -68,6 +68,17 @@ impl<'de> Deserialize<'de> for Dimensions {
     }
 }
 
+/// The place along each dimension of an element by its number in row-major order.
+pub(crate) fn position(shape: &[usize], mut number: usize) -> Vec<usize> {
+    let mut position: Vec<usize> = Vec::with_capacity(shape.len());
+    for &len in shape.iter().rev() {
+        position.push(number % len.max(1));
+        number /= len.max(1);
+    }
+    position.reverse();
+    position
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

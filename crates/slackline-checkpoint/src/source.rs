@@ -150,10 +150,6 @@ impl<'f> Cursor<'f> {
         self.end.saturating_sub(self.at)
     }
 
-    pub(crate) fn source(&self) -> &'f Source {
-        self.source
-    }
-
     pub(crate) fn corrupt(&self, cause: Corrupt) -> CheckpointError {
         self.source.corrupt(cause)
     }

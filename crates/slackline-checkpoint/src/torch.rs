@@ -11,7 +11,7 @@ use crate::pickle::{self, Pickle};
 use crate::shape::{elements, extent};
 use crate::source::{Cursor, Source};
 use crate::tensor::{Found, Place, Stored, TensorInfo};
-use crate::{CheckpointError, Corrupt};
+use crate::{CheckpointError, Corrupt, foreign};
 
 /// The only version of the legacy format.
 const LEGACY_VERSION: i64 = 1001;
@@ -19,6 +19,9 @@ const LEGACY_VERSION: i64 = 1001;
 /// The tensors of a zip file, by the names in the file, and what else is in it.
 pub(crate) fn open_zip(source: &Source, number: usize) -> Result<Found, CheckpointError> {
     let archive = Archive::open(source)?;
+    if let Some(kind) = foreign::of_archive(archive.names()) {
+        return Err(kind.refused(source.path()));
+    }
     let root = archive_root(&archive, source)?;
     let order = format!("{root}/byteorder");
     if let Some(entry) = archive.get(&order) {
@@ -147,7 +150,7 @@ fn checked(
     place: &mut impl FnMut(&Storage) -> Result<(u64, u64), CheckpointError>,
 ) -> Result<Stored, CheckpointError> {
     let wrong = |what: String| source.corrupt(Corrupt::Tensor { tensor: name.to_owned(), what });
-    let Object::Tensor(Tensor { storage, ty, offset, shape, strides }) = pickle.heap.get(id) else {
+    let Object::Tensor(Tensor { storage, ty, offset, shape, strides, twist }) = pickle.heap.get(id) else {
         return Err(wrong("not a tensor".to_owned()));
     };
     let Object::Storage(storage) = pickle.heap.get(*storage) else {
@@ -186,7 +189,8 @@ fn checked(
     };
     let layout = Layout { at: at + start, item: ty.size as usize, shape: shape.to_vec(), strides: strides.to_vec() };
     let place = Place::One(Piece { source: number, layout, extent: reach.unwrap_or(0) });
-    Ok(Stored { info: TensorInfo { dtype: ty.dtype(), shape: shape.to_vec(), bytes }, place })
+    let dtype = twist.map_or_else(|| ty.dtype(), |twist| pickle.heap.twisted(ty, twist));
+    Ok(Stored { info: TensorInfo { dtype, shape: shape.to_vec(), bytes }, place })
 }
 
 /// The folder in the archive that has all entries: PyTorch names it after the file.

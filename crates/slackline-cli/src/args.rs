@@ -78,6 +78,10 @@ pub(crate) struct ImportArgs {
     /// in --rows
     #[arg(long, value_name = "[PATTERN=]FORMAT", value_parser = quantised)]
     pub(crate) from_rows: Vec<RowChoice>,
+    /// Tensors of the checkpoint that do not change predictions, by a pattern of their names: they are left out. May be
+    /// repeated. Tensors that are neither known nor the state of a training are refused without it
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) ignore: Vec<glob::Pattern>,
     /// Discard what an unfinished import left behind, and start again
     #[arg(long)]
     pub(crate) restart: bool,

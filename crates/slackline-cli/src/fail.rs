@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io::{self, Write};
 
+use slackline_dlrm::Printable;
+
 /// Success.
 pub(crate) const OK: u8 = 0;
 /// The command failed; standard error has the reason.
@@ -22,11 +24,15 @@ impl fmt::Display for Misuse {
 
 impl std::error::Error for Misuse {}
 
-/// The error and its causes on one line. A cause that the line ends with already is not repeated.
+/// Characters of a message that are shown; from a longer one the middle is left out.
+const LONGEST: usize = 3000;
+
+/// The error and its causes on one line. A cause that the line ends with already is not repeated. Names in it may come from a
+/// file of unknown origin: what a terminal would obey is escaped, and words are shortened.
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
-        let cause = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        let cause = printable(&cause.to_string());
         if !line.ends_with(&cause) {
             if !line.is_empty() {
                 line.push_str(": ");
@@ -34,18 +40,31 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
             line.push_str(&cause);
         }
     }
+    let count = line.chars().count();
+    if count > LONGEST {
+        let (begin, end) = (line.chars().take(LONGEST / 2), line.chars().skip(count - LONGEST / 2));
+        line = begin.chain(" … ".chars()).chain(end).collect();
+    }
     line
+}
+
+/// The words of a text on one line, each as [`Printable`].
+fn printable(text: &str) -> String {
+    // The whitespace that separates words in messages; that of other scripts, and other controls, are escaped.
+    let words = text.split([' ', '\n', '\t', '\r']).filter(|word| !word.is_empty());
+    words.map(|word| Printable(word).to_string()).collect::<Vec<_>>().join(" ")
 }
 
 /// Prints on standard error why the command failed.
 pub(crate) fn tell(why: &str) {
-    say(&format!("slackline: error: {why}\n"));
+    say(&format!("slackline: error: {}\n", printable(why)));
 }
 
-/// Prints on standard error. There is nowhere to report that this fails, so it is no failure: the exit code says the same.
+/// Prints on standard error, with everything but line ends escaped that a terminal would obey. There is nowhere to report that
+/// this fails, so it is no failure: the exit code says the same.
 pub(crate) fn say(text: &str) {
     // One write, so that lines of several ranks do not mix.
-    let _ = io::stderr().write_all(text.as_bytes());
+    let _ = io::stderr().write_all(Printable::lines(text).as_bytes());
 }
 
 /// The exit code of an error.
@@ -67,6 +86,19 @@ mod tests {
         assert_eq!(one_line(&error), format!("infer: clicks.tsv: cannot open: {said}"));
         let multi_line = anyhow!("first\n  second").context("table 3");
         assert_eq!(one_line(&multi_line), "table 3: first second");
+    }
+
+    #[test]
+    fn names_from_a_file_cannot_speak_to_the_terminal() {
+        let hostile =
+            anyhow!("no tensor `a\u{1b}[31m\n\u{9b}slackline: error: fake\u{202e}\u{2028}`").context("\u{7}x.pt");
+        let line = one_line(&hostile);
+        assert!(!line.contains(Printable::is_unprintable), "{line:?}");
+        assert!(line.starts_with("\\u{7}x.pt: no tensor `a\\u{1b}[31m"), "{line}");
+        let long = one_line(&anyhow!("tensor {} is missing", "y".repeat(1 << 20)));
+        assert!(long.len() < 350 && long.starts_with("tensor yyy") && long.ends_with("is missing"), "{long}");
+        let many = one_line(&anyhow!("{}", "y ".repeat(1 << 20)));
+        assert!(many.len() < LONGEST + 10, "{}", many.len());
     }
 
     #[test]

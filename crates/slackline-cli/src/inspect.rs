@@ -88,7 +88,7 @@ fn to_json(args: &InspectArgs, summary: &Summary, plan: &Plan, residency: Option
         },
         "verified": args.verify,
     });
-    format!("{object:#}\n")
+    crate::json_text(&object)
 }
 
 /// Which of the model's tables a tensor belongs to.

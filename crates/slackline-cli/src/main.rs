@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use slackline_dlrm::Printable;
 
 use crate::args::{Cli, Command};
 
@@ -61,10 +62,26 @@ fn ended(result: Result<u8>) -> ExitCode {
     }))
 }
 
-/// Writes to standard output. A reader that closes the pipe, such as `head`, is no failure.
+/// A JSON object as text, in which what a terminal would obey is escaped as in JSON.
+fn json_text(object: &serde_json::Value) -> String {
+    let mut text = String::new();
+    for character in format!("{object:#}").chars() {
+        // Outside of strings, there is only white space of ASCII.
+        if character != '\n' && Printable::is_unprintable(character) {
+            let mut units = [0; 2];
+            character.encode_utf16(&mut units).iter().for_each(|unit| text += &format!("\\u{unit:04x}"));
+        } else {
+            text.push(character);
+        }
+    }
+    text + "\n"
+}
+
+/// Writes to standard output, with everything but line ends escaped that a terminal would obey. A reader that closes the pipe,
+/// such as `head`, is no failure.
 fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(Printable::lines(text).as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
         _ => Ok(()),
     }

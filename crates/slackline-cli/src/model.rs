@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 use slackline_data::generate_criteo;
 use slackline_dlrm::{
-    DlrmError, ImportOptions, ImportReport, ImportedTable, ModelConfig, ModelDirectory, RowLoss, Written,
+    DlrmError, ImportOptions, ImportReport, ImportedTable, ModelConfig, ModelDirectory, Printable, RowLoss, Written,
     write_synthetic,
 };
 use slackline_embedding::RowFormat;
@@ -27,6 +27,7 @@ pub(crate) fn import(args: &args::ImportArgs) -> Result<u8> {
     let mut options = ImportOptions::new(args.shards);
     options.rows = args.rows.clone();
     options.from_rows = args.from_rows.clone();
+    options.ignore = args.ignore.clone();
     options.restart = args.restart;
     options.keep_every = args.keep_every << 20;
     let report = slackline_dlrm::import(&args.checkpoint, &args.config, &args.output, &options, &mut |at| {
@@ -57,10 +58,11 @@ fn say_what_an_interrupt_leaves() -> Result<()> {
 fn import_text(args: &args::ImportArgs, report: &ImportReport) -> String {
     let ImportReport { format, naming, source_files, source_bytes, tensors, tables, .. } = report;
     let read = bytes(*source_bytes);
-    let mut text = format!("read {}: {format}, {}, {read}; ", args.checkpoint.display(), counted(*source_files));
+    let checkpoint = args.checkpoint.to_string_lossy();
+    let mut text = format!("read {}: {format}, {}, {read}; ", Printable(&checkpoint), counted(*source_files));
     text += &format!("names of the {naming}; {tensors} tensors of the model, {} of them tables\n", tables.len());
     for ImportedTable { table, tensor, rows, dim, found, kept, .. } in tables {
-        let renamed = if table == tensor { String::new() } else { format!("  ({tensor})") };
+        let renamed = if table == tensor { String::new() } else { format!("  ({})", Printable(tensor)) };
         text += &format!("  {table:<20} {rows:>12} x {dim:<4} {found} -> {kept}{renamed}\n");
     }
     for narrow in ["f16", "bf16"] {
@@ -76,15 +78,23 @@ fn import_text(args: &args::ImportArgs, report: &ImportReport) -> String {
     }
     text += &wrote(&args.output, &report.config, files, report.written.table_bytes());
     text += &losses(lost);
+    if !report.pooling_weights.is_empty() {
+        text += &format!("learned weighted pooling: the rows were multiplied by {}\n", shown(&report.pooling_weights));
+    }
     let mut list = |what: &str, names: &[String]| {
         if !names.is_empty() {
-            text += &format!("unused {what}: {}\n", names.join(", "));
+            text += &format!("unused {what}: {}\n", shown(names));
         }
     };
     list("keys of the configuration", &report.unused_keys);
     list("tensors of the checkpoint", &report.unused_tensors);
     list("other fields of the checkpoint", &report.skipped);
     text
+}
+
+/// Names of unknown origin, side by side.
+fn shown(names: &[String]) -> String {
+    names.iter().map(|name| Printable(name).to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn import_json(args: &args::ImportArgs, report: &ImportReport) -> String {
@@ -118,13 +128,14 @@ fn import_json(args: &args::ImportArgs, report: &ImportReport) -> String {
         "losses": losses.collect::<Vec<_>>(),
         "files": files.collect::<Vec<_>>(),
         "resumed_bytes": report.written.resumed,
+        "pooling_weights": report.pooling_weights,
         "unused": {
             "configuration": report.unused_keys,
             "tensors": report.unused_tensors,
             "fields": report.skipped,
         },
     });
-    format!("{object:#}\n")
+    crate::json_text(&object)
 }
 
 /// `slackline convert`.
@@ -175,7 +186,8 @@ fn read_config(path: &Path) -> Result<ModelConfig> {
 fn wrote(out: &Path, config: &ModelConfig, files: &[(String, u64)], table_bytes: u64) -> String {
     let files = counted(files.iter().filter(|(name, _)| name.starts_with("tables-")).count());
     let (tables, dim, dense) = (config.tables(), config.dim(), config.dense_values());
-    let out = out.display();
+    let out = out.to_string_lossy();
+    let out = Printable(&out);
     let size = bytes(table_bytes);
     format!("wrote {out}: {tables} tables of {dim} columns, {size} in {files}; {dense} dense values\n")
 }

@@ -186,7 +186,7 @@ fn to_json(plan: &Plan, reference: &Plan) -> String {
         },
         "model": plan.model(),
     });
-    format!("{object:#}\n")
+    crate::json_text(&object)
 }
 
 /// The plan of a run: that of the file, or whole tables balanced by cost.

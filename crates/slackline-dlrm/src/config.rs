@@ -8,6 +8,8 @@ use slackline_embedding::compressed::Combine;
 
 use crate::{DlrmError, Result};
 pub use parse::ParsedConfig;
+#[cfg(feature = "import")]
+pub(crate) use parse::arguments;
 pub use tables::{Compression, MixedDimensions, QuotientRemainder, TableKind};
 
 /// How the bottom output and the pooled vectors of a sample become the input of the top MLP.
@@ -213,6 +215,12 @@ impl ModelConfig {
     /// How the vectors of a sample are combined.
     pub fn interaction_op(&self) -> InteractionOp {
         self.op
+    }
+
+    /// The width of the interaction's output if it were another one.
+    #[cfg(feature = "import")]
+    pub(crate) fn width_with(&self, op: InteractionOp, itself: bool) -> Option<usize> {
+        interaction_width(op, itself, self.dim, self.tables())
     }
 
     /// Whether the dot interaction also multiplies each vector with itself.

@@ -8,6 +8,8 @@
 //! ```
 
 #[cfg(feature = "import")]
+mod agreement;
+#[cfg(feature = "import")]
 mod choice;
 #[cfg(feature = "import")]
 mod convert;
@@ -16,6 +18,8 @@ mod digest;
 mod disk;
 mod files;
 mod format;
+#[cfg(feature = "import")]
+mod harmless;
 mod header;
 #[cfg(feature = "import")]
 mod import;
@@ -25,8 +29,11 @@ mod journal;
 mod kept;
 #[cfg(feature = "import")]
 mod naming;
+mod other;
 #[cfg(feature = "import")]
 mod packed;
+#[cfg(feature = "import")]
+mod pooling;
 mod rows;
 mod summary;
 mod synthetic;
@@ -40,7 +47,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use slackline_embedding::{EmbeddingTable, Residency, Shard, ShardTable, Verify};
 
-use crate::{DenseModel, DirectoryDefect, DlrmError, ModelConfig, Result};
+use crate::{DenseModel, DirectoryDefect, DlrmError, ModelConfig, Printable, Result};
 #[cfg(feature = "import")]
 pub use choice::RowChoice;
 #[cfg(feature = "import")]
@@ -87,14 +94,15 @@ impl ModelDirectory {
     /// defect; [`DlrmError::TensorMissing`] and [`DlrmError::TensorShape`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        other::check(path)?;
         let root = Root::open(path)?;
         let (config, written_by) = read_config(&root, &path.join(CONFIG_FILE))?;
         let index_file = path.join(INDEX_FILE);
         let weight_map = read_index(&root, &index_file)?;
         let file_of = |tensor: &TensorSpec| {
             weight_map.get(&tensor.name).ok_or_else(|| {
-                let (file, argument) = (index_file.clone(), tensor.argument);
-                DlrmError::TensorMissing { file, tensor: tensor.name.clone(), argument }
+                let (file, tensor, argument) = (index_file.clone(), tensor.name.clone(), tensor.argument);
+                DlrmError::TensorMissing { file, tensor, argument, hint: String::new() }
             })
         };
         let mut files = BTreeMap::new();
@@ -227,7 +235,7 @@ fn read_config(root: &Root<'_>, path: &Path) -> Result<(ModelConfig, String)> {
     let mut object = root.read_json(CONFIG_FILE)?;
     object.remove("model_type");
     let written_by = match object.remove("slackline_version") {
-        Some(Value::String(version)) => version,
+        Some(Value::String(version)) => Printable(&version).to_string(),
         _ => "(unknown)".to_owned(),
     };
     let version = object.remove("format_version").unwrap_or(Value::Null);
@@ -253,8 +261,12 @@ fn check_table(shard: &Shard, tensor: &TensorSpec) -> Result<()> {
     let file = shard.path().to_owned();
     let name = tensor.name.clone();
     let Some(table) = shard.tables().iter().find(|table| table.tensor == tensor.name) else {
-        return Err(DlrmError::TensorMissing { file, tensor: name, argument: tensor.argument });
+        return Err(DlrmError::TensorMissing { file, tensor: name, argument: tensor.argument, hint: String::new() });
     };
+    if table.table.contains(Printable::is_unprintable) {
+        let defect = DirectoryDefect::TableName { tensor: name, name: table.table.clone() };
+        return Err(DlrmError::Corrupt { file, defect });
+    }
     if table.first_row != 0 {
         let defect = DirectoryDefect::PartialTable { table: name, first_row: table.first_row };
         return Err(DlrmError::Corrupt { file, defect });

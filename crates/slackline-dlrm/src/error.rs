@@ -140,7 +140,7 @@ pub enum DlrmError {
     },
 
     /// A checkpoint or a model directory lacks a tensor of the model.
-    #[error("{}: tensor {tensor} is missing; {argument} requires it", file.display())]
+    #[error("{}: tensor {tensor} is missing; {argument} requires it{hint}", file.display())]
     TensorMissing {
         /// Where it was looked for.
         file: PathBuf,
@@ -148,6 +148,115 @@ pub enum DlrmError {
         tensor: String,
         /// The argument that makes it part of the model.
         argument: &'static str,
+        /// What is there instead, after a semicolon; empty if nothing is known.
+        hint: String,
+    },
+
+    /// No tensor of a checkpoint has a name of a known model.
+    #[error(
+        "{}: no tensor has a name of the reference DLRM (emb_l.0.weight, bot_l.0.weight, top_l.0.weight) or of TorchRec's \
+         (sparse_arch…, dense_arch…, over_arch…){hint}",
+        file.display()
+    )]
+    UnknownNames {
+        /// The checkpoint.
+        file: PathBuf,
+        /// What is there instead, after a semicolon.
+        hint: String,
+    },
+
+    /// A checkpoint holds several models, whose tensors have different prefixes.
+    #[error("{}: tensors of several models, named {}; save one of them alone", file.display(), prefixes.join(" and "))]
+    SeveralModels {
+        /// The checkpoint.
+        file: PathBuf,
+        /// What their names begin with, such as `net.…`.
+        prefixes: Vec<String>,
+    },
+
+    /// A checkpoint has another number of tables than the configuration.
+    #[error(
+        "{}: {} tables ({}), but arch_embedding_size lists {} ({})", file.display(), found.len(), listed(found),
+        expected.len(), listed(expected)
+    )]
+    TableCount {
+        /// The checkpoint.
+        file: PathBuf,
+        /// The rows of its tables.
+        found: Vec<usize>,
+        /// The rows by the configuration.
+        expected: Vec<usize>,
+    },
+
+    /// The layers of an MLP in a checkpoint are not those of the configuration.
+    #[error("{}: its layers have the widths {found:?}, but {argument} is {expected:?}{hint}", file.display())]
+    Widths {
+        /// The checkpoint.
+        file: PathBuf,
+        /// `arch_mlp_bot` or `arch_mlp_top`.
+        argument: &'static str,
+        /// The widths by the configuration; those of the top MLP begin with the computed width of the interaction.
+        expected: Vec<usize>,
+        /// The widths in the checkpoint.
+        found: Vec<usize>,
+        /// What would explain it, after a semicolon; empty if nothing would.
+        hint: String,
+    },
+
+    /// A configuration was refused, and the checkpoint tells what it should say.
+    #[error("{}: {problem}; the tensors of {} have {has}", file.display(), checkpoint.display())]
+    ConfigUnlike {
+        /// The configuration file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: Box<DlrmError>,
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// The arguments that follow from its tensors.
+        has: String,
+    },
+
+    /// A checkpoint has a tensor whose meaning is not known.
+    #[error(
+        "{}: tensor {tensor} of shape {shape:?} is not a part of the model that is known here, and may change its \
+         predictions; if it does not (training state, a metric), add --ignore '{tensor}'",
+        file.display()
+    )]
+    UnknownTensor {
+        /// The checkpoint.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+
+    /// A value of a table becomes infinite when it is multiplied with the learned weight of its row.
+    #[error(
+        "table {table}, row {row}: column {column}: {value} times the pooling weight {weight} is too large for f32"
+    )]
+    WeightedRow {
+        /// The table's tensor.
+        table: String,
+        /// The row.
+        row: u64,
+        /// The column.
+        column: usize,
+        /// The value.
+        value: f32,
+        /// The weight of the row.
+        weight: f32,
+    },
+
+    /// What was given as a model directory is something else.
+    #[error("{}: not a model directory: {what}; {advice}", path.display())]
+    NotAModel {
+        /// The path given.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+        /// What to do.
+        advice: String,
     },
 
     /// A checkpoint has more layers or tables than the configuration.
@@ -400,6 +509,13 @@ pub enum DlrmError {
         /// Bytes received.
         found: usize,
     },
+}
+
+/// The first numbers of a list, and how many more there are.
+fn listed(numbers: &[usize]) -> String {
+    const MOST: usize = 32;
+    let more = if numbers.len() > MOST { format!(", and {} more", numbers.len() - MOST) } else { String::new() };
+    format!("rows {:?}{more}", &numbers[..numbers.len().min(MOST)])
 }
 
 /// Why a model cannot replace the one that is being served.

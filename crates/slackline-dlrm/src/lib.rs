@@ -78,6 +78,7 @@ mod serving;
 // `unsafe` for vector instructions.
 #[allow(unsafe_code)]
 mod simd;
+mod text;
 mod warm;
 mod watch;
 mod wire;
@@ -99,9 +100,13 @@ pub use local::{Local, LocalModel, LocalScratch};
 pub use model::{Answered, Model, RankWork};
 pub use serving::ServedModel;
 pub use simd::peak_flops;
+pub use text::Printable;
 pub use wire::Wire;
 
 // Types of other crates in public signatures, so that a program needs this crate alone.
+/// A pattern of names, for [`ImportOptions::ignore`].
+#[cfg(feature = "import")]
+pub use glob::Pattern;
 #[cfg(feature = "ndarray")]
 pub use ndarray;
 pub use rayon;

@@ -22,11 +22,18 @@ pub(crate) fn tables(tables: &[&dyn EmbeddingTable], threads: Option<&rayon::Thr
         for ((table, input), out) in tables.iter().zip(&inputs).zip(&mut outs) {
             let bags = Bags::new(table.name(), table.rows(), &input.indices, &input.offsets, None)?;
             lookups += bags.lookups();
-            jobs.push(PoolJob { table: *table, bags, pooling: Pooling::Sum, out: Output::F32(out) });
+            jobs.push(PoolJob {
+                table: *table,
+                bags,
+                first_sample: 0,
+                first_column: 0,
+                pooling: Pooling::Sum,
+                out: Output::F32(out),
+            });
         }
         match threads {
             Some(threads) => pool_all(threads, jobs)?,
-            None => jobs.into_iter().try_for_each(|job| job.table.pool_to(&job.bags, job.pooling, job.out))?,
+            None => jobs.into_iter().try_for_each(PoolJob::run)?,
         }
     }
     Ok(lookups)

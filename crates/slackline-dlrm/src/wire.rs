@@ -6,14 +6,14 @@ use std::str::FromStr;
 use bytemuck::{AnyBitPattern, Pod};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use slackline_embedding::{Bags, EmbeddingTable, Output, Pooling};
+use slackline_embedding::{Bags, EmbeddingTable, Output, Pooling, pool_finite};
 
 use crate::Result;
 
 /// The precision of pooled vectors in messages between ranks.
 ///
 /// Sums are computed in single precision and rounded once, to the nearest value. A rank's own vectors are rounded as well,
-/// so that predictions are the same for any number of ranks.
+/// so that predictions are the same for any number of ranks. A sum that would become infinite is refused with table and sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wire {
     /// `f32`: 4 bytes, exact.
@@ -106,12 +106,12 @@ pub(crate) fn pool_rounded(table: &dyn EmbeddingTable, bags: &Bags<'_>, wire: Wi
         Wire::F32 => table.pool(bags, Pooling::Sum, out)?,
         Wire::F16 => {
             let mut narrow = vec![f16::ZERO; values];
-            table.pool_to(bags, Pooling::Sum, Output::F16(&mut narrow))?;
+            pool_finite(table, bags, Pooling::Sum, Output::F16(&mut narrow))?;
             narrow.convert_to_f32_slice(out);
         }
         Wire::Bf16 => {
             let mut narrow = vec![bf16::ZERO; values];
-            table.pool_to(bags, Pooling::Sum, Output::Bf16(&mut narrow))?;
+            pool_finite(table, bags, Pooling::Sum, Output::Bf16(&mut narrow))?;
             narrow.convert_to_f32_slice(out);
         }
     }

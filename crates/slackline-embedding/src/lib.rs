@@ -28,6 +28,7 @@ compile_error!("shard files hold little-endian rows and are used in place");
 mod bags;
 pub mod compressed;
 pub mod conformance;
+mod finite;
 mod format;
 #[cfg(feature = "generations")]
 mod generation;
@@ -52,6 +53,7 @@ mod sync;
 mod table;
 
 pub use bags::{BagBuffer, BagError, Bags, Indices};
+pub use finite::pool_finite;
 pub use format::{MAX_DIM, RowFormat, UnknownRowFormat};
 #[cfg(feature = "generations")]
 pub use generation::{Generation, Generations, Retired, Successor, TableSet, UnfitTables};
@@ -60,7 +62,7 @@ pub use hot::HotRows;
 #[cfg(feature = "threads")]
 pub use parallel::{PoolJob, pool_all};
 #[cfg(feature = "plan")]
-pub use plan::{CostModel, Cuts, Forced, Level, Part, Plan, PlanError, PlanOptions, Split, TableCost};
+pub use plan::{CostModel, Cuts, Forced, Level, Part, Plan, PlanError, PlanOptions, Shortfall, Split, TableCost};
 #[cfg(feature = "plan")]
 pub use profile::{OtherTables, Profile, Profiler, TableProfile};
 pub use residency::Residency;

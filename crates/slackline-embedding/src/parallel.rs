@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling, RowFormat};
+use crate::{Bags, EmbeddingTable, Output, PoolError, Pooling, RowFormat, pool_finite};
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -21,6 +21,10 @@ pub struct PoolJob<'a> {
     pub table: &'a dyn EmbeddingTable,
     /// Its lookups.
     pub bags: Bags<'a>,
+    /// The number of their first sample, for errors.
+    pub first_sample: usize,
+    /// The table's column that its first one is, if it is a part of another; for errors.
+    pub first_column: usize,
     /// How rows become one vector.
     pub pooling: Pooling,
     /// Where the vectors go, `[bags.len(), table.dim()]`.
@@ -37,7 +41,7 @@ pub struct PoolJob<'a> {
 ///
 /// # Errors
 ///
-/// Those of [`EmbeddingTable::pool_to`]: one of them, if several jobs fail. Other jobs may have been done or not.
+/// Those of [`pool_finite`]: one of them, if several jobs fail. Other jobs may have been done or not.
 ///
 /// # Panics
 ///
@@ -65,8 +69,19 @@ impl<'a> PoolJob<'a> {
         self.bags.lookups() * row.div_ceil(LINE) + (self.out.len() * size_of::<f32>()).div_ceil(LINE)
     }
 
-    fn run(self) -> Result<(), PoolError> {
-        self.table.pool_to(&self.bags, self.pooling, self.out)
+    /// Does the job on this thread.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`pool_finite`], with samples and columns counted from the fields' on.
+    pub fn run(self) -> Result<(), PoolError> {
+        pool_finite(self.table, &self.bags, self.pooling, self.out).map_err(|mut error| {
+            if let PoolError::Narrow { sample, column, .. } = &mut error {
+                *sample += self.first_sample;
+                *column += self.first_column;
+            }
+            error
+        })
     }
 
     /// Runs of samples with about `lookups` lookups each.
@@ -77,13 +92,20 @@ impl<'a> PoolJob<'a> {
         if parts == 1 || self.out.len() != samples * dim {
             return vec![self];
         }
-        let PoolJob { table, bags, pooling, out } = self;
+        let PoolJob { table, bags, first_sample, first_column, pooling, out } = self;
         let mut rest = Some(out);
         let part = |part: usize| {
             let run = part * samples / parts..(part + 1) * samples / parts;
             let (out, after) = rest.take().expect("as many parts as there are").split_at(run.len() * dim);
             rest = Some(after);
-            PoolJob { table, bags: bags.samples(run), pooling, out }
+            PoolJob {
+                table,
+                first_sample: first_sample + run.start,
+                first_column,
+                bags: bags.samples(run),
+                pooling,
+                out,
+            }
         };
         (0..parts).map(part).collect()
     }

@@ -12,7 +12,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 pub use cost::{CostModel, Cuts, Level, TableCost};
-pub use error::PlanError;
+pub use error::{PlanError, Shortfall};
 pub use planner::{Forced, PlanOptions, Split};
 
 /// The most ranks that a plan is made for.

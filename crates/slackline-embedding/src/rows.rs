@@ -153,8 +153,9 @@ impl RowFormat {
     ///
     /// # Errors
     ///
-    /// [`UnfitValue`] for an infinity or NaN in a quantised row, and for a finite value above 65504 in a format that
-    /// stores it, or the scale, or the bias, as `f16`. The contents of `out` are then unspecified.
+    /// [`UnfitValue`] for an infinity or NaN in a quantised row, and for a finite value that would become infinite: one above
+    /// 65504 in a format that stores it, or the scale, or the bias, as `f16`; one that `bf16` rounds to infinity; one whose
+    /// code in an `int8` row would stand for infinity. The contents of `out` are then unspecified.
     ///
     /// # Panics
     ///
@@ -190,6 +191,9 @@ impl RowFormat {
             }
             (Codes { inverse: 1.0 / scale, lowest, last: 15.0 }, scale, lowest)
         };
+        // Rounded up, the scale may take the largest code beyond what the row's largest value was.
+        let scale = if parts.half { f16::from_f32(scale).to_f32() } else { scale };
+        unfit(&|value| f32::from(codes.of(value)).mul_add(scale, bias).is_finite())?;
         parts.write(row, &codes, scale, bias, out);
         Ok(())
     }
@@ -204,7 +208,13 @@ impl RowFormat {
                     }
                     out[2 * column..][..2].copy_from_slice(&rounded.to_le_bytes());
                 }
-                RowFormat::Bf16 => out[2 * column..][..2].copy_from_slice(&bf16::from_f32(value).to_le_bytes()),
+                RowFormat::Bf16 => {
+                    let rounded = bf16::from_f32(value);
+                    if rounded.is_infinite() && value.is_finite() {
+                        return Err(UnfitValue { column, value, format: self });
+                    }
+                    out[2 * column..][..2].copy_from_slice(&rounded.to_le_bytes());
+                }
                 _ => out[4 * column..][..4].copy_from_slice(&value.to_le_bytes()),
             }
         }

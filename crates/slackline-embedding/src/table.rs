@@ -114,7 +114,7 @@ impl<'a> Bags<'a> {
 pub enum Output<'a> {
     /// Single precision.
     F32(&'a mut [f32]),
-    /// Half precision; larger sums than 65504 become infinite.
+    /// Half precision; larger sums than 65504 become infinite, which [`pool_finite`](crate::pool_finite) refuses.
     F16(&'a mut [f16]),
     /// The upper half of single precision.
     Bf16(&'a mut [bf16]),
@@ -228,6 +228,20 @@ pub enum PoolError {
         /// What failed.
         #[source]
         source: Arc<dyn Error + Send + Sync>,
+    },
+    /// A sum that is finite in single precision is infinite in the narrower type of the output.
+    #[error("table {table}, sample {sample}: column {column} of the pooled vector is {value}, too large for {format}")]
+    Narrow {
+        /// The table.
+        table: String,
+        /// The sample, from where the bags, or the [`PoolJob`](crate::PoolJob), begin.
+        sample: usize,
+        /// The column.
+        column: usize,
+        /// The sum.
+        value: f32,
+        /// The type of the output: `f16` or `bf16`.
+        format: &'static str,
     },
     /// A mean of weighted rows is not defined (PyTorch refuses it as well).
     #[error("table {table}: mean pooling takes no weights")]

@@ -40,6 +40,9 @@ pub(crate) enum Global {
     RebuildTensorV3,
     RebuildParameter,
     RebuildFromType,
+    RebuildWrapperSubclass,
+    /// A class of tensors that adds nothing to their elements.
+    PlainTensor,
     /// A storage class or a dtype, by its index in [`TYPES`].
     Type(usize),
     Unknown,
@@ -104,6 +107,10 @@ impl Global {
             ("torch._utils", "_rebuild_tensor_v3") => Global::RebuildTensorV3,
             ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Global::RebuildParameter,
             ("torch._tensor", "_rebuild_from_type_v2") => Global::RebuildFromType,
+            ("torch._utils", "_rebuild_wrapper_subclass") => Global::RebuildWrapperSubclass,
+            ("torch" | "torch._tensor", "Tensor") | ("torch.nn.parameter", "Parameter" | "Buffer") => {
+                Global::PlainTensor
+            }
             ("torch" | "torch.cuda" | "torch.storage", _) if !name.is_empty() => TYPES
                 .iter()
                 .position(|t| t.storage == name || (module == "torch" && t.dtype == name))
@@ -137,6 +144,20 @@ pub(crate) struct Tensor {
     pub(crate) shape: Box<[usize]>,
     /// In elements.
     pub(crate) strides: Box<[u64]>,
+    /// What makes its values others than those stored.
+    pub(crate) twist: Option<Twist>,
+}
+
+/// What makes the values of a tensor others than the stored ones. Such a tensor is listed and not read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Twist {
+    /// A view of the negated values, which `torch._neg_view` and the imaginary part of a conjugate are.
+    Negative,
+    Conjugate,
+    /// Metadata of the view that is not known.
+    Metadata,
+    /// A subclass, the global of this id, which may make anything of its elements.
+    Class(ObjectId),
 }
 
 /// Bytes of memory for the values of one pickle.
@@ -199,6 +220,20 @@ impl Heap {
             },
             _ => None,
         }
+    }
+
+    /// The type of a tensor's elements, by PyTorch's name, with what keeps them from being read.
+    pub(crate) fn twisted(&self, ty: &TorchType, twist: Twist) -> DType {
+        let what = match twist {
+            Twist::Negative => "whose view negates them".to_owned(),
+            Twist::Conjugate => "whose view conjugates them".to_owned(),
+            Twist::Metadata => "whose view has unknown metadata".to_owned(),
+            Twist::Class(id) => match self.get(id) {
+                Object::Global(_, name) => format!("of the class {name}"),
+                _ => "of an unknown class".to_owned(),
+            },
+        };
+        DType::Other(format!("torch.{} {what}", ty.dtype))
     }
 
     /// The name of the global that `value` is, or was made by, if that is an unknown one.

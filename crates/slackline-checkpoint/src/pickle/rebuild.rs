@@ -1,7 +1,7 @@
 //! The calls and references that a pickled tensor is made of.
 
 use super::fault::{Fault, Step};
-use super::heap::{Global, Heap, Object, ObjectId, Storage, TYPES, Tensor, Value};
+use super::heap::{Global, Heap, Object, ObjectId, Storage, TYPES, Tensor, Twist, Value};
 use crate::limits::MAX_DIMENSIONS;
 
 /// The value of `callable(*args)` if it is a known call, an opaque one otherwise.
@@ -16,12 +16,12 @@ pub(super) fn call(heap: &mut Heap, callable: Value, args: Value) -> Step<Value>
         Global::OrderedDict => dict(heap, args),
         Global::DefaultDict => Ok(heap.add(Object::Dict(Vec::new()), 0)?),
         Global::Size => argument(heap, args, 0),
-        Global::RebuildTensor => tensor(heap, args, None),
-        Global::RebuildTensorV2 => tensor(heap, args, None),
+        Global::RebuildTensor => tensor(heap, args, None, None),
+        Global::RebuildTensorV2 => tensor(heap, args, None, Some(6)),
         Global::RebuildTensorV3 => {
             let dtype = argument(heap, args, 6)?;
             let ty = element_type(heap, dtype)?;
-            tensor(heap, args, Some(ty))
+            tensor(heap, args, Some(ty), Some(7))
         }
         Global::RebuildParameter => {
             let data = argument(heap, args, 0)?;
@@ -30,16 +30,26 @@ pub(super) fn call(heap: &mut Heap, callable: Value, args: Value) -> Step<Value>
         }
         Global::RebuildFromType => {
             // (function, class, its arguments, state): a tensor with Python attributes or of a subclass.
-            let (function, args) = (argument(heap, args, 0)?, argument(heap, args, 2)?);
+            let (function, class) = (argument(heap, args, 0)?, raw_argument(heap, args, 1)?);
+            let args = argument(heap, args, 2)?;
             known(heap, function)?;
             match function {
                 Value::Object(id) if matches!(heap.get(id), Object::Global(Global::RebuildFromType, _)) => {
                     Err(Fault::Malformed("nested `_rebuild_from_type_v2`"))
                 }
-                _ => call(heap, function, args),
+                // A wrapper such as DTensor has no storage of its own: its tensors are in the state.
+                Value::Object(id) if matches!(heap.get(id), Object::Global(Global::RebuildWrapperSubclass, _)) => {
+                    opaque(heap, class)
+                }
+                _ => {
+                    let made = call(heap, function, args)?;
+                    of_class(heap, made, class)
+                }
             }
         }
-        Global::Type(_) | Global::Unknown => opaque(heap, callable),
+        Global::RebuildWrapperSubclass | Global::PlainTensor | Global::Type(_) | Global::Unknown => {
+            opaque(heap, callable)
+        }
     }
 }
 
@@ -84,8 +94,40 @@ pub(super) fn persistent(heap: &mut Heap, id: Value, at: u64) -> Step<Value> {
     Ok(heap.add(Object::Storage(storage), content)?)
 }
 
-/// `(storage, offset, size, stride, ...)`.
-fn tensor(heap: &mut Heap, args: Value, ty: Option<usize>) -> Step<Value> {
+/// The tensor as one of `class`. A tensor may be shared, so a class that is not known makes another one.
+fn of_class(heap: &mut Heap, made: Value, class: Value) -> Step<Value> {
+    let (Value::Object(id), Value::Object(class)) = (made, class) else { return Ok(made) };
+    let Object::Tensor(tensor) = heap.get(id) else { return Ok(made) };
+    if matches!(heap.get(class), Object::Global(Global::PlainTensor, _)) {
+        return Ok(made);
+    }
+    let tensor = Tensor { twist: Some(Twist::Class(class)), ..tensor.clone() };
+    let content = 2 * size_of_val(&*tensor.strides);
+    Ok(heap.add(Object::Tensor(tensor), content)?)
+}
+
+/// What the metadata of a view says: a dict in which `conj` or `neg` is true.
+fn twist(heap: &Heap, metadata: Value) -> Option<Twist> {
+    let pairs = match metadata {
+        Value::None => return None,
+        Value::Object(id) => match heap.get(id) {
+            Object::Dict(pairs) => pairs,
+            _ => return Some(Twist::Metadata),
+        },
+        _ => return Some(Twist::Metadata),
+    };
+    let mut twists = pairs.iter().filter(|(_, value)| *value != Value::Bool(false)).map(|(key, value)| {
+        match (heap.text(*key), value) {
+            (Some("neg"), Value::Bool(true)) => Twist::Negative,
+            (Some("conj"), Value::Bool(true)) => Twist::Conjugate,
+            _ => Twist::Metadata,
+        }
+    });
+    twists.next_back()
+}
+
+/// `(storage, offset, size, stride, ...)`, with the metadata of the view, if any, at `metadata`.
+fn tensor(heap: &mut Heap, args: Value, ty: Option<usize>, metadata: Option<usize>) -> Step<Value> {
     let storage = argument(heap, args, 0)?;
     known(heap, storage)?;
     let storage = match storage {
@@ -105,7 +147,9 @@ fn tensor(heap: &mut Heap, args: Value, ty: Option<usize>) -> Step<Value> {
     let shape = shape.map_err(|_| Fault::Malformed("a dimension too large for this machine"))?;
     let content = 2 * size_of_val(&*strides);
     let ty = ty.unwrap_or(storage_type);
-    Ok(heap.add(Object::Tensor(Tensor { storage, ty, offset, shape, strides }), content)?)
+    let metadata = metadata.and_then(|at| heap.sequence(args)?.get(at).copied()).unwrap_or(Value::None);
+    let twist = twist(heap, metadata);
+    Ok(heap.add(Object::Tensor(Tensor { storage, ty, offset, shape, strides, twist }), content)?)
 }
 
 /// `OrderedDict()`, or `OrderedDict([[key, value], ...])` as Python 2 wrote it.
@@ -136,6 +180,11 @@ fn known(heap: &Heap, value: Value) -> Step<()> {
 
 fn argument(heap: &Heap, args: Value, number: usize) -> Step<Value> {
     known(heap, args)?;
+    raw_argument(heap, args, number)
+}
+
+/// An argument that may be, or be made by, an unknown global.
+fn raw_argument(heap: &Heap, args: Value, number: usize) -> Step<Value> {
     let args = heap.sequence(args).ok_or(Fault::Malformed("arguments that are not a tuple"))?;
     args.get(number).copied().ok_or(Fault::Malformed("a call with too few arguments"))
 }

@@ -4,6 +4,7 @@ mod agreement;
 mod common;
 mod faults;
 mod files;
+mod hostile;
 mod import;
 mod predictions;
 mod shared_data;

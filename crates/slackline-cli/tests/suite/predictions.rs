@@ -119,7 +119,7 @@ fn a_plan_that_does_not_fit_is_refused_by_its_file() {
     fs::write(place.path("plan.json"), "{}").unwrap();
     assert!(place.fail(&words("infer model --input rows.csv --plan plan.json")).contains("plan.json"));
     let full = place.fail(&words("plan model --ranks 2 --memory 1K"));
-    assert!(full.contains("emb_l.0.weight") && full.contains("1024 bytes a rank"), "{full}");
+    assert!(full.contains("emb_l.0.weight 9600") && full.contains("2 ranks of 1024 bytes have 2048"), "{full}");
     let idle = place.run(&words("plan model --ranks 2 --place nothing=whole"));
     assert!(idle.code == Some(2) && idle.stderr.contains("matches no table"), "{}", idle.stderr);
 }

@@ -1,5 +1,8 @@
 //! Reading a configuration from JSON and writing it back.
 
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 
 use super::{Arguments, Compression, InteractionOp, MixedDimensions, ModelConfig, QuotientRemainder, wrong};
@@ -15,10 +18,12 @@ pub struct ParsedConfig {
 }
 
 /// Options of the reference that this crate does not support, and the values that switch them off.
-const FOREIGN: [(&str, &[&str]); 3] = [
-    ("weighted_pooling", &["null", "\"None\"", "\"\"", "false"]),
+const FOREIGN: [(&str, &[&str]); 5] = [
     ("quantize_mlp_with_bit", &["32", "null"]),
+    ("quantize_emb_with_bit", &["32", "null"]),
     ("arch_project_size", &["0", "null"]),
+    ("activation_function", &["\"relu\"", "null"]),
+    ("interaction_type", &["\"original\"", "null"]),
 ];
 
 impl ModelConfig {
@@ -39,8 +44,10 @@ impl ModelConfig {
     /// | `md_flag` | whether tables of more than `md_threshold` rows (200) have fewer columns: those of the list `md_dims`, or else computed from `md_temperature` (0.3) and `md_round_dims` (`false`); those of a checkpoint have priority | `false` |
     /// | `max_ind_range` | larger tables store only that many rows, and row numbers are taken modulo it; -1 for no limit | none |
     ///
-    /// Other keys are listed as unused. Options of the reference that would change the predictions and are not supported
-    /// (`weighted_pooling`, `arch_project_size`, `quantize_mlp_with_bit`) are refused if they are switched on.
+    /// Other keys are listed as unused. `weighted_pooling` may be `"fixed"`, whose weights are all 1; with `"learned"` the
+    /// rows depend on a checkpoint, so only [`import`](crate::import) accepts it. Options of the reference that would change
+    /// the predictions and are not supported (such as `arch_project_size` and `quantize_emb_with_bit`) are refused if they are switched
+    /// on.
     ///
     /// # Errors
     ///
@@ -59,10 +66,31 @@ impl ModelConfig {
     /// # Ok::<(), slackline_dlrm::DlrmError>(())
     /// ```
     pub fn from_json(text: &str) -> Result<ParsedConfig> {
-        Self::from_object(serde_json::from_str(text)?)
+        Self::from_object(arguments(text)?)
     }
 
-    pub(crate) fn from_object(mut object: Map<String, Value>) -> Result<ParsedConfig> {
+    /// Reads the arguments of a model whose rows are stored, or follow from nothing but the arguments.
+    pub(crate) fn from_object(object: Map<String, Value>) -> Result<ParsedConfig> {
+        match Self::of_checkpoint(object)? {
+            (parsed, false) => Ok(parsed),
+            (_, true) => {
+                let problem =
+                    "\"learned\" needs the weights of a checkpoint, which `slackline import` multiplies into the rows";
+                Err(wrong("weighted_pooling", problem.to_owned()))
+            }
+        }
+    }
+
+    /// Reads the arguments of a checkpoint's model, and whether it has learned weights of pooling.
+    pub(crate) fn of_checkpoint(mut object: Map<String, Value>) -> Result<(ParsedConfig, bool)> {
+        let learned = match optional(&mut object, "weighted_pooling") {
+            None | Some(Value::Bool(false)) => false,
+            Some(Value::String(how)) if ["", "None", "fixed"].contains(&how.as_str()) => false,
+            Some(Value::String(how)) if how == "learned" => true,
+            Some(other) => {
+                return Err(wrong("weighted_pooling", format!("{other} is neither \"fixed\" nor \"learned\"")));
+            }
+        };
         for (argument, harmless) in FOREIGN {
             if let Some(value) = object.remove(argument) {
                 let text = value.to_string();
@@ -104,7 +132,7 @@ impl ModelConfig {
         };
         let mut unused: Vec<String> = object.into_iter().map(|(key, _)| key).collect();
         unused.sort_unstable();
-        Ok(ParsedConfig { config: Self::new(arguments)?, unused })
+        Ok((ParsedConfig { config: Self::new(arguments)?, unused }, learned))
     }
 
     /// The configuration as a JSON object with all arguments of the reference, so that reading it back gives the same model.
@@ -140,6 +168,38 @@ impl ModelConfig {
         }
         json
     }
+}
+
+/// The JSON object of a configuration file. A byte order mark, which some editors write, is no part of it; a key that stands
+/// twice is refused, since readers differ in which one they take.
+pub(crate) fn arguments(text: &str) -> Result<Map<String, Value>> {
+    struct Once(Map<String, Value>);
+    struct OnceVisitor;
+    impl<'de> Deserialize<'de> for Once {
+        fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+            json.deserialize_map(OnceVisitor)
+        }
+    }
+    impl<'de> Visitor<'de> for OnceVisitor {
+        type Value = Once;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object with the arguments of the reference DLRM")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Once, A::Error> {
+            let mut object = Map::new();
+            while let Some(key) = map.next_key::<String>()? {
+                if object.contains_key(&key) {
+                    return Err(A::Error::custom(format!("{key:?} stands twice")));
+                }
+                object.insert(key, map.next_value()?);
+            }
+            Ok(Once(object))
+        }
+    }
+    let Once(object) = serde_json::from_str(text.strip_prefix('\u{feff}').unwrap_or(text))?;
+    Ok(object)
 }
 
 /// The arguments that compress tables. Those of a flag that is off are ignored, as in the reference.

@@ -110,8 +110,11 @@ fn a_malformed_argument_is_named_with_its_value() {
         ("loss_threshold", r#""0""#, "\"0\""),
         ("arch_mlp_top", "null", "missing"),
         ("qr_flag", "\"yes\"", "not true or false"),
-        ("weighted_pooling", "\"learned\"", "not supported"),
-        ("weighted_pooling", r#""learned""#, "learned"),
+        ("weighted_pooling", r#""learned""#, "slackline import"),
+        ("weighted_pooling", r#""other""#, "neither"),
+        ("quantize_emb_with_bit", "8", "not supported"),
+        ("activation_function", r#""tanh""#, "not supported"),
+        ("interaction_type", r#""dcn""#, "not supported"),
         ("arch_project_size", "4", "not supported"),
     ];
     for (key, value, word) in cases {
@@ -119,6 +122,10 @@ fn a_malformed_argument_is_named_with_its_value() {
         assert!(text.starts_with(key) && text.contains(word), "{text}");
     }
     assert!(matches!(ModelConfig::from_json("[1]"), Err(DlrmError::Json(_))));
+    let twice = ModelConfig::from_json(r#"{"arch_mlp_bot": "4-2", "arch_mlp_bot": "4-3-2"}"#).unwrap_err().to_string();
+    assert!(twice.contains("\"arch_mlp_bot\" stands twice"), "{twice}");
+    let marked = "\u{feff}{\"arch_sparse_feature_size\": 2, \"arch_embedding_size\": [4], \"arch_mlp_bot\": [3, 2], \"arch_mlp_top\": [1]}";
+    assert_eq!(ModelConfig::from_json(marked).unwrap().config.rows(), [4]);
 }
 
 #[test]

@@ -90,7 +90,7 @@ impl DenseFile {
     pub(super) fn check(&self, tensor: &TensorSpec) -> Result<()> {
         let Some(info) = self.header.tensor(&tensor.name) else {
             let (file, argument) = (self.path.clone(), tensor.argument);
-            return Err(DlrmError::TensorMissing { file, tensor: tensor.name.clone(), argument });
+            return Err(DlrmError::TensorMissing { file, tensor: tensor.name.clone(), argument, hint: String::new() });
         };
         let name = || tensor.name.clone();
         if info.shape != tensor.shape {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use serde_json::{Map, Value};
 
-use crate::{DirectoryDefect, DlrmError, Result};
+use crate::{DirectoryDefect, DlrmError, Printable, Result};
 
 /// The largest JSON file that is read. An index has about 80 bytes a tensor.
 pub(super) const MAX_JSON: u64 = 64 << 20;
@@ -96,7 +96,8 @@ impl Found {
 /// Checks that a name in the index is a plain file name.
 pub(super) fn check_name(index: &Path, tensor: &str, name: &str) -> Result<()> {
     // On the text: `Path` would quietly accept "./file" and "file/".
-    if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\\', '\0']) {
+    let is_odd = name.contains(['/', '\\', '\0']) || name.contains(Printable::is_unprintable);
+    if name.is_empty() || name == "." || name == ".." || is_odd {
         let defect = DirectoryDefect::FileName { tensor: tensor.to_owned(), name: name.to_owned() };
         return Err(DlrmError::corrupt(index, defect));
     }

@@ -5,16 +5,21 @@ use std::fs;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
+use glob::Pattern;
 use serde_json::{Map, Value, json};
 use slackline_checkpoint::{Checkpoint, Format, TensorInfo};
 use slackline_embedding::RowFormat;
 
+use super::agreement;
 use super::choice::{RowChoice, formats, is_projection};
+use super::harmless::is_harmless;
 use super::kept::{Keeping, write_kept};
 use super::naming::{Names, Naming, interaction_order};
 use super::packed::{Packed, WholeRows, packed};
+use super::pooling::{PoolingWeights, is_weight};
 use super::tensors::{TensorSpec, Weights, all_table_tensors, dense_tensors};
 use super::write::{Layout, Progress, Written};
+use crate::config::arguments;
 use crate::{DlrmError, InteractionOp, ModelConfig, Result};
 
 /// Options of an import.
@@ -28,6 +33,9 @@ pub struct ImportOptions {
     pub rows: Vec<RowChoice>,
     /// The row formats of `uint8` tensors in the checkpoint, by table in the same way. They are never guessed.
     pub from_rows: Vec<RowChoice>,
+    /// Tensors of the checkpoint, by patterns of their names there (`*`, `?`, `[0-4]`), that are known not to change the
+    /// predictions. Others that are not known are refused.
+    pub ignore: Vec<Pattern>,
     /// Whether unfinished work of an earlier import is thrown away instead of resumed.
     pub restart: bool,
     /// Bytes of rows between two syncs of the disk: the most that a killed import has to do again.
@@ -37,7 +45,8 @@ pub struct ImportOptions {
 impl ImportOptions {
     /// Tables in `shards` files, as `f32`; a sync every 256 MiB.
     pub fn new(shards: usize) -> Self {
-        Self { shards, rows: Vec::new(), from_rows: Vec::new(), restart: false, keep_every: 256 << 20 }
+        let (rows, from_rows, ignore) = (Vec::new(), Vec::new(), Vec::new());
+        Self { shards, rows, from_rows, ignore, restart: false, keep_every: 256 << 20 }
     }
 }
 
@@ -68,6 +77,8 @@ pub struct ImportReport {
     pub tensors: usize,
     /// The table tensors among them.
     pub tables: Vec<ImportedTable>,
+    /// Learned weights of pooling, by the checkpoint's names, that the rows of the tables were multiplied by.
+    pub pooling_weights: Vec<String>,
     /// Tensors of the checkpoint that are not part of the model.
     pub unused_tensors: Vec<String>,
     /// Other contents of the checkpoint, such as training state.
@@ -103,9 +114,10 @@ pub struct ImportedTable {
 /// `config` is a JSON file with arguments of the reference (see [`ModelConfig::from_json`]). Tensors have the names of the
 /// reference: `emb_l.N.weight` (of compressed tables `emb_l.N.weight_q` and `weight_r`, or `emb_l.N.embs.weight` and
 /// `proj.weight`), and `bot_l.N` and `top_l.N` with even `N`, each with `.weight` and `.bias`. Or they have the names of
-/// TorchRec's DLRM ([`Naming`]); the inputs of its first top layer are then reordered. Every shape is checked before anything
-/// is written. Whole tables are spread evenly over the shard files. The rows of a `uint8` table are in the format that the
-/// options name.
+/// TorchRec's DLRM ([`Naming`]); the inputs of its first top layer are then reordered. Names may have a common prefix, and
+/// those of wrappers anywhere. Learned weights of pooling (`v_W_l.N`) are multiplied into the rows of their tables. Tensors
+/// that are neither known nor the state of a training are refused. Every shape is checked before anything is written. Whole
+/// tables are spread evenly over the shard files. The rows of a `uint8` table are in the format that the options name.
 ///
 /// # Interrupted imports
 ///
@@ -119,9 +131,11 @@ pub struct ImportedTable {
 ///
 /// # Errors
 ///
-/// [`DlrmError::ConfigFile`], [`DlrmError::Checkpoint`]; [`DlrmError::TensorMissing`], [`DlrmError::TensorShape`] and
-/// [`DlrmError::TensorSurplus`] where checkpoint and configuration disagree; [`DlrmError::UnsupportedModel`],
-/// [`DlrmError::TwoNames`]; [`DlrmError::RowsUnnamed`], [`DlrmError::RowBytes`], [`DlrmError::NotRows`] for tables of bytes;
+/// [`DlrmError::ConfigFile`], [`DlrmError::ConfigUnlike`], [`DlrmError::Checkpoint`]; [`DlrmError::TableCount`],
+/// [`DlrmError::Widths`], [`DlrmError::TensorMissing`], [`DlrmError::TensorShape`] and [`DlrmError::TensorSurplus`] where
+/// checkpoint and configuration disagree; [`DlrmError::UnsupportedModel`], [`DlrmError::UnknownTensor`],
+/// [`DlrmError::UnknownNames`], [`DlrmError::SeveralModels`], [`DlrmError::TwoNames`], [`DlrmError::WeightedRow`];
+/// [`DlrmError::RowsUnnamed`], [`DlrmError::RowBytes`], [`DlrmError::NotRows`] for tables of bytes;
 /// [`DlrmError::Exists`] if there is anything at `out`; [`DlrmError::Locked`], [`DlrmError::OtherImport`],
 /// [`DlrmError::Leftover`]; [`DlrmError::NoShards`], [`DlrmError::IdleChoice`], [`DlrmError::UnfitRow`];
 /// [`DlrmError::Shard`] or [`DlrmError::Io`] if the disk is full or fails.
@@ -134,20 +148,31 @@ pub fn import(
 ) -> Result<ImportReport> {
     let in_file = |source| DlrmError::ConfigFile { file: config.to_owned(), source: Box::new(source) };
     let text = fs::read_to_string(config).map_err(DlrmError::io(config, "read"))?;
-    let mut parsed = ModelConfig::from_json(&text).map_err(in_file)?;
+    let object = arguments(&text).map_err(in_file)?;
+    let unlike = |source| match agreement::described(checkpoint) {
+        Some(has) => {
+            let (file, checkpoint, problem) = (config.to_owned(), checkpoint.to_owned(), Box::new(source));
+            DlrmError::ConfigUnlike { file, problem, checkpoint, has }
+        }
+        None => in_file(source),
+    };
+    let (mut parsed, learned) = ModelConfig::of_checkpoint(object).map_err(unlike)?;
     let opened = Checkpoint::open(checkpoint)?;
-    let names = Names::of(opened.tensors(), checkpoint)?;
+    let names = Names::of(opened.tensors(), opened.skipped(), checkpoint)?;
     let info = |ours: &str| opened.tensors().get(names.theirs(ours)?);
-    parsed.config.settle_top(&layers(&info, "top_l")).map_err(in_file)?;
+    parsed.config.settle_top(&agreement::layers(&info, "top_l")).map_err(in_file)?;
     let columns = |table: usize| Some(*info(&format!("emb_l.{table}.embs.weight"))?.shape.get(1)?);
     parsed.config.settle_columns(columns).map_err(in_file)?;
     let config = parsed.config;
-    let source = Source::new(&opened, &names, &config, checkpoint, options)?;
+    agreement::check(checkpoint, &names, &info, &config)?;
+    let source = Source::new(&opened, &names, &config, checkpoint, learned, options)?;
 
     let tables = all_table_tensors(&config);
     RowChoice::check(&options.rows, &tables)?;
     let formats = formats(&config, &options.rows, |tensor| {
-        source.packed.get(&tensor.name).map_or(RowFormat::F32, |packed| packed.format)
+        // Products of quantised rows are not rows of the same format.
+        let packed = source.packed.get(&tensor.name).filter(|_| !source.pooling.weighs(&tensor.name));
+        packed.map_or(RowFormat::F32, |packed| packed.format)
     });
     let layout = Layout { shards: options.shards, formats };
     let binding = binding(&opened, checkpoint, &config, options)?;
@@ -171,6 +196,7 @@ pub fn import(
         unused_keys: parsed.unused,
         tensors: source.tensors,
         tables: tables.iter().zip(&layout.formats).map(kept).collect(),
+        pooling_weights: source.pooling.tensors().cloned().collect(),
         unused_tensors: source.unused,
         skipped: opened.skipped().to_vec(),
         written,
@@ -185,6 +211,8 @@ struct Source<'c> {
     names: &'c Names,
     /// The tables of bytes, by our names.
     packed: BTreeMap<String, Packed>,
+    /// What the rows are multiplied by.
+    pooling: PoolingWeights,
     /// The order of the inputs of the first top layer, if it differs from ours.
     order: Option<Vec<usize>>,
     /// The number of tensors of the model.
@@ -202,6 +230,7 @@ impl<'c> Source<'c> {
         names: &'c Names,
         config: &ModelConfig,
         file: &Path,
+        learned: bool,
         options: &ImportOptions,
     ) -> Result<Self> {
         let tables = all_table_tensors(config);
@@ -210,6 +239,7 @@ impl<'c> Source<'c> {
         let mut wanted: BTreeMap<String, TensorSpec> =
             dense_tensors(config).into_iter().chain(tables).map(|tensor| (tensor.name.clone(), tensor)).collect();
         let (tensors, mut unused, mut packed_tables) = (wanted.len(), Vec::new(), BTreeMap::new());
+        let mut unknown = None;
         for (ours, theirs) in names.iter() {
             let (info, theirs) = (&checkpoint.tensors()[theirs], theirs.to_owned());
             match (wanted.remove(ours), argument_of(ours)) {
@@ -229,13 +259,29 @@ impl<'c> Source<'c> {
                 (None, Some(argument)) => {
                     return Err(DlrmError::TensorSurplus { file: file.to_owned(), tensor: theirs, argument });
                 }
-                (None, None) => unused.push(theirs),
+                (None, None) if is_weight(ours) => {}
+                (None, None) => {
+                    if !is_harmless(&theirs) && !options.ignore.iter().any(|pattern| pattern.matches(&theirs)) {
+                        unknown.get_or_insert((theirs.clone(), info.shape.clone()));
+                    }
+                    unused.push(theirs);
+                }
             }
         }
         if let Some((ours, spec)) = wanted.pop_first() {
-            let (file, tensor) = (file.to_owned(), names.expected(&ours));
-            return Err(DlrmError::TensorMissing { file, tensor, argument: spec.argument });
+            let (file, tensor, hint) =
+                (file.to_owned(), names.expected(&ours), names.instead_of(&ours, checkpoint.skipped()));
+            return Err(DlrmError::TensorMissing { file, tensor, argument: spec.argument, hint });
         }
+        // After what is missing: that may be there under another name.
+        if let Some((tensor, shape)) = unknown {
+            return Err(DlrmError::UnknownTensor { file: file.to_owned(), tensor, shape });
+        }
+        if let Some(beside) = checkpoint.skipped().iter().find(|name| is_weight(name)) {
+            let what = "learned weights of pooling outside of the model's dict".to_owned();
+            return Err(DlrmError::UnsupportedModel { file: file.to_owned(), tensor: beside.clone(), what });
+        }
+        let pooling = PoolingWeights::of(checkpoint, names, config, file, learned)?;
         let order = match names.naming {
             Naming::Reference => None,
             Naming::TorchRec if config.interaction_op() != InteractionOp::Dot || config.interaction_itself() => {
@@ -245,7 +291,7 @@ impl<'c> Source<'c> {
             Naming::TorchRec => Some(interaction_order(config.dim(), config.tables())),
         };
         unused.sort();
-        Ok(Source { checkpoint, names, packed: packed_tables, order, tensors, unused })
+        Ok(Source { checkpoint, names, packed: packed_tables, pooling, order, tensors, unused })
     }
 
     fn theirs(&self, tensor: &TensorSpec) -> &'c str {
@@ -255,6 +301,33 @@ impl<'c> Source<'c> {
 
 impl Weights for Source<'_> {
     fn stream(&self, tensor: &TensorSpec, first: u64, sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        let multiplier = |dim| self.pooling.multiplier(self.checkpoint, &tensor.name, dim, first);
+        match tensor.shape.get(1).and_then(|&dim| multiplier(dim)) {
+            Some(mut weights) => self.stream_stored(tensor, first, &mut |values| sink(weights.multiply(values)?)),
+            None => self.stream_stored(tensor, first, sink),
+        }
+    }
+
+    fn stream_rows(
+        &self,
+        tensor: &TensorSpec,
+        format: RowFormat,
+        first: u64,
+        sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<bool> {
+        match self.packed.get(&tensor.name) {
+            Some(packed) if packed.format == format && !self.pooling.weighs(&tensor.name) => {
+                self.rows(self.theirs(tensor), packed, tensor.shape[1], first, sink)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+}
+
+impl Source<'_> {
+    /// Passes on the values of a tensor as the checkpoint has them.
+    fn stream_stored(&self, tensor: &TensorSpec, first: u64, sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
         let theirs = self.theirs(tensor);
         if let Some(packed) = self.packed.get(&tensor.name) {
             let mut values = Vec::new();
@@ -274,24 +347,6 @@ impl Weights for Source<'_> {
         }
     }
 
-    fn stream_rows(
-        &self,
-        tensor: &TensorSpec,
-        format: RowFormat,
-        first: u64,
-        sink: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<bool> {
-        match self.packed.get(&tensor.name) {
-            Some(packed) if packed.format == format => {
-                self.rows(self.theirs(tensor), packed, tensor.shape[1], first, sink)?;
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
-    }
-}
-
-impl Source<'_> {
     /// Passes on whole rows of a table of bytes, without padding.
     fn rows(
         &self,
@@ -344,12 +399,6 @@ fn binding(
         binding.insert(key.to_owned(), value);
     }
     Ok(binding)
-}
-
-/// The shapes of the weights of an MLP's layers, up to the first that is missing.
-fn layers<'i>(info: &dyn Fn(&str) -> Option<&'i TensorInfo>, prefix: &str) -> Vec<[usize; 2]> {
-    let shape = |layer: usize| info(&format!("{prefix}.{}.weight", 2 * layer))?.shape[..].try_into().ok();
-    (0..).map_while(shape).collect()
 }
 
 fn check_shape(file: &Path, theirs: String, tensor: TensorSpec, found: &TensorInfo) -> Result<()> {

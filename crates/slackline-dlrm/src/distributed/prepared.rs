@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use slackline_data::Batch;
-use slackline_embedding::{BagBuffer, Bags, EmbeddingTable, PoolJob, Pooling, pool_all};
+use slackline_embedding::{BagBuffer, Bags, EmbeddingTable, PoolError, PoolJob, Pooling, pool_all};
 
 use super::pending::{Pending, Queue};
 use super::{Member, RankWork};
-use crate::Result;
 use crate::watch::Watch;
 use crate::wire::{output_in, pool_rounded, write_pooled};
+use crate::{DlrmError, Result};
 
 /// Lookups that are worth handing to one thread at a time, where messages move on after every turn: enough for
 /// [`pool_all`] to cut into pieces that even out, and a fraction of a millisecond of work.
@@ -60,7 +60,7 @@ impl Prepared<'_> {
     ///
     /// # Errors
     ///
-    /// [`DlrmError::Pool`](crate::DlrmError::Pool) if a table cannot be looked up.
+    /// [`DlrmError::Pool`] if a table cannot be looked up, or a sum is too large for the precision of the messages.
     ///
     /// # Panics
     ///
@@ -91,26 +91,45 @@ impl Prepared<'_> {
     /// Pools the parts before `end` that are not pooled yet.
     fn pool_until(&mut self, rooms: &mut [&mut [u8]], end: usize) -> Result<()> {
         self.watch = self.watch.restarted();
-        if !self.pool_on_threads(rooms, end)? {
-            while self.next < end {
+        let pooled = self.pool_on_threads(rooms, end).and_then(|pooled| {
+            while !pooled && self.next < end {
                 self.pool_part(rooms)?;
             }
-        }
+            Ok(())
+        });
+        pooled.map_err(|error| self.counted(error))?;
         self.lookups += self.watch.elapsed();
         Ok(())
     }
 
     /// Pools the next part for all ranks, so that its rows stay in the cache meanwhile.
     fn pool_part(&mut self, rooms: &mut [&mut [u8]]) -> Result<()> {
-        let (_, table) = &self.member.parts[self.next];
+        let (part, table) = &self.member.parts[self.next];
         let (bags, layout) = (&self.of_parts[self.next], &self.pending.layout);
         for (room, segment) in rooms.iter_mut().zip(layout.sent(self.next)) {
             write_pooled(&mut room[segment.bytes(layout.wire)], layout.wire, |out| {
-                Ok(table.pool_to(&bags.samples(segment.samples.clone()), Pooling::Sum, out)?)
+                let (bags, first_sample) = (bags.samples(segment.samples.clone()), segment.samples.start);
+                let (table, first_column) = (table.as_ref(), part.columns.start);
+                Ok(PoolJob { table, bags, first_sample, first_column, pooling: Pooling::Sum, out }.run()?)
             })?;
         }
         self.next += 1;
         Ok(())
+    }
+
+    /// The error of pooling a part, with the sample counted from the begin of the input.
+    fn counted(&self, error: DlrmError) -> DlrmError {
+        let hot = match &error {
+            DlrmError::Pool(PoolError::Narrow { table, .. }) => {
+                let part = self.member.parts.iter().find(|(_, held)| held.name() == table);
+                part.and_then(|(part, _)| self.member.placement.hot(part.table))
+            }
+            _ => None,
+        };
+        counted_from(self.batch.first_sample, error, &|sample| match hot {
+            Some(hot) => nth(self.pending.layout.samples.cold(hot), true, sample),
+            None => sample,
+        })
     }
 
     /// Pools the parts before `end` on this rank's threads; `false` if it has none, or if values don't fit the addresses of
@@ -130,13 +149,15 @@ impl Prepared<'_> {
         // Each room from where it is cut next, and where that is.
         let mut rests: Vec<(usize, &mut [u8])> = rooms.iter_mut().map(|room| (0, &mut **room)).collect();
         for place in self.next..end {
-            let (_, table) = &self.member.parts[place];
+            let (part, table) = &self.member.parts[place];
             for (segment, (cut, rest)) in layout.sent(place).iter().zip(&mut rests) {
                 let bytes = segment.bytes(layout.wire);
                 let (out, after) = std::mem::take(rest)[bytes.start - *cut..].split_at_mut(bytes.len());
                 (*cut, *rest) = (bytes.end, after);
                 let (bags, out) = (self.of_parts[place].samples(segment.samples.clone()), output_in(out, layout.wire)?);
-                jobs.push(PoolJob { table: table.as_ref(), bags, pooling: Pooling::Sum, out });
+                let first_sample = segment.samples.start;
+                let (table, first_column) = (table.as_ref(), part.columns.start);
+                jobs.push(PoolJob { table, bags, first_sample, first_column, pooling: Pooling::Sum, out });
             }
         }
         Some(jobs)
@@ -148,7 +169,7 @@ impl Prepared<'_> {
     ///
     /// # Errors
     ///
-    /// [`DlrmError::Pool`](crate::DlrmError::Pool) if a table cannot be looked up.
+    /// [`DlrmError::Pool`] if a table cannot be looked up, or a sum is too large for the precision of the messages.
     ///
     /// # Panics
     ///
@@ -178,11 +199,13 @@ impl Prepared<'_> {
     /// Pools what no other rank sends, since every rank has the rows.
     fn pool_here(&mut self) -> Result<()> {
         let Prepared { member, pending, .. } = self;
-        let Pending { layout, replicated, hot, .. } = pending;
+        let Pending { layout, replicated, hot, first_sample, .. } = pending;
+        let counted = |error: DlrmError, place: &dyn Fn(usize) -> usize| counted_from(*first_sample, error, place);
         let own = layout.samples.of(member.placement.rank);
         replicated.resize_with(member.replicated.len(), Vec::new);
         for (((_, table), bags), out) in member.replicated.iter().zip(&self.of_replicated).zip(replicated) {
-            pool_rounded(table.as_ref(), &bags.samples(own.clone()), layout.wire, out)?;
+            pool_rounded(table.as_ref(), &bags.samples(own.clone()), layout.wire, out)
+                .map_err(|error| counted(error, &|sample| sample))?;
         }
         hot.resize_with(member.hot.len(), Vec::new);
         let mut buffer = BagBuffer::default();
@@ -190,8 +213,22 @@ impl Prepared<'_> {
             let cold = &layout.samples.cold(place)[own.clone()];
             let bags = bags.samples(own.clone());
             let here = buffer.select(&bags, hot.table().rows(), |sample| !cold[sample], |row| hot.position(row));
-            pool_rounded(hot.table(), &here, layout.wire, out)?;
+            pool_rounded(hot.table(), &here, layout.wire, out)
+                .map_err(|error| counted(error, &|sample| nth(cold, false, sample)))?;
         }
         Ok(())
     }
+}
+
+/// The error with its sample, which `place` finds among all, counted from the begin of the input.
+fn counted_from(first_sample: u64, mut error: DlrmError, place: &dyn Fn(usize) -> usize) -> DlrmError {
+    if let DlrmError::Pool(PoolError::Narrow { sample, .. }) = &mut error {
+        *sample = place(*sample).saturating_add(first_sample as usize);
+    }
+    error
+}
+
+/// The position of the `nth` entry of that value.
+fn nth(list: &[bool], value: bool, nth: usize) -> usize {
+    list.iter().enumerate().filter(|(_, entry)| **entry == value).nth(nth).map_or(nth, |(at, _)| at)
 }

@@ -21,7 +21,10 @@ pub enum DirectoryDefect {
         why: String,
     },
     /// The directory has another version of the format, or does not name its version.
-    #[error("format_version {found}; this program reads version {}", crate::FORMAT_VERSION)]
+    #[error(
+        "format_version {found}; this program reads version {}, as `slackline import` writes it",
+        crate::FORMAT_VERSION
+    )]
     Version {
         /// The version found.
         found: String,
@@ -32,6 +35,14 @@ pub enum DirectoryDefect {
         /// The tensor.
         tensor: String,
         /// The name of the file.
+        name: String,
+    },
+    /// The table of a tensor has a name with characters that a terminal does not show.
+    #[error("the table of tensor {tensor} is named {name:?}, with control characters")]
+    TableName {
+        /// The tensor.
+        tensor: String,
+        /// The name of the table.
         name: String,
     },
     /// The configuration, the index, or a file that the index names is missing.

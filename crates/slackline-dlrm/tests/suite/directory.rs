@@ -188,18 +188,27 @@ fn disagreements_of_checkpoint_and_configuration_name_tensor_and_shapes() {
     let text = refuse(&[("arch_embedding_size", json!([7, 3, 1, 11, 30]))]);
     assert!(text.contains("emb_l.4.weight") && text.contains("[29, 4]") && text.contains("[30, 4]"), "{text}");
     let text = refuse(&[("arch_mlp_bot", json!([5, 9, 4]))]);
-    assert!(text.contains("bot_l.0.bias") && text.contains("[8]") && text.contains("[9]"), "{text}");
+    assert!(text.contains("arch_mlp_bot is [5, 9, 4]") && text.contains("widths [5, 8, 4]"), "{text}");
     let text = refuse(&[("arch_mlp_bot", json!([5, 8, 8, 4]))]);
-    assert!(text.contains("bot_l.2") && text.contains("arch_mlp_bot"), "{text}");
+    assert!(text.contains("arch_mlp_bot is [5, 8, 8, 4]") && text.contains("widths [5, 8, 4]"), "{text}");
     let text = refuse(&[("arch_mlp_bot", json!([5, 4])), ("arch_embedding_size", json!([7, 3, 1, 11, 29]))]);
-    assert!(text.contains("bot_l.0"), "{text}");
+    assert!(text.contains("arch_mlp_bot is [5, 4]"), "{text}");
     // Not merely left out: a model with fewer layers or tables would predict something else.
     let text = refuse(&[("arch_embedding_size", json!([7, 3, 1, 11])), ("arch_mlp_top", json!([19, 6, 1]))]);
-    assert!(text.contains("emb_l.4.weight") && text.contains("not part of the model"), "{text}");
+    assert!(text.contains("5 tables (rows [7, 3, 1, 11, 29])") && text.contains("lists 4"), "{text}");
     let text = refuse(&[("arch_embedding_size", json!([7, 3, 1, 11, 29, 2])), ("arch_mlp_top", json!([6, 1]))]);
-    assert!(text.contains("emb_l.5.weight") || text.contains("top_l.0.weight"), "{text}");
+    assert!(text.contains("5 tables") && text.contains("lists 6 (rows [7, 3, 1, 11, 29, 2])"), "{text}");
     let text = refuse(&[("arch_sparse_feature_size", json!(8))]);
     assert!(text.contains("arguments.json") && text.contains("arch_mlp_bot"), "{text}");
+    assert!(text.contains("have arch_sparse_feature_size 4, arch_embedding_size [7, 3, 1, 11, 29]"), "{text}");
+    let text = refuse(&[
+        ("arch_sparse_feature_size", json!(6)),
+        ("arch_mlp_bot", json!([5, 8, 6])),
+        ("arch_mlp_top", json!([6, 1])),
+    ]);
+    assert!(text.contains("shape [7, 4]; arch_sparse_feature_size requires [7, 6]"), "{text}");
+    let text = refuse(&[("arch_interaction_op", json!("cat"))]);
+    assert!(text.contains("arch_mlp_top") && text.contains("arch_interaction_op \"dot\" without"), "{text}");
 }
 
 #[cfg(feature = "import")]
@@ -212,7 +221,7 @@ fn a_missing_tensor_is_named() {
     change_json(&path, |object| object["arch_mlp_bot"] = json!([5, 8, 4, 4]));
     let out = folder.path().join("model");
     let error = import(&golden("dot.pt"), &path, &out, &ImportOptions::default(), &mut |_| ()).unwrap_err();
-    assert!(matches!(&error, DlrmError::TensorMissing { tensor, .. } if tensor == "bot_l.4.bias"), "{error}");
+    assert!(matches!(&error, DlrmError::Widths { argument: "arch_mlp_bot", .. }), "{error}");
     assert!(error.to_string().contains("dot.pt") && error.to_string().contains("arch_mlp_bot"), "{error}");
     let (_folder, model) = synthetic();
     change_json(&model.join(INDEX), |index| {

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use slackline_collective::{
     CollectiveError, Delivery, Endpoint, Exchange, Group, GroupOptions, GroupShape, Lane, LaneOptions,
 };
-use slackline_data::Batch;
-use slackline_dlrm::{DistributedModel, DlrmError, Wire, largest_message, samples_of};
+use slackline_data::{Batch, TableInput};
+use slackline_dlrm::{DistributedModel, DlrmError, ModelConfig, Wire, largest_message, samples_of};
 use slackline_embedding::{Forced, Plan, PlanOptions, TableCost};
 use slackline_transport::threads;
 
@@ -476,4 +476,68 @@ fn parts_that_do_not_belong_together_are_refused() {
     let tables = vec![small.table(1), small.table(3)];
     assert_eq!(Arc::strong_count(&tables[0]), 1);
     assert!(DistributedModel::new(small.dense(), tables, plan, 1).is_ok());
+}
+
+#[test]
+fn a_sum_that_the_wire_would_make_infinite_is_an_error_with_table_and_sample() {
+    let config = ModelConfig::from_json(
+        r#"{"arch_sparse_feature_size": 4, "arch_embedding_size": "3-5", "arch_mlp_bot": "2-4", "arch_mlp_top": "1"}"#,
+    );
+    let mut small = Small::new(config.unwrap().config, 3);
+    // Two of these rows fit into f16 each, and their sum does not.
+    small.tables[1][4 * 2 + 3] = 40000.0;
+    let table = |indices: Vec<i64>| TableInput { indices, offsets: vec![0, 1, 2, 4, 5], ..TableInput::default() };
+    let (fits, large) = (vec![0, 1, 2, 0, 1], vec![0, 2, 2, 2, 4]);
+    let batch = |first_sample, of_second: &[i64]| Batch {
+        first_sample,
+        samples: 4,
+        dense: vec![0.5; 8],
+        tables: vec![table(vec![0, 1, 2, 0, 1]), table(of_second.to_vec())],
+        ..Batch::default()
+    };
+    let hot = [(1, vec![0u64])].into();
+    let plans = [
+        (PlanOptions::default(), 1),
+        (PlanOptions::default(), 2),
+        (PlanOptions { replicate: 1 << 20, ..PlanOptions::default() }, 2),
+        (PlanOptions { forced: [(1, Forced::Columns(2))].into(), ..PlanOptions::default() }, 2),
+        (PlanOptions { hot, ..PlanOptions::default() }, 2),
+    ];
+    for (options, ranks) in plans {
+        let plan = Plan::make(&costs(&small), ranks, &options).unwrap();
+        let pool = slackline_dlrm::rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        for threads in [None, Some(Arc::new(pool))] {
+            let answer = |wire: Wire, batch: &Batch| {
+                (0..ranks)
+                    .map(|rank| {
+                        let mut model = member(&small, &plan, rank).with_wire(wire);
+                        if let Some(threads) = &threads {
+                            model = model.with_threads(threads.clone());
+                        }
+                        let mut prepared = model.prepare(batch).unwrap();
+                        let mut rooms: Vec<Vec<u8>> = prepared.send_sizes().iter().map(|size| vec![0; *size]).collect();
+                        let mut rooms: Vec<&mut [u8]> = rooms.iter_mut().map(|room| &mut room[..]).collect();
+                        prepared.pool_into(&mut rooms)?;
+                        prepared.finish(0)
+                    })
+                    .collect::<Result<Vec<()>, DlrmError>>()
+            };
+            answer(Wire::F16, &batch(100, &fits)).unwrap();
+            answer(Wire::Bf16, &batch(100, &large)).unwrap();
+            answer(Wire::F32, &batch(100, &large)).unwrap();
+            let refused = answer(Wire::F16, &batch(100, &large)).unwrap_err().to_string();
+            assert_eq!(
+                refused, "table t1, sample 102: column 3 of the pooled vector is 80000, too large for f16",
+                "{plan}"
+            );
+        }
+    }
+    // What is infinite by itself passes, as in single precision.
+    small.tables[1][4 * 2 + 3] = f32::INFINITY;
+    let plan = Plan::table_wise(&costs(&small), 1).unwrap();
+    let mut model = member(&small, &plan, 0).with_wire(Wire::F16);
+    let batch = batch(0, &large);
+    let mut prepared = model.prepare(&batch).unwrap();
+    let mut room = vec![0; prepared.send_sizes()[0]];
+    prepared.pool_into(&mut [&mut room]).unwrap();
 }

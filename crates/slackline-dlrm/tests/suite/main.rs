@@ -7,6 +7,8 @@ mod directory_damage;
 mod distributed;
 #[cfg(feature = "distributed")]
 mod fake;
+#[cfg(feature = "import")]
+mod foreign;
 mod forward;
 #[cfg(feature = "import")]
 mod golden;

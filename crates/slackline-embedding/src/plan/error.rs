@@ -1,5 +1,7 @@
 //! Placements that cannot be made.
 
+use std::fmt;
+
 use super::MAX_RANKS;
 
 /// A placement that cannot be made.
@@ -67,16 +69,76 @@ pub enum PlanError {
         /// What is missing, twice, or cannot be.
         why: String,
     },
-    /// No rank has room for a table or a piece of it.
-    #[error("table {table} needs {bytes} bytes; the limit is {limit} bytes a rank, of which at most {room} are free")]
-    Memory {
-        /// The table.
-        table: String,
-        /// The bytes to be placed.
-        bytes: u64,
-        /// What a rank may hold.
-        limit: u64,
-        /// The free bytes of the rank that has most.
-        room: u64,
-    },
+    /// The ranks have too little memory.
+    #[error("{0}")]
+    Memory(Box<Shortfall>),
+}
+
+/// What all tables take, what all ranks have, and what would do. Bytes.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Shortfall {
+    /// All tables, each counted once.
+    pub total: u64,
+    /// The ranks.
+    pub ranks: usize,
+    /// What a rank may hold.
+    pub limit: u64,
+    /// Of replicated tables, on every rank.
+    pub replicated: u64,
+    /// Of copies of hot rows, on every rank.
+    pub hot: u64,
+    /// The tables that matter with their bytes, largest first: of what every rank has to hold, if that is too much by itself,
+    /// otherwise of what is placed once.
+    pub largest: Vec<(String, u64)>,
+    /// The part that has no room, if all parts together have: its table, its bytes, and whether it may be cut further.
+    pub part: Option<(String, u64, bool)>,
+    /// All tables with rows of a narrower format, by its name, where that is less.
+    pub narrower: Vec<(&'static str, u64)>,
+}
+
+impl fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shortfall { total, ranks, limit, replicated, hot, largest, part, narrower } = self;
+        let everywhere = replicated + hot;
+        let memory = u128::from(*limit) * *ranks as u128;
+        write!(
+            f,
+            "too little memory: all tables take {total} bytes, and {ranks} ranks of {limit} bytes have {memory}"
+        )?;
+        let of_these = format!("{everywhere} bytes of replicated tables ({replicated}) and hot rows ({hot})");
+        if everywhere > *limit {
+            write!(f, "; each rank has to hold {of_these}, {} too many", everywhere - limit)?;
+        } else if everywhere > 0 {
+            write!(f, "; each rank holds {of_these}")?;
+        }
+        let once = u128::from(total - replicated.min(total));
+        let room = limit.saturating_sub(everywhere);
+        if let Some((table, bytes, may_be_cut)) = part {
+            let whole = if *may_be_cut { "" } else { ", which is not cut further," };
+            write!(f, "; table {table}: a part of {bytes} bytes{whole} has no room")?;
+        } else if everywhere <= *limit {
+            write!(f, "; {} bytes are lacking", once.saturating_sub(u128::from(room) * *ranks as u128))?;
+        }
+        let largest: Vec<String> = largest.iter().map(|(table, bytes)| format!("{table} {bytes}")).collect();
+        write!(f, "; the largest tables: {}", largest.join(", "))?;
+        let mut ways = Vec::new();
+        if room > 0 && part.is_none() {
+            ways.push(format!("at least {} ranks", once.div_ceil(u128::from(room)).max(*ranks as u128 + 1)));
+        }
+        let wanted = once.div_ceil(*ranks as u128) + u128::from(everywhere);
+        let wanted = part.as_ref().map_or(wanted, |(_, bytes, _)| wanted.max(u128::from(bytes + everywhere)));
+        ways.push(format!("at least {} bytes a rank", wanted.max(u128::from(*limit) + 1)));
+        if part.as_ref().is_some_and(|(_, _, may_be_cut)| !may_be_cut) {
+            ways.push("cutting this table (--split both)".to_owned());
+        }
+        if everywhere > 0 {
+            ways.push("fewer replicated tables or hot rows".to_owned());
+        }
+        let narrower: Vec<String> = narrower.iter().map(|(format, bytes)| format!("{format} {bytes}")).collect();
+        if !narrower.is_empty() {
+            ways.push(format!("narrower rows (all tables: {})", narrower.join(", ")));
+        }
+        write!(f, "; what would help: {}", ways.join("; "))
+    }
 }

@@ -4,7 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::error::Shortfall;
 use super::{CostModel, Part, Plan, PlanError, TableCost, check};
+use crate::RowFormat;
 
 /// Runs of columns begin on a multiple of this, so that none cuts a cache line of single-precision values.
 const COLUMN_GRAIN: usize = 16;
@@ -118,12 +120,13 @@ impl Plan {
         let taken: u64 = replicated.iter().map(|&table| tables[table].bytes()).sum::<u64>() + planner.hot_bytes();
         let room = match options.memory {
             Some(limit) if taken > limit => {
-                let table = replicated.first().map_or("(hot rows)", |&table| &tables[table].name).to_owned();
-                return Err(PlanError::Memory { table, bytes: taken, limit, room: limit });
+                return Err(planner.shortfall(limit, &replicated, None));
             }
             limit => limit.map_or(u64::MAX, |limit| limit - taken),
         };
-        let pieces = planner.balance(pieces, room)?;
+        let pieces = planner
+            .balance(pieces, room)
+            .map_err(|failed| planner.shortfall(options.memory.unwrap_or(room), &replicated, failed.as_ref()))?;
         let part = |piece: &Piece| Part {
             table: piece.table,
             rank: piece.rank.expect("every piece has been placed"),
@@ -213,17 +216,16 @@ impl Planner<'_> {
         })
     }
 
-    /// Gives every piece a rank, cutting some.
-    fn balance(&self, mut pieces: Vec<Piece>, room: u64) -> Result<Vec<Piece>, PlanError> {
+    /// Gives every piece a rank, cutting some. If there is too little room, the error is a piece that has none, or `None` if
+    /// all together do not fit.
+    fn balance(&self, mut pieces: Vec<Piece>, room: u64) -> Result<Vec<Piece>, Option<Piece>> {
         let all = pieces.iter().map(|piece| u128::from(piece.bytes)).sum::<u128>();
-        if let Some(largest) = pieces.iter().max_by_key(|piece| piece.bytes)
-            && all > u128::from(room) * self.ranks as u128
-        {
-            return Err(self.no_room(largest, room, self.most_room(&pieces, room)));
+        if all > u128::from(room) * self.ranks as u128 {
+            return Err(None);
         }
         // What fits nowhere is cut first, down to what does; all together they fit, so these are not many cuts.
         while let Some(at) = pieces.iter().position(|piece| piece.bytes > room) {
-            let Some(halves) = self.halves(&pieces[at]) else { return Err(self.no_room(&pieces[at], room, room)) };
+            let Some(halves) = self.halves(&pieces[at]) else { return Err(Some(pieces[at].clone())) };
             pieces.splice(at..=at, halves);
         }
         let mut cuts = 8 * self.ranks + self.tables.len();
@@ -235,7 +237,7 @@ impl Planner<'_> {
                     cuts -= 1;
                     let cut = (0..pieces.len()).filter(|at| cuts > 0 && self.halves(&pieces[*at]).is_some());
                     let Some(largest) = cut.max_by_key(|at| (pieces[*at].bytes, Reverse(*at))) else {
-                        return Err(self.no_room(&pieces[at], room, self.most_room(&pieces, room)));
+                        return Err(Some(pieces[at].clone()));
                     };
                     let halves = self.halves(&pieces[largest]).expect("asked just now");
                     pieces.splice(largest..=largest, halves);
@@ -284,15 +286,45 @@ impl Planner<'_> {
         matches!(self.options.forced.get(&piece.table), Some(Forced::Rank(_)))
     }
 
-    fn no_room(&self, piece: &Piece, limit: u64, room: u64) -> PlanError {
-        let limit = self.options.memory.unwrap_or(limit);
-        PlanError::Memory { table: self.tables[piece.table].name.clone(), bytes: piece.bytes, limit, room }
-    }
-
-    /// What is left on the emptiest rank when as much as possible has been placed.
-    fn most_room(&self, pieces: &[Piece], room: u64) -> u64 {
-        let bytes: u64 = pieces.iter().map(|piece| piece.bytes).sum();
-        room.saturating_sub(bytes / self.ranks as u64)
+    /// The error of too little memory. `part` is what has no room, if all together would fit.
+    fn shortfall(&self, limit: u64, replicated: &[usize], part: Option<&Piece>) -> PlanError {
+        const SHOWN: usize = 4;
+        let (tables, hot) = (self.tables, self.hot_bytes());
+        let of_replicated = replicated.iter().map(|table| tables[*table].bytes()).sum::<u64>();
+        let too_much = of_replicated + hot > limit;
+        let mut largest: Vec<&TableCost> = (0..tables.len())
+            .filter(|table| replicated.is_empty() || replicated.contains(table) == too_much)
+            .map(|table| &tables[table])
+            .collect();
+        largest.sort_by_key(|table| Reverse(table.bytes()));
+        largest.truncate(SHOWN);
+        let total = tables.iter().map(TableCost::bytes).sum();
+        let with = |format: RowFormat| {
+            let narrow = |table: &TableCost| match table.stored_bytes {
+                // Compressed tables hold other rows than those that are looked up.
+                Some(stored) => stored,
+                None => table.bytes().min(table.rows.saturating_mul(format.row_bytes(table.dim) as u64)),
+            };
+            tables.iter().map(narrow).sum::<u64>()
+        };
+        let formats = [("f16", RowFormat::F16), ("int8", RowFormat::Int8), ("int4", RowFormat::Int4)];
+        PlanError::Memory(Box::new(Shortfall {
+            total,
+            ranks: self.ranks,
+            limit,
+            replicated: of_replicated,
+            hot,
+            largest: largest.into_iter().map(|table| (table.name.clone(), table.bytes())).collect(),
+            part: part.map(|piece| {
+                let may_be_cut = self.halves(piece).is_some();
+                (tables[piece.table].name.clone(), piece.bytes, may_be_cut)
+            }),
+            narrower: formats
+                .map(|(name, format)| (name, with(format)))
+                .into_iter()
+                .filter(|(_, bytes)| *bytes < total)
+                .collect(),
+        }))
     }
 
     /// Longest processing time first, among the ranks that have room; else the piece that fits nowhere.

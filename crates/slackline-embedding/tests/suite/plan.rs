@@ -70,10 +70,21 @@ proptest! {
     ) {
         let plan = match Plan::make(&tables, ranks, &options) {
             Ok(plan) => plan,
-            Err(PlanError::Memory { bytes, limit, .. }) => {
-                prop_assert_eq!(Some(limit), options.memory);
-                // Only what is not to be cut, or the sum of all, can be too much.
-                prop_assert!(options.split != Split::Both || bytes > 0);
+            Err(error @ PlanError::Memory(_)) => {
+                let PlanError::Memory(short) = &error else { unreachable!() };
+                prop_assert_eq!(Some(short.limit), options.memory);
+                let total: u64 = tables.iter().map(|table| table.bytes()).sum();
+                prop_assert_eq!(short.total, total);
+                let said = error.to_string().contains(&format!("all tables take {total} bytes"));
+                prop_assert!(said, "{}", error);
+                // Without a part that is too large, all that is placed once is too much for all ranks.
+                if short.part.is_none() {
+                    let room = u128::from(short.limit.saturating_sub(short.replicated + short.hot)) * ranks as u128;
+                    prop_assert!(u128::from(total - short.replicated) > room || short.replicated + short.hot > short.limit);
+                }
+                for (name, bytes) in &short.largest {
+                    prop_assert_eq!(tables.iter().find(|table| table.name == *name).map(|table| table.bytes()), Some(*bytes));
+                }
                 return Ok(());
             }
             Err(PlanError::Parts { table, .. }) => {
@@ -381,4 +392,34 @@ fn measured_constants_are_numbers_that_make_plans() {
     let options = PlanOptions { model: model.clone(), ..PlanOptions::default() };
     let plan = Plan::make(&[table("a", 1000, 64, 1.0), table("b", 1000, 64, 1.0)], 2, &options).unwrap();
     assert_eq!(plan.model(), &model);
+}
+
+#[test]
+fn too_little_memory_is_told_for_all_tables_and_ranks_with_what_would_help() {
+    let tables = [table("a", 4000, 64, 1.0), table("b", 1000, 64, 1.0), table("c", 10, 64, 1.0)];
+    let short = |options: PlanOptions| Plan::make(&tables, 2, &options).unwrap_err().to_string();
+    let text = short(PlanOptions { memory: Some(100_000), ..PlanOptions::default() });
+    for part in [
+        "all tables take 320640 bytes, and 2 ranks of 100000 bytes have 200000",
+        "120640 bytes are lacking",
+        "a 256000, b 64000, c 640",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(text.contains("at least 4 ranks") && text.contains("at least 160320 bytes a rank"), "{text}");
+    // Rows of 16 columns: 24 bytes as int8.
+    assert!(text.contains("int8 120240"), "{text}");
+
+    let replicated = PlanOptions { memory: Some(100_000), replicate: 1 << 20, ..PlanOptions::default() };
+    let text = short(replicated);
+    assert!(text.contains("each rank has to hold 320640 bytes of replicated tables (320640)"), "{text}");
+    assert!(
+        text.contains("220640 too many") && text.contains("a 256000, b 64000") && !text.contains("a 320640"),
+        "{text}"
+    );
+
+    let whole = PlanOptions { memory: Some(200_000), split: Split::Never, ..PlanOptions::default() };
+    let text = short(whole);
+    assert!(text.contains("table a: a part of 256000 bytes, which is not cut further, has no room"), "{text}");
+    assert!(text.contains("at least 256000 bytes a rank") && text.contains("--split"), "{text}");
 }

@@ -269,7 +269,10 @@ proptest! {
             shapes.iter().map(|(dim, samples, _)| vec![f32::NAN; dim * samples]).collect();
         let bags: Vec<_> =
             inputs.iter().map(|input| Bags::new("t", 50, &input.indices, &input.offsets, None).unwrap()).collect();
-        let job = |((table, bags), out)| PoolJob { table, bags, pooling: Pooling::Sum, out: Output::F32(out) };
+        let job = |((table, bags), out)| {
+            let (pooling, out) = (Pooling::Sum, Output::F32(out));
+            PoolJob { table, bags, first_sample: 0, first_column: 0, pooling, out }
+        };
         let tables_of = tables.iter().map(|table| table as &dyn EmbeddingTable);
         let outs_of = outs.iter_mut().map(Vec::as_mut_slice);
         let jobs: Vec<_> = tables_of.zip(bags.iter().copied()).zip(outs_of).map(job).collect();

@@ -99,3 +99,38 @@ fn bytes_stand_where_the_formats_say() {
     assert_eq!(encoded(RowFormat::F16, &row), [f16(-1.0), f16(0.0), f16(1.0)].concat());
     assert_eq!(encoded(RowFormat::Bf16, &row), [0x80, 0xbf, 0, 0, 0x80, 0x3f]);
 }
+
+#[test]
+fn finite_values_never_become_infinite() {
+    let largest = f32::MAX;
+    for (format, row, column) in [
+        (RowFormat::Bf16, vec![0.0, 1.0, 3.4e38], 2),
+        (RowFormat::Bf16, vec![-largest], 0),
+        (RowFormat::F16, vec![0.0, 65520.0], 1),
+        (RowFormat::Int4, vec![0.0, 65520.0], 1),
+        (RowFormat::Int8, vec![-largest, largest], 0),
+    ] {
+        let unfit = format.encode(&row, &mut vec![0; format.row_bytes(row.len())]).unwrap_err();
+        assert_eq!((unfit.column, unfit.value, unfit.format), (column, row[column], format));
+    }
+    // Whatever the format accepts reads back finite, also where scales are rounded up.
+    for &format in RowFormat::ALL {
+        for exponent in [15, 16, 64, 126, 127] {
+            for step in 0..200u32 {
+                let high = f32::from_bits((exponent + 127) << 23 | step << 15 | 0x7fff);
+                for row in [[0.0, high], [-high, 0.0], [high / 3.0, high], [-high / 2.0, high / 2.0]] {
+                    let mut bytes = vec![0; format.row_bytes(2)];
+                    if format.encode(&row, &mut bytes).is_ok() {
+                        let values = back(format, 2, &bytes);
+                        assert!(
+                            values.iter().all(|value| value.is_finite()),
+                            "{format}: {row:?} came back as {values:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+    // What is infinite already is kept where the format can.
+    assert_eq!(back(RowFormat::Bf16, 1, &encoded(RowFormat::Bf16, &[f32::INFINITY])), [f32::INFINITY]);
+}
