@@ -11,6 +11,8 @@ pub struct Batch {
     pub dense: Vec<f32>,
     /// Labels in `0.0 ..= 1.0`, `[samples]`; empty where the input has none.
     pub labels: Vec<f32>,
+    /// The ids of the rows; empty where the input has none.
+    pub ids: RowIds,
     /// One entry for each table, in the order of the model.
     pub tables: Vec<TableInput>,
 }
@@ -33,11 +35,39 @@ impl Batch {
         self.samples = 0;
         self.dense.clear();
         self.labels.clear();
+        self.ids.clear();
         self.tables.resize_with(tables, TableInput::default);
         for table in &mut self.tables {
             table.indices.clear();
             table.offsets.clear();
             table.weights.clear();
         }
+    }
+}
+
+/// The ids of the rows of one batch, as they stand in the input.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RowIds {
+    text: Vec<u8>,
+    /// Where each id ends.
+    ends: Vec<usize>,
+}
+
+impl RowIds {
+    /// The id of a row of the batch, from 0; `None` where the input has none.
+    pub fn get(&self, row: usize) -> Option<&[u8]> {
+        let end = *self.ends.get(row)?;
+        let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
+        Some(&self.text[start..end])
+    }
+
+    pub(crate) fn push(&mut self, id: &[u8]) {
+        self.text.extend_from_slice(id);
+        self.ends.push(self.text.len());
+    }
+
+    fn clear(&mut self) {
+        self.text.clear();
+        self.ends.clear();
     }
 }

@@ -47,20 +47,32 @@ impl CriteoReader {
     }
 
     pub(crate) fn next_batch(&mut self, max_samples: usize, batch: &mut Batch) -> Result<bool, DataError> {
+        if !self.take(max_samples, batch, Wanted::All)? {
+            return Ok(false);
+        }
+        for table in &mut batch.tables {
+            // One index in each bag.
+            table.offsets.extend(0..=batch.samples as i64);
+        }
+        Ok(true)
+    }
+
+    /// Reads labels and ids only.
+    pub(crate) fn skip_batch(&mut self, max_samples: usize, batch: &mut Batch) -> Result<bool, DataError> {
+        self.take(max_samples, batch, Wanted::Marks)
+    }
+
+    fn take(&mut self, max_samples: usize, batch: &mut Batch, wanted: Wanted) -> Result<bool, DataError> {
         batch.reset(self.samples_read, self.table_rows.len());
         if self.spent {
             return Err(DataError::Spent { path: self.lines.path().to_owned() });
         }
-        if let Err(error) = self.fill(max_samples, batch) {
+        if let Err(error) = self.fill(max_samples, batch, wanted) {
             self.spent = true;
             batch.reset(self.samples_read, self.table_rows.len());
             return Err(error);
         }
         self.samples_read += batch.samples as u64;
-        for table in &mut batch.tables {
-            // One index in each bag.
-            table.offsets.extend(0..=batch.samples as i64);
-        }
         Ok(batch.samples > 0)
     }
 
@@ -72,7 +84,7 @@ impl CriteoReader {
         &self.lines
     }
 
-    fn fill(&mut self, max_samples: usize, batch: &mut Batch) -> Result<(), DataError> {
+    fn fill(&mut self, max_samples: usize, batch: &mut Batch, wanted: Wanted) -> Result<(), DataError> {
         while batch.samples < max_samples {
             let Some((number, line)) = self.lines.next()? else { break };
             let row = Row {
@@ -81,7 +93,7 @@ impl CriteoReader {
                 dense_features: self.dense_features,
                 table_rows: &self.table_rows,
             };
-            if let Err(problem) = row.parse(line, batch) {
+            if let Err(problem) = row.parse(line, batch, wanted) {
                 let path = self.lines.path().to_owned();
                 return Err(problem.at(path, number, self.columns.len(), &self.layout));
             }
@@ -89,6 +101,14 @@ impl CriteoReader {
         }
         Ok(())
     }
+}
+
+/// Which columns are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    All,
+    /// Labels and ids.
+    Marks,
 }
 
 /// How to parse a row.
@@ -119,9 +139,11 @@ impl RowProblem {
 
 impl Row<'_> {
     /// Appends one row to the batch, and allocates only memory of the batch.
-    fn parse(&self, line: &[u8], batch: &mut Batch) -> Result<(), RowProblem> {
+    fn parse(&self, line: &[u8], batch: &mut Batch, wanted: Wanted) -> Result<(), RowProblem> {
         let base = batch.dense.len();
-        batch.dense.resize(base + self.dense_features, 0.0);
+        if wanted == Wanted::All {
+            batch.dense.resize(base + self.dense_features, 0.0);
+        }
         let dense = &mut batch.dense[base..];
         let mut columns = self.columns.iter();
         let mut from = 0;
@@ -131,6 +153,7 @@ impl Row<'_> {
             let Some(&column) = columns.next() else { return Err(self.miscounted(line)) };
             let bad = |expected| RowProblem::Value { column, value: shorten(field), expected };
             match column {
+                Column::Dense(_) | Column::Sparse(_) if wanted == Wanted::Marks => {}
                 Column::Dense(number) => {
                     if !field.is_empty() {
                         dense[number] = parse_dense(field).ok_or_else(|| bad("a finite number"))?;
@@ -141,7 +164,8 @@ impl Row<'_> {
                     batch.tables[number].indices.push((category % self.table_rows[number] as u64) as i64);
                 }
                 Column::Label => batch.labels.push(parse_label(field).ok_or_else(|| bad("a label from 0 to 1"))?),
-                Column::Id | Column::Other => {}
+                Column::Id => batch.ids.push(field),
+                Column::Other => {}
             }
         }
         if columns.next().is_some() { Err(self.miscounted(line)) } else { Ok(()) }

@@ -7,7 +7,7 @@ use crate::criteo::CriteoReader;
 use crate::lines::Opened;
 #[cfg(feature = "npz")]
 use crate::npz_input::NpzReader;
-use crate::{Batch, DataError, InputFormat, InputShape};
+use crate::{Batch, DataError, InputFormat, InputShape, TableInput};
 
 /// An input file, read batch by batch.
 ///
@@ -77,6 +77,26 @@ impl Input {
         }
     }
 
+    /// As [`next_batch`](Self::next_batch) for samples of which only labels and ids are wanted: `dense` and the bags are then
+    /// empty, and of text what stands in those columns is not looked at. For passing over rows that were predicted before.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`next_batch`](Self::next_batch) that concern what is read.
+    pub fn skip_batch(&mut self, max_samples: usize, batch: &mut Batch) -> Result<bool, DataError> {
+        match &mut self.reader {
+            Reader::Criteo(reader) if max_samples > 0 => reader.skip_batch(max_samples, batch),
+            _ => {
+                let more = self.next_batch(max_samples, batch)?;
+                batch.dense.clear();
+                for TableInput { indices, offsets, weights } in &mut batch.tables {
+                    (indices.clear(), offsets.clear(), weights.clear());
+                }
+                Ok(more)
+            }
+        }
+    }
+
     /// The format, given or found.
     pub fn format(&self) -> InputFormat {
         self.format
@@ -91,7 +111,7 @@ impl Input {
         }
     }
 
-    /// Whether rows have ids, which [`ids`](crate::ids) reads.
+    /// Whether rows have ids.
     pub fn has_ids(&self) -> bool {
         matches!(&self.reader, Reader::Criteo(reader) if reader.has(Column::Id))
     }

@@ -4,6 +4,7 @@
 //!   batch, into a [`Batch`], whose index lists have the layout of PyTorch's `EmbeddingBag` with `include_last_offset`.
 //! * [`ids`] reads only the ids of the rows, to label results.
 //! * `NpzFile` reads single arrays of an `.npz` archive.
+//! * [`WholeFile`] writes a file that appears when it is whole.
 //! * `CriteoWriter` and `generate_criteo` write click logs in Criteo's format; `Synthetic` makes batches without a file.
 //!
 //! Files are untrusted: a malformed file gives an error that names the file, the line or member, the column and the value,
@@ -59,10 +60,11 @@ mod random;
 mod shape;
 #[cfg(feature = "generate")]
 mod synthetic;
+mod whole;
 #[cfg(feature = "generate")]
 mod writer;
 
-pub use batch::{Batch, TableInput};
+pub use batch::{Batch, RowIds, TableInput};
 pub use error::DataError;
 pub use fields::dense_transform;
 pub use format::InputFormat;
@@ -76,5 +78,6 @@ pub use npz::NpzFile;
 pub use shape::InputShape;
 #[cfg(feature = "generate")]
 pub use synthetic::{Access, PoolingFactor, Synthetic, SyntheticSpec, SyntheticTable};
+pub use whole::{PartialFolder, WholeFile};
 #[cfg(feature = "generate")]
 pub use writer::{CriteoRow, CriteoWriter};

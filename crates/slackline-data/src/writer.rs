@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 #[cfg(feature = "gzip")]
 use flate2::{Compression, write::GzEncoder};
-use tempfile::NamedTempFile;
 
-use crate::{DataError, InputShape};
+use crate::{DataError, InputShape, WholeFile};
 
 /// One row to write; `None` is a missing value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,7 +20,7 @@ pub struct CriteoRow {
     pub sparse: Vec<Option<u64>>,
 }
 
-/// Writes rows in Criteo's format to a temporary file in the same folder, which [`finish`](Self::finish) renames. A writer
+/// Writes rows in Criteo's format to a [`WholeFile`], which appears under its name with [`finish`](Self::finish). A writer
 /// that is dropped before that leaves nothing behind.
 ///
 /// The format depends on the name of the file: CSV with a header and ids (row numbers from 0) if it ends with `.csv` or
@@ -49,8 +48,8 @@ impl CriteoWriter {
         let gzip = path.extension() == Some(OsStr::new("gz"));
         let inner = if gzip { path.with_extension("") } else { path.clone() };
         let csv = inner.extension() == Some(OsStr::new("csv"));
-        let file =
-            BufWriter::with_capacity(128 << 10, temporary(&path).map_err(|e| DataError::io(&path, "create", e))?);
+        let file = WholeFile::create(&path).map_err(|e| DataError::io(&path, "write", e))?;
+        let file = BufWriter::with_capacity(128 << 10, file);
         let sink = if gzip { gzip_sink(file, &path)? } else { Sink::Plain(file) };
         let (dense_features, tables) = (shape.dense_features, shape.table_rows.len());
         let mut writer = CriteoWriter { path, sink, csv, dense_features, tables, rows: 0, line: Vec::new() };
@@ -100,9 +99,7 @@ impl CriteoWriter {
             Sink::Gzip(encoder) => encoder.finish(),
         };
         let file = file.and_then(|file| file.into_inner().map_err(io::IntoInnerError::into_error));
-        let file = file.and_then(|file| file.as_file().sync_all().map(|()| file));
-        let file = file.map_err(|e| DataError::io(&path, "write", e))?;
-        file.persist(&path).map_err(|e| DataError::io(&path, "rename the temporary file to", e.error))?;
+        file.and_then(WholeFile::finish).map_err(|e| DataError::io(&path, "write", e))?;
         Ok(rows)
     }
 
@@ -141,30 +138,17 @@ impl CriteoWriter {
 }
 
 enum Sink {
-    Plain(BufWriter<NamedTempFile>),
+    Plain(BufWriter<WholeFile>),
     #[cfg(feature = "gzip")]
-    Gzip(Box<GzEncoder<BufWriter<NamedTempFile>>>),
+    Gzip(Box<GzEncoder<BufWriter<WholeFile>>>),
 }
 
 #[cfg(feature = "gzip")]
-fn gzip_sink(file: BufWriter<NamedTempFile>, _: &Path) -> Result<Sink, DataError> {
+fn gzip_sink(file: BufWriter<WholeFile>, _: &Path) -> Result<Sink, DataError> {
     Ok(Sink::Gzip(Box::new(GzEncoder::new(file, Compression::default()))))
 }
 
 #[cfg(not(feature = "gzip"))]
-fn gzip_sink(_: BufWriter<NamedTempFile>, path: &Path) -> Result<Sink, DataError> {
+fn gzip_sink(_: BufWriter<WholeFile>, path: &Path) -> Result<Sink, DataError> {
     Err(DataError::missing(path, "gzip"))
-}
-
-/// A temporary file in the folder of `path`, with the permissions of an ordinary file.
-fn temporary(path: &Path) -> io::Result<NamedTempFile> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".slackline-").suffix(".tmp");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
 }

@@ -398,7 +398,7 @@ pub enum DlrmError {
     },
 
     /// Another import is writing to the same place.
-    #[error("{}: locked by another import, which is writing there", path.display())]
+    #[error("{}: locked by another run, which is writing there", path.display())]
     Locked {
         /// The folder of unfinished work.
         path: PathBuf,

@@ -72,6 +72,12 @@ fn rows(dense: usize, tables: usize) -> impl Strategy<Value = Vec<CriteoRow>> {
 }
 
 /// What a reader must make of the rows.
+/// Whether rows of this format are written with ids.
+#[cfg(feature = "generate")]
+fn has_ids(format: InputFormat) -> bool {
+    format == InputFormat::CriteoCsv
+}
+
 #[cfg(feature = "generate")]
 fn expected(rows: &[CriteoRow], shape: &InputShape) -> Batch {
     let mut batch = Batch { samples: rows.len(), ..Batch::default() };
@@ -109,7 +115,24 @@ proptest! {
         let expected = expected(&rows, &shape);
         prop_assert_eq!(&read(&path, Some(format), &shape, max_samples).unwrap(), &expected);
         prop_assert_eq!(&read(&path, Some(format), &shape, usize::MAX).unwrap(), &expected);
-
+        // Rows that are passed over have labels and ids, and those after them are as they would be.
+        let mut input = Input::open(&path, Some(format), &shape);
+        let mut batch = Batch::default();
+        let id_of = |row: usize| has_ids(format).then(|| row.to_string());
+        let ids_are_right = |batch: &Batch| {
+            let found = |row| batch.ids.get(row).map(|id| String::from_utf8(id.to_vec()).unwrap());
+            (0..batch.samples).all(|row| found(row) == id_of(batch.first_sample as usize + row))
+        };
+        if let Ok(input) = &mut input && input.skip_batch(max_samples, &mut batch).unwrap() {
+            let passed = batch.samples;
+            prop_assert!(passed == max_samples.min(rows.len()) && ids_are_right(&batch));
+            prop_assert_eq!(&batch.labels[..], &expected.labels[..passed]);
+            prop_assert!(batch.dense.is_empty() && batch.tables.iter().all(|table| table.indices.is_empty()));
+            if input.next_batch(usize::MAX, &mut batch).unwrap() {
+                prop_assert!(batch.first_sample == passed as u64 && ids_are_right(&batch));
+                prop_assert_eq!(&batch.dense[..], &expected.dense[passed * shape.dense_features..]);
+            }
+        }
         let ids: Vec<String> = ids(&path, Some(format)).unwrap().collect::<Result<_, _>>().unwrap();
         prop_assert_eq!(ids, (0..rows.len()).map(|row| row.to_string()).collect::<Vec<_>>());
     }

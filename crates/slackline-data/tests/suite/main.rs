@@ -7,3 +7,4 @@ mod npz;
 mod shared_data;
 #[cfg(feature = "generate")]
 mod synthetic;
+mod whole;

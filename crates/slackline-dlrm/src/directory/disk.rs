@@ -2,20 +2,72 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
+use slackline_data::PartialFolder;
 
 use crate::{DlrmError, Result};
 
-/// The parent directory and the name of a directory to be made.
-pub(super) fn place(out: &Path) -> Result<(&Path, String)> {
-    let Some(name) = out.file_name() else {
+/// Where a directory grows until it is whole: `.NAME.partial/model` beside it, locked.
+pub(super) struct Growing {
+    folder: PartialFolder,
+    /// What there may be in the folder.
+    contents: &'static [&'static str],
+}
+
+impl Growing {
+    /// The directory that grows.
+    pub(super) const MODEL: &str = "model";
+
+    /// Opens the folder, whatever is in it, and locks it.
+    pub(super) fn lock(out: &Path, contents: &'static [&'static str]) -> Result<Self> {
+        let path = PartialFolder::beside(out);
+        match PartialFolder::lock(out) {
+            Ok(folder) => Ok(Growing { folder, contents }),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(DlrmError::Locked { path }),
+            Err(error) => Err(DlrmError::io(&path, "create")(error)),
+        }
+    }
+
+    /// The folder.
+    pub(super) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The directory in it.
+    pub(super) fn model(&self) -> PathBuf {
+        self.path().join(Self::MODEL)
+    }
+
+    /// Removes what an earlier attempt has left, and begins the directory.
+    pub(super) fn begin(&self) -> Result<PathBuf> {
+        self.folder.clear(self.contents).map_err(DlrmError::io(self.path(), "begin a directory in it"))?;
+        let model = self.model();
+        fs::create_dir(&model).map_err(DlrmError::io(&model, "create"))?;
+        Ok(model)
+    }
+
+    /// Gives the directory, of which every file is on the disk, its name.
+    pub(super) fn publish(&self, out: &Path) -> Result<()> {
+        sync(&self.model())?;
+        rename(&self.model(), out)?;
+        sync(place(out)?)
+    }
+
+    /// Removes the folder. If that fails, nothing is lost: the next attempt takes it over.
+    pub(super) fn discard(&self) {
+        let _ = self.folder.discard(self.contents);
+    }
+}
+
+/// The parent directory of a directory to be made.
+pub(super) fn place(out: &Path) -> Result<&Path> {
+    if out.file_name().is_none() {
         return Err(DlrmError::io(out, "create")(io::Error::other("the path does not end in a name")));
-    };
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok((parent, name.to_string_lossy().into_owned()))
+    }
+    Ok(out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 
 /// Fails if there is anything at the path.

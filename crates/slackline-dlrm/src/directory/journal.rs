@@ -14,31 +14,29 @@
 //! afterwards. Only then is the journal removed. (A crash between the two leaves a whole model, and a folder without
 //! `model/`, which the next import removes.)
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use slackline_embedding::{Shard, ShardError, ShardWriter, TableSpec, Verify};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::disk::{place, sync, write_json, write_synced};
+use super::disk::{Growing, place, sync, write_json, write_synced};
 use super::files::{MAX_JSON, Root};
 use super::write::{Begun, Memory, ShardState};
 use crate::{DlrmError, Result};
 
 const BINDING: &str = "binding.json";
 const JOURNAL: &str = "journal.json";
-const MODEL: &str = "model";
+const FRESH: &str = "journal.new";
+/// The binding goes last: a folder without binding or model is not resumed.
+const CONTENTS: &[&str] = &[Growing::MODEL, FRESH, JOURNAL, BINDING];
 
 /// The folder of an unfinished import, locked.
 pub(super) struct Workspace {
-    path: PathBuf,
-    _lock: File,
+    growing: Growing,
     state: State,
     /// Bytes of rows after which the journal is written again.
     every: u64,
@@ -54,32 +52,43 @@ struct State {
 impl Workspace {
     /// Opens the folder beside `out`, with the unfinished work of an earlier attempt if it was the same import.
     pub(super) fn open(out: &Path, binding: &Map<String, Value>, every: u64, restart: bool) -> Result<Self> {
-        let (parent, name) = place(out)?;
-        let path = parent.join(format!(".{name}.partial"));
-        let lock = lock(&path)?;
-        let mut workspace = Workspace { path, _lock: lock, state: State::default(), every, since: 0 };
-        let left = workspace.path.join(BINDING);
+        let parent = place(out)?;
+        let growing = Growing::lock(out, CONTENTS)?;
+        let mut workspace = Workspace { growing, state: State::default(), every, since: 0 };
+        let left = workspace.path().join(BINDING);
         if !restart && left.exists() && workspace.model().exists() {
-            let left = Root::open(&workspace.path).and_then(|root| root.read_json(BINDING));
+            let left = Root::open(workspace.path()).and_then(|root| root.read_json(BINDING));
             let left = left.map_err(|error| workspace.leftover(error))?;
             if let Some(differs) = difference(&left, binding) {
-                return Err(DlrmError::OtherImport { path: workspace.path.clone(), differs });
+                return Err(DlrmError::OtherImport { path: workspace.path().to_owned(), differs });
             }
             workspace.state = workspace.read_journal()?;
             return Ok(workspace);
         }
-        workspace.clear()?;
-        let model = workspace.model();
-        fs::create_dir(&model).map_err(DlrmError::io(&model, "create"))?;
-        write_json(&workspace.path.join(BINDING), &Value::Object(binding.clone()))?;
-        sync(&workspace.path)?;
+        workspace.growing.begin()?;
+        write_json(&workspace.path().join(BINDING), &Value::Object(binding.clone()))?;
+        sync(workspace.path())?;
         sync(parent)?;
         Ok(workspace)
     }
 
     /// The folder that becomes the model directory.
     pub(super) fn model(&self) -> PathBuf {
-        self.path.join(MODEL)
+        self.growing.model()
+    }
+
+    /// Gives the directory, which is whole, its name.
+    pub(super) fn publish(&self, out: &Path) -> Result<()> {
+        self.growing.publish(out)
+    }
+
+    /// Removes the folder with everything in it.
+    pub(super) fn discard(self) {
+        self.growing.discard();
+    }
+
+    fn path(&self) -> &Path {
+        self.growing.path()
     }
 
     /// Compares a finished shard with the journal.
@@ -90,17 +99,11 @@ impl Workspace {
         }
         let file = path.to_owned();
         let why = "the checksums in its header differ from those in the journal".to_owned();
-        Err(DlrmError::Leftover { path: self.path.clone(), why: format!("{}: {why}", file.display()) })
-    }
-
-    /// Removes the folder with everything in it.
-    pub(super) fn discard(self) -> Result<()> {
-        self.clear()?;
-        fs::remove_dir(&self.path).map_err(DlrmError::io(&self.path, "remove"))
+        Err(DlrmError::Leftover { path: self.path().to_owned(), why: format!("{}: {why}", file.display()) })
     }
 
     fn read_journal(&self) -> Result<State> {
-        let path = self.path.join(JOURNAL);
+        let path = self.path().join(JOURNAL);
         let text = match fs::metadata(&path) {
             Ok(metadata) if metadata.len() > MAX_JSON => return Err(self.bad_journal("is too large")),
             Ok(_) => fs::read_to_string(&path).map_err(DlrmError::io(&path, "read"))?,
@@ -116,7 +119,7 @@ impl Workspace {
     }
 
     fn bad_journal(&self, why: &str) -> DlrmError {
-        DlrmError::Leftover { path: self.path.clone(), why: format!("{JOURNAL} {why}") }
+        DlrmError::Leftover { path: self.path().to_owned(), why: format!("{JOURNAL} {why}") }
     }
 
     /// Turns an error about unfinished work into [`DlrmError::Leftover`], except errors of the system.
@@ -124,20 +127,8 @@ impl Workspace {
         match error {
             DlrmError::Io { .. } => error,
             DlrmError::Shard(ShardError::Io { ref source, .. }) if source.kind() != io::ErrorKind::NotFound => error,
-            other => DlrmError::Leftover { path: self.path.clone(), why: other.to_string() },
+            other => DlrmError::Leftover { path: self.path().to_owned(), why: other.to_string() },
         }
-    }
-
-    fn clear(&self) -> Result<()> {
-        // The binding goes last: a folder without binding or model is not resumed.
-        let model = self.model();
-        match fs::remove_dir_all(&model) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(DlrmError::io(&model, "remove")(error));
-            }
-            _ => {}
-        }
-        ["journal.new", JOURNAL, BINDING].iter().try_for_each(|name| remove(&self.path.join(name)))
     }
 }
 
@@ -177,12 +168,12 @@ impl Memory for Workspace {
         self.state.shards.push(state.clone());
         let body = serde_json::to_string(&self.state)?;
         let text = format!("{body}\n{:016x}\n", xxh3_64(body.as_bytes()));
-        let fresh = self.path.join("journal.new");
+        let fresh = self.path().join(FRESH);
         remove(&fresh)?;
         write_synced(&fresh, &[text.as_bytes()])?;
-        let journal = self.path.join(JOURNAL);
+        let journal = self.path().join(JOURNAL);
         fs::rename(&fresh, &journal).map_err(DlrmError::io(&journal, "rename to it"))?;
-        sync(&self.path)
+        sync(self.path())
     }
 }
 
@@ -190,34 +181,6 @@ fn remove(file: &Path) -> Result<()> {
     match fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DlrmError::io(file, "remove")(error)),
         _ => Ok(()),
-    }
-}
-
-/// Creates the folder if needed, and locks it.
-fn lock(path: &Path) -> Result<File> {
-    loop {
-        match fs::create_dir(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(DlrmError::io(path, "create")(error));
-            }
-            _ => {}
-        }
-        let opened = File::open(path).map_err(DlrmError::io(path, "open"))?;
-        match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(DlrmError::Locked { path: path.to_owned() }),
-            Err(error) => return Err(DlrmError::io(path, "lock")(error.into())),
-        }
-        // Between opening and locking, another import may have removed it, and a third one may have created it again.
-        let held = opened.metadata().map_err(DlrmError::io(path, "open"))?;
-        match fs::symlink_metadata(path) {
-            Ok(now) if (now.dev(), now.ino()) == (held.dev(), held.ino()) => return Ok(opened),
-            Ok(now) if !now.is_dir() => {
-                let error = io::Error::new(io::ErrorKind::NotADirectory, "not a directory");
-                return Err(DlrmError::io(path, "open")(error));
-            }
-            _ => {}
-        }
     }
 }
 

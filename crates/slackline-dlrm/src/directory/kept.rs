@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use slackline_checkpoint::CheckpointError;
 use slackline_embedding::ShardError;
 
-use super::disk::{place, refuse_existing, rename, sync};
+use super::disk::refuse_existing;
 use super::journal::Workspace;
 use super::tensors::Weights;
 use super::write::{Layout, Progress, Written, fill};
@@ -39,16 +39,13 @@ pub(super) fn write_kept(
     let mut workspace = Workspace::open(out, &keeping.binding, keeping.every, keeping.restart)?;
     let model = workspace.model();
     let ended = fill(config, weights, &model, layout, &mut workspace, progress).and_then(|written| {
-        sync(&model)?;
-        rename(&model, out)?;
-        sync(place(out)?.0)?;
+        workspace.publish(out)?;
         Ok(written)
     });
     if ended.as_ref().is_err_and(is_worth_keeping) {
         return ended;
     }
-    // A workspace that cannot be removed changes nothing: the model is whole, or the error is worth more.
-    let _ = workspace.discard();
+    workspace.discard();
     ended
 }
 

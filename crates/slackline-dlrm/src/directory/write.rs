@@ -1,9 +1,8 @@
 //! Writing a model directory under a temporary name, and renaming it when it is whole.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +10,7 @@ use serde_json::json;
 use slackline_embedding::{Plan, RowFormat, ShardMark, ShardWriter, TableCost, TableSpec};
 
 use super::dense_file;
-use super::disk::{place, refuse_existing, rename, sync, write_json};
+use super::disk::{Growing, place, refuse_existing, write_json};
 use super::format::{CONFIG_FILE, DENSE_FILE, FORMAT_VERSION, INDEX_FILE};
 use super::rows::{RowEncoder, RowLoss, Tally};
 use super::tensors::{TensorSpec, Weights, all_table_tensors, dense_tensors};
@@ -117,22 +116,16 @@ pub(super) fn write(
     if layout.shards == 0 {
         return Err(DlrmError::NoShards);
     }
-    let (parent, name) = place(out)?;
+    place(out)?;
     refuse_existing(out)?;
-    let part = tempfile::Builder::new()
-        .prefix(&format!(".{name}."))
-        .suffix(".partial")
-        // The mode of any new directory, before the umask; by default `tempfile` grants access to the owner alone.
-        .permissions(Permissions::from_mode(0o777))
-        .tempdir_in(parent)
-        .map_err(DlrmError::io(parent, "create a directory in it"))?;
-    let written = fill(config, weights, part.path(), layout, &mut Forgetful, progress)?;
-    sync(part.path())?;
-    rename(part.path(), out)?;
-    // It has its final name: there is nothing left to clean up.
-    let _ = part.keep();
-    sync(parent)?;
-    Ok(written)
+    let growing = Growing::lock(out, &[Growing::MODEL])?;
+    let written = growing.begin().and_then(|model| {
+        let written = fill(config, weights, &model, layout, &mut Forgetful, progress)?;
+        growing.publish(out)?;
+        Ok(written)
+    });
+    growing.discard();
+    written
 }
 
 /// Adds up the progress.

@@ -107,7 +107,7 @@ impl Small {
         });
         let tables = tables.collect();
         let dense = numbers.values(samples * self.config.dense_features());
-        Batch { first_sample, samples, dense, labels: Vec::new(), tables }
+        Batch { first_sample, samples, dense, tables, ..Batch::default() }
     }
 
     /// The whole model in double precision, one sample at a time and in the plainest words.
