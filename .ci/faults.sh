@@ -76,6 +76,8 @@ nothing_left() {
     done
     [ ! -s out ] || fail "something on standard output: $(cat out)"
     rm -f out err
+    # The rows that were predicted, for --resume.
+    rm -rf .out.csv.partial
     [ "$(ls -A)" = "$(cat before)" ] || fail "left behind: $(ls -A)"
     ! ls /dev/shm | grep -i slackline || fail "left in /dev/shm"
 }

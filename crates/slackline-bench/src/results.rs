@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use slackline_data::WholeFile;
 use slackline_transport::cores;
 
 use crate::BenchError;
@@ -251,11 +252,8 @@ impl Results {
 pub fn write_whole(file: &Path, text: &str) -> Result<(), BenchError> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(BenchError::file("creating", folder))?;
-    let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(BenchError::file("writing into", folder))?;
-    temporary.write_all(text.as_bytes()).map_err(BenchError::file("writing", file))?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    temporary.as_file().set_permissions(mode).map_err(BenchError::file("writing", file))?;
-    temporary.persist(file).map(drop).map_err(|error| BenchError::file("renaming into place", file)(error.error))
+    let mut whole = WholeFile::create(file).map_err(BenchError::file("writing", file))?;
+    whole.write_all(text.as_bytes()).and_then(|()| whole.finish()).map_err(BenchError::file("writing", file))
 }
 
 impl Machine {

@@ -244,9 +244,14 @@ pub(crate) struct InferArgs {
     /// Precision of pooled vectors sent between ranks: f32 (exact), f16 or bf16 (half the bytes)
     #[arg(long, value_name = "PRECISION", default_value_t = Wire::F32)]
     pub(crate) wire: Wire,
-    /// Write `id,prediction` lines in input order; row numbers from 0 if the input has no ids
+    /// Write `id,prediction` lines in input order; row numbers from 0 if the input has no ids. They are written while the
+    /// run goes on, to .FILE.csv.partial, and replace an existing file when all are there
     #[arg(long, value_name = "FILE.csv")]
     pub(crate) output: Option<PathBuf>,
+    /// Go on where a run with the same --output has ended early, if there is one; the file is the same to the byte as that
+    /// of a run that was not interrupted. Number of ranks, transport, lag and batch may differ
+    #[arg(long, requires = "output")]
+    pub(crate) resume: bool,
     /// Print one JSON object and nothing else
     #[arg(long)]
     pub(crate) json: bool,
@@ -277,6 +282,7 @@ const INFER_HELP: &str = "\
 Examples:
   slackline infer model --input clicks.tsv
   slackline infer model --input clicks.csv.gz --output predictions.csv
+  slackline infer model --input clicks.csv.gz --output predictions.csv --resume
   slackline infer model --input clicks.tsv --ranks 4 --transport shm --lag 4 --json
   slackline infer model --input clicks.tsv --ranks 4 --delay turn:0..2 --delay-unit 5
   slackline infer model --input clicks.tsv --load copied
@@ -287,7 +293,8 @@ With --transport mpi, every process opens DIR and FILE under these names; rank 0
 This transport needs the feature mpi: cargo build --release -p slackline-cli --features mpi.
 
 Exit codes: 0 success; 1 failure, with the reason on standard error; 2 usage error; 128 + n if the command, or a rank \
-that it started, was ended by signal n. After a failure the output file is unchanged.";
+that it started, was ended by signal n. After a failure the output file is unchanged, and rows that were predicted are \
+kept for --resume; without it, the next run throws them away.";
 
 /// Generate random rows in Criteo's format, with labels that depend on the features
 #[derive(Args, Debug)]
@@ -302,7 +309,7 @@ pub(crate) struct GenerateArgs {
     /// Random seed; equal seeds give equal rows
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// File to write; its name sets the format: .tsv or .csv, with .gz appended to compress
+    /// File to write, or to replace; its name sets the format: .tsv or .csv, with .gz appended to compress
     #[arg(long, visible_alias = "out", value_name = "FILE")]
     pub(crate) output: PathBuf,
 }

@@ -1,41 +1,50 @@
 //! `slackline infer`: predicts every row of a file, on ranks that are threads or processes.
 //!
 //! One loop serves any model: the whole one in this process, or the part of one of many ranks. Each rank reads the whole input,
-//! keeps the predictions of its own samples, and sends them to rank 0 at the end. Gathering earlier would make ranks wait for
-//! each other and undo the lag.
+//! and sends the predictions of its own samples to rank 0 as they come, on a lane on which nobody waits for anybody: gathering
+//! them in rounds would undo the lag.
 
 mod answers;
-mod gather;
+mod collect;
+mod latencies;
 mod local;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod rank;
 mod report;
+mod share;
 mod start;
 mod stream;
 mod terms;
 
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use slackline_collective::{GroupOptions, GroupShape, Lane, LaneOptions};
 use slackline_data::{Input, InputFormat, InputShape};
 use slackline_dlrm::{DenseModel, ModelDirectory, RankTables, largest_message};
 use slackline_embedding::{Plan, Verify};
-use slackline_transport::delay::DelaySchedule;
+use slackline_transport::delay::{DelayProfile, DelaySchedule};
 
 use crate::args::{InferArgs, Transport};
 use crate::fail::{self, Misuse};
-use crate::output::PredictionFile;
+use crate::output::{self, PredictionFile};
 use crate::placement::{plan_for, ranks_of};
 use crate::progress::Progress;
-use crate::{inspect, print};
+use crate::{inspect, paths, print, signals};
+use answers::Answers;
 
 /// Pooled vectors, with the lag of --lag.
 const DATA: Lane = Lane(0);
-/// Barrier and gathering, without lag.
+/// Barrier and agreement, without lag.
 const CONTROL: Lane = Lane(1);
+/// Predictions, from every rank to rank 0.
+const ANSWERS: Lane = Lane(2);
+
+/// What ranks tell each other is shorter, as a rule. In a large group more of it comes in fragments, to keep the rings small.
+fn control_bytes(ranks: usize) -> usize {
+    ((256 << 10) / ranks.max(1)).clamp(512, 1 << 10)
+}
 
 /// Larger messages are sent in fragments, which keeps the rings small for huge batches.
 const LARGEST_SLOT: usize = 64 << 20;
@@ -63,23 +72,28 @@ pub(crate) fn run(args: &InferArgs) -> Result<u8> {
         (None, Some(plan)) => ranks_of(plan)?,
         (None, None) => 1,
     };
-    if args.transport == Transport::Shm && start::is_rank_process() {
+    if args.transport == Transport::Shm && is_rank_process() {
         let job = Job::new(args, ranks)?;
         if let Some(answers) = start::rank_process(&job)? {
-            conclude(&job, &answers)?;
+            conclude(&job, answers)?;
         }
         return Ok(fail::OK);
+    }
+    if args.output.is_some() {
+        signals::advise("; the rows that were predicted are kept: add --resume to go on");
     }
     let job = prepare(args, ranks, true)?;
     match args.transport {
         Transport::Shm => start::processes(&job),
         _ => {
             let answers = if local::fits(&job) { local::run(&job)? } else { start::threads(&job)? };
-            conclude(&job, &answers)?;
+            conclude(&job, answers)?;
             Ok(fail::OK)
         }
     }
 }
+
+pub(crate) use start::is_rank_process;
 
 #[cfg(feature = "mpi")]
 use mpi::run as run_mpi;
@@ -114,9 +128,11 @@ impl<'a> Job<'a> {
         };
         let data = LaneOptions { lag: args.lag, delivery: args.delivery };
         let control = LaneOptions::lag(0);
+        let answers = LaneOptions::lag(args.lag);
         let largest = largest_message(&plan, args.batch).min(LARGEST_SLOT);
-        let shape =
-            GroupShape { ranks, lanes: vec![data.shape(largest), control.shape(gather::slot_bytes(ranks.max(1)))] };
+        let of_answers = share::lane_shape(answers, args.batch, ranks);
+        let lanes = vec![data.shape(largest), control.shape(control_bytes(ranks)), of_answers];
+        let shape = GroupShape { ranks, lanes };
         let delays = DelaySchedule::new(&args.delay, 0, ranks, args.delay_unit)
             .map_err(|error| Misuse(format!("--delay: {error}")))?;
         Ok(Job {
@@ -127,7 +143,7 @@ impl<'a> Job<'a> {
             plan,
             format,
             shape,
-            options: GroupOptions::new([data, control]).deadline(args.deadline),
+            options: GroupOptions::new([data, control, answers]).deadline(args.deadline),
             delays,
         })
     }
@@ -159,38 +175,20 @@ fn check_paths(args: &InferArgs, writes: bool) -> Result<()> {
         bail!("{}: not a regular file, which is required since every rank reads the input", input.display());
     }
     if let Some(output) = args.output.as_ref().filter(|_| writes) {
-        if is_same_file(input, output) {
-            return Err(Misuse(format!("{}: input and output are the same file", output.display())).into());
-        }
-        PredictionFile::check(output)?;
+        let trace = if let DelayProfile::Trace { file } = &args.delay { Some(file.as_path()) } else { None };
+        let inputs = [Some(input.as_path()), Some(&args.model), args.plan.as_deref(), trace];
+        paths::refuse_inputs(output, inputs.into_iter().flatten())?;
+        output::check(output)?;
     }
     Ok(())
 }
 
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
-}
-
-/// On rank 0, after the run: writes the predictions and prints the report. If either fails, the output is as it was before.
-fn conclude(job: &Job<'_>, answers: &answers::Answers) -> Result<()> {
-    let args = job.args;
-    let file = args.output.as_ref().map(|output| write_predictions(job, answers, output)).transpose()?;
-    let report = report::Report::new(job, answers);
-    print(&if args.json { report.to_json() } else { report.to_text() })?;
+/// On rank 0, after the run: prints the report and gives the predictions their name. If either fails, the output is as it was
+/// before.
+fn conclude(job: &Job<'_>, mut answers: Answers) -> Result<()> {
+    let mut file = answers.predicted.file.take();
+    file.as_mut().map_or(Ok(()), PredictionFile::settle)?;
+    let report = report::Report::new(job, &answers);
+    print(&if job.args.json { report.to_json() } else { report.to_text() })?;
     file.map_or(Ok(()), PredictionFile::finish)
-}
-
-/// All predictions, on the disk and without a name.
-fn write_predictions(job: &Job<'_>, answers: &answers::Answers, output: &Path) -> Result<PredictionFile> {
-    let mut file = PredictionFile::create(output)?;
-    let mut predictions = answers.predictions.iter();
-    let changed = || format!("{}: changed while it was read", job.args.input.display());
-    for id in slackline_data::ids(&job.args.input, Some(job.format))? {
-        file.row(&id?, *predictions.next().with_context(changed)?)?;
-    }
-    if predictions.next().is_some() {
-        bail!(changed());
-    }
-    file.settle()?;
-    Ok(file)
 }

@@ -10,8 +10,10 @@ mod inspect;
 mod metrics;
 mod model;
 mod output;
+mod paths;
 mod placement;
 mod progress;
+mod signals;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
         Err(error) => return ended(print(&error.render().to_string()).map(|()| fail::OK)),
     };
     if !cli.command.joins_mpi()
-        && let Err(error) = guard()
+        && let Err(error) = guard(infer::is_rank_process())
     {
         return ended(Err(error));
     }
@@ -49,10 +51,12 @@ fn main() -> ExitCode {
     })
 }
 
-/// Makes a table file that is truncated during a run an error instead of SIGBUS. Called before anything is mapped, but after
-/// MPI, which may have a handler of its own, is initialised.
-fn guard() -> Result<()> {
-    Ok(slackline_embedding::guard::install()?)
+/// Makes a table file that is truncated during a run an error instead of SIGBUS, and so signals that would end the command.
+/// Called before anything is mapped, but after MPI, which may have handlers of its own, is initialised. `is_rank`: whether a
+/// launcher has started this process.
+fn guard(is_rank: bool) -> Result<()> {
+    slackline_embedding::guard::install()?;
+    signals::listen(is_rank)
 }
 
 fn ended(result: Result<u8>) -> ExitCode {

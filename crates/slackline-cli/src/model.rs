@@ -1,14 +1,10 @@
 //! The commands that write model directories and inputs.
 
 use std::fs;
-use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use signal_hook::low_level::emulate_default_handler;
 use slackline_data::generate_criteo;
 use slackline_dlrm::{
     DlrmError, ImportOptions, ImportReport, ImportedTable, ModelConfig, ModelDirectory, Printable, RowLoss, Written,
@@ -18,11 +14,12 @@ use slackline_embedding::RowFormat;
 
 use crate::args;
 use crate::progress::{Progress, bytes};
-use crate::{fail, print};
+use crate::{fail, paths, print, signals};
 
 /// `slackline import`.
 pub(crate) fn import(args: &args::ImportArgs) -> Result<u8> {
-    say_what_an_interrupt_leaves()?;
+    paths::refuse_inputs(&args.output, [args.checkpoint.as_path(), &args.config].into_iter())?;
+    signals::advise("; run the same command again to resume, or add --restart to start over");
     let mut progress = Progress::new("import");
     let mut options = ImportOptions::new(args.shards);
     options.rows = args.rows.clone();
@@ -36,23 +33,6 @@ pub(crate) fn import(args: &args::ImportArgs) -> Result<u8> {
     drop(progress);
     print(&if args.json { import_json(args, &report) } else { import_text(args, &report) })?;
     Ok(fail::OK)
-}
-
-/// On a terminal, an interrupt prints how to resume the import before it ends the process.
-fn say_what_an_interrupt_leaves() -> Result<()> {
-    if !io::stderr().is_terminal() {
-        return Ok(());
-    }
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("waiting for signals")?;
-    std::thread::spawn(move || {
-        if let Some(signal) = signals.forever().next() {
-            fail::say(
-                "\nslackline: interrupted; run the same command again to resume, or add --restart to start over\n",
-            );
-            let _ = emulate_default_handler(signal);
-        }
-    });
-    Ok(())
 }
 
 fn import_text(args: &args::ImportArgs, report: &ImportReport) -> String {
@@ -140,6 +120,7 @@ fn import_json(args: &args::ImportArgs, report: &ImportReport) -> String {
 
 /// `slackline convert`.
 pub(crate) fn convert(args: &args::ConvertArgs) -> Result<u8> {
+    paths::refuse_inputs(&args.output, std::iter::once(args.model.as_path()))?;
     let mut progress = Progress::new("convert");
     let written = slackline_dlrm::convert(&args.model, &args.output, &args.rows, args.shards, &mut |at| {
         progress.share(at.done, at.total, "bytes");
@@ -153,6 +134,7 @@ pub(crate) fn convert(args: &args::ConvertArgs) -> Result<u8> {
 
 /// `slackline init`.
 pub(crate) fn init(args: &args::InitArgs) -> Result<u8> {
+    paths::refuse_inputs(&args.output, std::iter::once(args.config.as_path()))?;
     let config = read_config(&args.config)?;
     let mut progress = Progress::new("init");
     write_synthetic(&config, args.seed, &args.output, args.shards, &mut |at| {
@@ -166,6 +148,7 @@ pub(crate) fn init(args: &args::InitArgs) -> Result<u8> {
 
 /// `slackline generate`.
 pub(crate) fn generate(args: &args::GenerateArgs) -> Result<u8> {
+    paths::refuse_inputs(&args.output, std::iter::once(args.config.as_path()))?;
     let config = read_config(&args.config)?;
     let mut progress = Progress::new("generate");
     generate_criteo(&config.input_shape(), args.rows, args.seed, &args.output, |rows| {

@@ -1,272 +1,349 @@
-//! The file of predictions: complete under its name, or absent.
+//! The file of predictions: it grows in a folder of its own, and appears under its name when it is whole.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::FileTypeExt;
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use slackline_collective::Terms;
+use slackline_data::WholeFile;
+
+const HEADER: &[u8] = b"id,prediction\n";
+
+/// The longest that a row waits for the next ones before both are written. What is not written is lost if the process is
+/// killed.
+const FLUSH_EVERY: Duration = Duration::from_millis(100);
+
+/// Ranks that are processes end a moment after a command that is killed.
+const LAST_OF_KILLED: Duration = Duration::from_millis(500);
+
+/// How many rows are looked at between two calls for [patience](PredictionFile::resume).
+pub(crate) const PATIENCE_ROWS: u64 = 1 << 20;
 
 /// Writes a complete file, or none. `report` is called in between: if it fails, there is no file.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8], report: impl FnOnce() -> Result<()>) -> Result<()> {
-    let mut file = PredictionFile::begin(path)?;
-    file.write(bytes)?;
-    file.settle()?;
+    let cannot = || format!("{}: cannot write", path.display());
+    let mut file = WholeFile::create(path).with_context(cannot)?;
+    file.write_all(bytes).and_then(|()| file.settle()).with_context(cannot)?;
     report()?;
-    file.finish()
+    file.finish().with_context(cannot)
 }
 
-/// A CSV file `id,prediction` that is being written.
-///
-/// The file has no name until [`finish`](Self::finish), so nothing is left behind however the process ends. On file systems
-/// without unnamed files it is `.<name>.<process>.partial` in the same folder until then, which is removed when this is
-/// dropped. An existing file is replaced as a whole; a pipe or a device is written to directly.
+/// Checks that a file can be written, without changing anything.
+pub(crate) fn check(path: &Path) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        match WholeFile::check(path) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && begin.elapsed() < LAST_OF_KILLED => {
+                std::thread::sleep(LAST_OF_KILLED / 50);
+            }
+            checked => return checked.with_context(|| format!("{}: cannot write", path.display())),
+        }
+    }
+}
+
+/// A CSV file `id,prediction` that is being written, a [`WholeFile`] whose rows are kept if the run ends before it is whole.
 pub(crate) struct PredictionFile {
     path: PathBuf,
-    form: Form,
-    writer: BufWriter<File>,
+    writer: BufWriter<WholeFile>,
+    line: Vec<u8>,
+    flushed: Instant,
+    /// Whether there is a row that would be lost.
+    has_rows: bool,
 }
 
-enum Form {
-    Unnamed,
-    Partial(PathBuf),
-    Direct,
+/// The rows that an earlier run has kept, from the first.
+pub(crate) struct KeptRows {
+    /// How many.
+    pub(crate) rows: u64,
+    records: Records<BufReader<File>>,
 }
 
 impl PredictionFile {
-    /// Checks that `path` can be written, without creating it.
-    pub(crate) fn check(path: &Path) -> Result<()> {
-        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        // Opening a pipe would wait for its reader, and closing it would end the reader.
-        if !is_direct(&target) {
-            PredictionFile::create(path)?;
+    /// Begins the file of a run that computes `terms`.
+    pub(crate) fn create(path: &Path, terms: &Terms) -> Result<Self> {
+        let cannot = || format!("{}: cannot write", path.display());
+        Self::begin(path, WholeFile::create(path).with_context(cannot)?, terms).with_context(cannot)
+    }
+
+    fn begin(path: &Path, mut whole: WholeFile, terms: &Terms) -> io::Result<Self> {
+        if let Some(file) = whole.terms() {
+            fs::write(file, terms.to_bytes())?;
+        }
+        whole.write_all(HEADER)?;
+        Ok(Self::over(path, whole))
+    }
+
+    fn over(path: &Path, whole: WholeFile) -> Self {
+        let writer = BufWriter::with_capacity(1 << 18, whole);
+        PredictionFile { path: path.to_owned(), writer, line: Vec::new(), flushed: Instant::now(), has_rows: false }
+    }
+
+    /// Goes on with the rows that a run of the same `terms` has kept, or begins if there are none. A last row that is not
+    /// whole is cut off.
+    ///
+    /// Reads all rows that are there, and calls `patience` every [`PATIENCE_ROWS`]: other ranks wait meanwhile.
+    pub(crate) fn resume(
+        path: &Path,
+        terms: &Terms,
+        patience: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<(Self, Option<KeptRows>)> {
+        let cannot = || format!("{}: cannot write", path.display());
+        let mut whole = WholeFile::reopen(path).with_context(cannot)?;
+        let (Some(folder), Some(left)) = (whole.folder().map(Path::to_owned), whole.terms()) else {
+            bail!("{}: a pipe or a device keeps no rows; leave out --resume", path.display());
+        };
+        let left = match fs::read(left) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            left => Some(left.with_context(cannot)?),
+        };
+        let header = Records::of(whole.file()).and_then(|mut records| records.next()).with_context(cannot)?;
+        let (Some(left), Some(HEADER)) = (left, header.as_deref()) else {
+            // Ended before it had begun to write rows.
+            drop(whole);
+            return Ok((Self::create(path, terms)?, None));
+        };
+        let again = "leave out --resume to start over";
+        if let Err(differing) = Terms::compare(&[&left, &terms.to_bytes()]) {
+            let of = |difference: &slackline_collective::Difference, run| {
+                let value = difference.values.iter().find(|(_, runs)| runs.contains(&run));
+                value.map_or_else(String::new, |(value, _)| value.clone())
+            };
+            let differing = differing.differing.iter();
+            let differing: Vec<String> =
+                differing.map(|what| format!("{} was {} and is {}", what.name, of(what, 0), of(what, 1))).collect();
+            bail!("{}: left by another run ({}); {again}", folder.display(), differing.join("; "));
+        }
+        let mut records = Records::of(whole.file()).with_context(cannot)?;
+        records.next().with_context(cannot)?;
+        let (mut rows, mut end) = (0, records.at);
+        while let Some(record) = records.next().with_context(cannot)? {
+            if parse(&record).is_none() {
+                break;
+            }
+            (rows, end) = (rows + 1, records.at);
+            if rows % PATIENCE_ROWS == 0 {
+                patience()?;
+            }
+        }
+        whole.file().set_len(end).with_context(cannot)?;
+        let mut records = Records::of(&File::open(folder.join(WholeFile::CONTENT)).with_context(cannot)?)?;
+        records.next().with_context(cannot)?;
+        whole.file().seek(SeekFrom::Start(end)).with_context(cannot)?;
+        whole.keep(true);
+        Ok((Self::over(path, whole), (rows > 0).then_some(KeptRows { rows, records })))
+    }
+
+    /// Appends a row. Ids with a comma, a quote or a line end are quoted.
+    pub(crate) fn row(&mut self, id: &[u8], prediction: f32) -> Result<()> {
+        self.line.clear();
+        append_id(&mut self.line, id);
+        self.line.push(b',');
+        append_decimal(&mut self.line, prediction);
+        self.line.push(b'\n');
+        self.has_rows = true;
+        self.writer.write_all(&self.line).with_context(|| format!("{}: cannot write", self.path.display()))
+    }
+
+    /// Writes out what has waited long enough, which is then kept. Called after each batch.
+    pub(crate) fn turn(&mut self) -> Result<()> {
+        let now = Instant::now();
+        if self.has_rows && now - self.flushed >= FLUSH_EVERY {
+            self.flushed = now;
+            self.writer.flush().with_context(|| format!("{}: cannot write", self.path.display()))?;
+            self.writer.get_mut().keep(true);
         }
         Ok(())
     }
 
-    /// Creates the file and writes the header.
-    pub(crate) fn create(path: &Path) -> Result<Self> {
-        let mut file = Self::begin(path)?;
-        file.write(b"id,prediction\n")?;
-        Ok(file)
-    }
-
-    fn begin(path: &Path) -> Result<Self> {
-        // A link stays a link; its target is replaced.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let (file, form) = open(&path).with_context(|| format!("{}: cannot write", path.display()))?;
-        Ok(PredictionFile { path, form, writer: BufWriter::with_capacity(1 << 18, file) })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.writer.write_all(bytes).with_context(|| format!("{}: cannot write", self.path.display()))
-    }
-
-    /// Appends a row. Ids with a comma, a quote or a line end are quoted.
-    pub(crate) fn row(&mut self, id: &str, prediction: f32) -> Result<()> {
-        let quoted = id.contains([',', '"', '\n', '\r']);
-        let id = if quoted { format!("\"{}\"", id.replace('"', "\"\"")) } else { id.to_owned() };
-        self.write(format!("{id},{}\n", decimal(prediction)).as_bytes())
-    }
-
-    /// Syncs the file to disk and gives it its name.
-    pub(crate) fn finish(mut self) -> Result<()> {
-        let path = self.path.clone();
-        self.publish().with_context(|| format!("{}: cannot write", path.display()))
-    }
-
-    /// Brings what was written to the disk, so that hardly anything is left that can fail, and gives it no name yet.
+    /// Brings all rows to the disk, so that hardly anything is left that can fail, and gives the file no name yet.
     pub(crate) fn settle(&mut self) -> Result<()> {
-        self.flush().with_context(|| format!("{}: cannot write", self.path.display()))
+        let settled = self.writer.flush().and_then(|()| self.writer.get_ref().settle());
+        settled.with_context(|| format!("{}: cannot write", self.path.display()))
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()?;
-        if matches!(self.form, Form::Direct) { Ok(()) } else { self.writer.get_ref().sync_all() }
-    }
-
-    fn publish(&mut self) -> io::Result<()> {
-        self.flush()?;
-        if matches!(self.form, Form::Direct) {
-            return Ok(());
-        }
-        if matches!(self.form, Form::Unnamed) {
-            use std::os::fd::AsRawFd;
-            let partial = partial_name(&self.path);
-            let open = format!("/proc/self/fd/{}", self.writer.get_ref().as_raw_fd());
-            let _ = fs::remove_file(&partial);
-            rustix::fs::linkat(CWD, open, CWD, &partial, AtFlags::SYMLINK_FOLLOW)?;
-            self.form = Form::Partial(partial);
-        }
-        if let Form::Partial(partial) = &self.form {
-            fs::rename(partial, &self.path)?;
-            self.form = Form::Direct;
-        }
-        File::open(folder_of(&self.path))?.sync_all()
+    /// Syncs the file to the disk and gives it its name.
+    pub(crate) fn finish(self) -> Result<()> {
+        let whole = self.writer.into_inner().map_err(io::IntoInnerError::into_error);
+        whole.and_then(WholeFile::finish).with_context(|| format!("{}: cannot write", self.path.display()))
     }
 }
 
-impl Drop for PredictionFile {
-    fn drop(&mut self) {
-        if let Form::Partial(partial) = &self.form {
-            let _ = fs::remove_file(partial);
+impl KeptRows {
+    /// The next row's prediction, if its id is `id`.
+    pub(crate) fn next(&mut self, id: &[u8]) -> Result<f32> {
+        let record = self.records.next()?.unwrap_or_default();
+        let (found, prediction) = parse(&record).context("the rows that were kept have changed meanwhile")?;
+        let mut expected = Vec::new();
+        append_id(&mut expected, id);
+        if found != expected {
+            let [found, id] = [found, id].map(String::from_utf8_lossy);
+            bail!(
+                "a row that was kept has the id {found:?} and the input's has {id:?}; leave out --resume to start over"
+            );
+        }
+        Ok(prediction)
+    }
+}
+
+/// Lines of CSV, where a line end within quotes belongs to the line.
+struct Records<R> {
+    from: R,
+    /// Where the next one begins.
+    at: u64,
+}
+
+impl Records<BufReader<File>> {
+    fn of(file: &File) -> io::Result<Self> {
+        let mut file = file.try_clone()?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(Records { from: BufReader::with_capacity(1 << 18, file), at: 0 })
+    }
+}
+
+impl<R: BufRead> Records<R> {
+    /// The next record with its line end; `None` at the end, and for one that is not whole.
+    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut record = Vec::new();
+        loop {
+            let before = record.len();
+            self.from.read_until(b'\n', &mut record)?;
+            if record.len() == before || record.last() != Some(&b'\n') {
+                return Ok(None);
+            }
+            if record.iter().filter(|byte| **byte == b'"').count() % 2 == 0 {
+                self.at += record.len() as u64;
+                return Ok(Some(record));
+            }
         }
     }
+}
+
+/// Id and prediction of a record, the id as it was written.
+fn parse(record: &[u8]) -> Option<(&[u8], f32)> {
+    let record = record.strip_suffix(b"\n")?;
+    let comma = record.iter().rposition(|byte| *byte == b',')?;
+    let prediction = std::str::from_utf8(&record[comma + 1..]).ok()?.parse().ok()?;
+    Some((&record[..comma], prediction))
+}
+
+fn append_id(line: &mut Vec<u8>, id: &[u8]) {
+    if !id.iter().any(|byte| b",\"\n\r".contains(byte)) {
+        return line.extend_from_slice(id);
+    }
+    line.push(b'"');
+    for &byte in id {
+        line.extend_from_slice(if byte == b'"' { b"\"\"" } else { std::slice::from_ref(&byte) });
+    }
+    line.push(b'"');
 }
 
 /// A prediction as a plain decimal number of 9 significant digits: parsing it gives the same `f32`.
-pub(crate) fn decimal(value: f32) -> String {
+fn append_decimal(line: &mut Vec<u8>, value: f32) {
+    let put = "a Vec takes all";
     if value == 0.0 || !value.is_finite() {
-        return format!("{value:.8}");
+        return write!(line, "{value:.8}").expect(put);
     }
-    let scientific = format!("{value:.8e}");
-    let exponent: i32 =
-        scientific.split_once('e').and_then(|(_, e)| e.parse().ok()).expect("a number with an exponent");
-    // Of a number below 1e9 the rounding above and this one fall on the same digit.
-    format!("{value:.*}", (8 - exponent).max(0) as usize)
-}
-
-fn open(path: &Path) -> Result<(File, Form)> {
-    if path.is_dir() {
-        bail!("it is a folder");
+    // d.dddddddde-N
+    let mut room = [0; 16];
+    let mut rest = &mut room[..];
+    write!(rest, "{:.8e}", value.abs()).expect("at most 14 bytes");
+    let unused = rest.len();
+    let (digits, exponent) = room[..room.len() - unused].split_at(10);
+    let exponent = std::str::from_utf8(&exponent[1..]).ok().and_then(|e| e.parse().ok());
+    let exponent: i32 = exponent.expect("a number with an exponent");
+    if exponent >= 0 {
+        // Of a number below 1e9 the rounding above and this one fall on the same digit.
+        return write!(line, "{value:.*}", (8 - exponent).max(0) as usize).expect(put);
     }
-    if is_direct(path) {
-        return Ok((File::options().write(true).open(path)?, Form::Direct));
-    }
-    if path.file_name().is_none() {
-        bail!("the path has no file name");
-    }
-    let folder = folder_of(path);
-    if !folder.is_dir() {
-        bail!("there is no folder {}", folder.display());
-    }
-    // An unnamed file gets its name through this folder.
-    if !Path::new("/proc/self/fd").is_dir() {
-        return named(path);
-    }
-    let mode = Mode::from_raw_mode(0o666);
-    match rustix::fs::open(folder, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, mode) {
-        Ok(unnamed) => Ok((File::from(unnamed), Form::Unnamed)),
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR | rustix::io::Errno::INVAL) => named(path),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// For file systems that have no unnamed files.
-fn named(path: &Path) -> Result<(File, Form)> {
-    let partial = partial_name(path);
-    Ok((File::create(&partial)?, Form::Partial(partial)))
-}
-
-/// Whether this is a pipe or a device.
-fn is_direct(path: &Path) -> bool {
-    let is_special = |kind: fs::FileType| kind.is_fifo() || kind.is_char_device() || kind.is_block_device();
-    fs::metadata(path).is_ok_and(|metadata| is_special(metadata.file_type()))
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn partial_name(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    folder_of(path).join(format!(".{name}.{}.partial", std::process::id()))
+    line.extend_from_slice(if value < 0.0 { b"-0." } else { b"0." });
+    line.extend(std::iter::repeat_n(b'0', (-exponent - 1) as usize));
+    line.push(digits[0]);
+    line.extend_from_slice(&digits[2..]);
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
-
     use proptest::prelude::*;
 
     use super::*;
 
-    fn names_in(folder: &Path) -> Vec<String> {
-        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<String> = names.collect();
-        names.sort();
-        names
+    fn terms(model: &str) -> Terms {
+        Terms::new().with("the model (digest)", model).with("--wire", "f32")
+    }
+
+    fn decimal(value: f32) -> String {
+        let mut line = Vec::new();
+        append_decimal(&mut line, value);
+        String::from_utf8(line).unwrap()
+    }
+
+    /// A file of which these bytes were kept.
+    fn kept(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.csv");
+        let mut whole = WholeFile::create(&path).unwrap();
+        fs::write(whole.terms().unwrap(), terms("a").to_bytes()).unwrap();
+        whole.write_all(bytes).unwrap();
+        whole.keep(true);
+        (folder, path)
     }
 
     #[test]
-    fn an_unfinished_file_leaves_the_old_one_and_nothing_else() {
+    fn rows_are_quoted_where_they_have_to_be() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.csv");
-        fs::write(&path, "old").unwrap();
-        let mut file = PredictionFile::create(&path).unwrap();
-        file.row("1", 0.5).unwrap();
-        drop(file);
-        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
-        assert_eq!(names_in(folder.path()), ["out.csv"]);
-    }
-
-    #[test]
-    fn a_finished_file_replaces_the_old_one_as_a_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("out.csv");
-        fs::write(&path, "old and longer than what comes after it, so that a rest would show").unwrap();
-        let old = File::open(&path).unwrap();
-        let mut file = PredictionFile::create(&path).unwrap();
-        file.row("7", 0.5).unwrap();
-        file.row("a,\"b\"", 0.25).unwrap();
+        let mut file = PredictionFile::create(&path, &terms("a")).unwrap();
+        file.row(b"7", 0.5).unwrap();
+        file.row(b"a,\"b\"", 0.25).unwrap();
         file.finish().unwrap();
         let written = "id,prediction\n7,0.500000000\n\"a,\"\"b\"\"\",0.250000000\n";
         assert_eq!(fs::read_to_string(&path).unwrap(), written);
-        assert_eq!(names_in(folder.path()), ["out.csv"]);
-        assert!(io::read_to_string(old).unwrap().starts_with("old"), "who had it open keeps it");
     }
 
     #[test]
-    fn without_unnamed_files_it_is_whole_or_not_there_either() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("out.csv");
-        let begin = || {
-            let (file, form) = named(&path).unwrap();
-            PredictionFile { path: path.clone(), form, writer: BufWriter::new(file) }
-        };
-        let mut unfinished = begin();
-        unfinished.row("1", 0.5).unwrap();
-        assert_ne!(names_in(folder.path()), [""; 0]);
-        drop(unfinished);
-        assert_eq!(names_in(folder.path()), [""; 0]);
-        let mut finished = begin();
-        finished.row("1", 0.5).unwrap();
-        finished.finish().unwrap();
-        assert_eq!(names_in(folder.path()), ["out.csv"]);
-        assert_eq!(fs::read_to_string(&path).unwrap(), "1,0.500000000\n");
+    fn rows_that_are_kept_are_gone_on_with_and_a_torn_one_is_written_anew() {
+        let whole = b"id,prediction\n1,0.500000000\n\"x\ny\",0.250000000\n3,0.125000000\n";
+        let rows: [&[u8]; 3] = [b"1", b"x\ny", b"3"];
+        for length in 0..=whole.len() {
+            let (_folder, path) = kept(&whole[..length]);
+            let (mut file, kept) = PredictionFile::resume(&path, &terms("a"), &mut || Ok(())).unwrap();
+            let mut count = 0;
+            if let Some(mut kept) = kept {
+                count = kept.rows as usize;
+                let values: Vec<f32> = rows[..count].iter().map(|id| kept.next(id).unwrap()).collect();
+                assert_eq!(values, [0.5, 0.25, 0.125][..count]);
+            }
+            // Every row that is whole is kept.
+            assert_eq!(count, [28, 46, 60].iter().filter(|end| **end <= length).count(), "{length} bytes");
+            for (id, value) in rows.iter().zip([0.5, 0.25, 0.125]).skip(count) {
+                file.row(id, value).unwrap();
+            }
+            file.finish().unwrap();
+            assert_eq!(fs::read(&path).unwrap(), whole, "{length} bytes");
+            assert!(!path.with_file_name(".out.csv.partial").exists());
+        }
     }
 
     #[test]
-    fn a_link_stays_and_what_it_leads_to_is_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let (target, link) = (folder.path().join("target.csv"), folder.path().join("link.csv"));
-        fs::write(&target, "old").unwrap();
-        symlink("target.csv", &link).unwrap();
-        PredictionFile::create(&link).unwrap().finish().unwrap();
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(fs::read_to_string(&target).unwrap(), "id,prediction\n");
+    fn rows_of_another_computation_or_input_are_refused_and_stay() {
+        let bytes = b"id,prediction\n1,0.500000000\n";
+        let (_folder, path) = kept(bytes);
+        let error = format!("{:#}", PredictionFile::resume(&path, &terms("b"), &mut || Ok(())).err().unwrap());
+        assert!(error.contains(".out.csv.partial: left by another run"), "{error}");
+        assert!(error.ends_with("(the model (digest) was a and is b); leave out --resume to start over"), "{error}");
+        let (_, kept) = PredictionFile::resume(&path, &terms("a"), &mut || Ok(())).unwrap();
+        let error = kept.unwrap().next(b"2").unwrap_err().to_string();
+        assert!(error.contains("\"1\"") && error.contains("\"2\""), "{error}");
+        assert_eq!(fs::read(path.with_file_name(".out.csv.partial").join(WholeFile::CONTENT)).unwrap(), bytes);
     }
 
     #[test]
-    fn a_device_is_written_to_and_not_replaced() {
-        let mut file = PredictionFile::create(Path::new("/dev/null")).unwrap();
-        file.row("1", 0.5).unwrap();
-        file.finish().unwrap();
-        assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
-    }
-
-    #[test]
-    fn folders_and_missing_folders_are_refused_by_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let refused = |path: &Path| format!("{:#}", PredictionFile::create(path).err().unwrap());
-        assert!(refused(folder.path()).ends_with("it is a folder"));
-        let missing = folder.path().join("no/such/out.csv");
-        let words = refused(&missing);
-        assert!(
-            words.contains("out.csv") && words.contains("there is no folder") && words.contains("no/such"),
-            "{words}"
-        );
+    fn a_device_keeps_nothing() {
+        let error =
+            PredictionFile::resume(Path::new("/dev/null"), &terms("a"), &mut || Ok(())).err().unwrap().to_string();
+        assert!(error.contains("keeps no rows"), "{error}");
     }
 
     #[test]
@@ -277,6 +354,10 @@ mod tests {
         assert_eq!(decimal(0.0), "0.00000000");
         assert_eq!(decimal(1e-10), "0.000000000100000001");
         assert_eq!(decimal(f32::NAN), "NaN");
+        assert_eq!(
+            (decimal(-0.25), decimal(-12.5), decimal(1e10)),
+            ("-0.250000000".into(), "-12.5000000".into(), "10000000000".into())
+        );
     }
 
     proptest! {
@@ -288,6 +369,13 @@ mod tests {
             prop_assert!(!text.contains('e'));
             let digits = text.chars().filter(char::is_ascii_digit).skip_while(|&digit| digit == '0').count();
             prop_assert!(digits >= 9 || value == 0.0, "{}", text);
+        }
+
+        #[test]
+        fn numbers_of_any_size_can_be_read_back(bits in any::<u32>()) {
+            let value = f32::from_bits(bits);
+            let again = decimal(value).parse::<f32>().unwrap();
+            prop_assert!(again.to_bits() == bits || value.is_nan() && again.is_nan(), "{}", decimal(value));
         }
     }
 }

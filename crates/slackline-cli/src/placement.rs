@@ -13,12 +13,14 @@ use slackline_embedding::{Bags, CostModel, Load, Plan, PlanOptions, Pooling, Pro
 
 use crate::args;
 use crate::fail::{self, Misuse};
-use crate::output::write_whole;
-use crate::print;
+use crate::output::{self, write_whole};
 use crate::progress::{Progress, bytes};
+use crate::{paths, print};
 
 /// `slackline profile`.
 pub(crate) fn profile(args: &args::ProfileArgs) -> Result<u8> {
+    paths::refuse_inputs(&args.output, [args.model.as_path(), &args.input].into_iter())?;
+    output::check(&args.output)?;
     let directory = ModelDirectory::open(&args.model)?;
     let config = directory.config();
     let all: Vec<usize> = (0..config.tables()).collect();
@@ -82,6 +84,10 @@ fn shown(profile: &Profile, output: &Path) -> String {
 
 /// `slackline plan`.
 pub(crate) fn plan(args: &args::PlanArgs) -> Result<u8> {
+    if let Some(output) = &args.output {
+        paths::refuse_inputs(output, [Some(args.model.as_path()), args.profile.as_deref()].into_iter().flatten())?;
+        output::check(output)?;
+    }
     let directory = ModelDirectory::open(&args.model)?;
     let mut tables = directory.tables();
     let mut options = PlanOptions {

@@ -90,7 +90,9 @@ impl Input {
                 let more = self.next_batch(max_samples, batch)?;
                 batch.dense.clear();
                 for TableInput { indices, offsets, weights } in &mut batch.tables {
-                    (indices.clear(), offsets.clear(), weights.clear());
+                    indices.clear();
+                    offsets.clear();
+                    weights.clear();
                 }
                 Ok(more)
             }

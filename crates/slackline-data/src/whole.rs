@@ -24,12 +24,13 @@ pub struct WholeFile {
     kept: bool,
 }
 
-/// The file in the folder.
-const CONTENT: &str = "content";
 /// What writers of files put into the folder.
-const OF_FILES: [&str; 2] = [CONTENT, WholeFile::TERMS];
+const OF_FILES: [&str; 2] = [WholeFile::CONTENT, WholeFile::TERMS];
 
 impl WholeFile {
+    /// The file in the folder that becomes this one.
+    pub const CONTENT: &str = "content";
+
     /// A file in the folder that is there for who [keeps](Self::keep) the content: what a later run compares before it goes on.
     pub const TERMS: &str = "terms";
 
@@ -63,7 +64,7 @@ impl WholeFile {
             return Ok(WholeFile { path, file, folder: None, kept: false });
         }
         let folder = PartialFolder::lock(&path)?;
-        let content = folder.path().join(CONTENT);
+        let content = folder.path().join(Self::CONTENT);
         let opened = prepare(&folder).and_then(|()| {
             // Open for reading, too: who goes on with a file reads it first.
             File::options().read(true).write(true).create(true).truncate(false).open(content)
@@ -132,7 +133,7 @@ impl WholeFile {
     pub fn finish(mut self) -> io::Result<()> {
         self.settle()?;
         let Some(folder) = &self.folder else { return Ok(()) };
-        fs::rename(folder.path().join(CONTENT), &self.path)?;
+        fs::rename(folder.path().join(Self::CONTENT), &self.path)?;
         // It has its name: what may be left of the folder harms nobody.
         let _ = folder.discard(&OF_FILES);
         self.folder = None;
@@ -239,7 +240,8 @@ impl PartialFolder {
             let name = entry?.file_name();
             if !ours.iter().any(|own| name == **own) {
                 let folder = self.path.display();
-                let why = format!("{folder} holds {name:?}, which another command left; finish that, or remove the folder");
+                let why =
+                    format!("{folder} holds {name:?}, which another command left; finish that, or remove the folder");
                 return Err(io::Error::new(ErrorKind::AlreadyExists, why));
             }
         }

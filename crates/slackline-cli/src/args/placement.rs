@@ -51,7 +51,7 @@ pub(crate) struct PlanArgs {
     /// Accept a plan in which the busiest rank costs at most RATIO times the mean
     #[arg(long, value_name = "RATIO", default_value_t = 1.05, value_parser = ratio)]
     pub(crate) balance: f64,
-    /// Write the plan to this file
+    /// Write the plan to this file; an existing one is replaced
     #[arg(long, value_name = "FILE.json")]
     pub(crate) output: Option<PathBuf>,
     /// Print one JSON object and nothing else
@@ -94,7 +94,7 @@ pub(crate) struct ProfileArgs {
     /// Record the N rows of each table that are looked up most
     #[arg(long, value_name = "N", default_value_t = 65536)]
     pub(crate) hot: usize,
-    /// File to write
+    /// File to write, or to replace
     #[arg(long, value_name = "FILE.json")]
     pub(crate) output: PathBuf,
 }

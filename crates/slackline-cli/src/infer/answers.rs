@@ -5,20 +5,37 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use slackline_dlrm::RankWork;
 
-use super::stream::Stream;
+use super::latencies::Latencies;
+use super::stream::Times;
+use crate::metrics::Quality;
+use crate::output::PredictionFile;
 
 /// The results on rank 0.
 pub(super) struct Answers {
-    /// One per row, in input order.
-    pub(super) predictions: Vec<f32>,
-    /// One per row; empty if the input has no labels.
-    pub(super) labels: Vec<f32>,
-    /// In milliseconds, one for every batch on every rank that had samples of it, in no order.
-    pub(super) latencies: Vec<f32>,
+    /// What was predicted.
+    pub(super) predicted: Predicted,
     /// From the barrier before the first batch until this rank had its last prediction.
     pub(super) elapsed: Duration,
     /// One entry per rank.
     pub(super) ranks: Vec<RankStats>,
+}
+
+/// All predictions, in brief.
+pub(super) struct Predicted {
+    /// Rows of the input.
+    pub(super) rows: u64,
+    /// How many of them an earlier run had predicted.
+    pub(super) resumed: u64,
+    /// Whether the input has labels.
+    pub(super) labelled: bool,
+    /// By the labels, if there are any.
+    pub(super) quality: Quality,
+    /// Predictions that are not a number.
+    pub(super) not_a_number: u64,
+    /// One for every batch on every rank that had samples of it.
+    pub(super) latencies: Latencies,
+    /// The rows in order, not under its name yet.
+    pub(super) file: Option<PredictionFile>,
 }
 
 /// Measurements of one rank.
@@ -42,10 +59,10 @@ pub(super) struct RankStats {
 
 impl RankStats {
     /// Those of a rank that was never ahead of another, and never waited for one.
-    pub(super) fn new(load: Duration, stream: &Stream, work: RankWork) -> Self {
+    pub(super) fn new(load: Duration, times: &Times, work: RankWork) -> Self {
         RankStats {
             load_seconds: load.as_secs_f64(),
-            warmup_seconds: stream.warmup.as_secs_f64(),
+            warmup_seconds: times.warmup.as_secs_f64(),
             observed_lag: 0,
             blocked_seconds: 0.0,
             lookup_seconds: work.lookups.as_secs_f64(),

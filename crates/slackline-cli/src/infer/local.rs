@@ -9,6 +9,7 @@ use slackline_transport::cores;
 use slackline_transport::delay::DelayProfile;
 
 use super::answers::{Answers, RankStats};
+use super::collect::Collector;
 use super::{Job, stream};
 use crate::args::Transport;
 
@@ -32,8 +33,9 @@ pub(super) fn run(job: &Job<'_>) -> Result<Answers> {
     let mut model = Local::new(LocalModel::new(job.dense.clone(), tables.parts)?);
     let mut input = job.open_input()?;
     let load = begin.elapsed();
-    let stream = stream::run(&mut model, job, &mut input, true, || Ok(()))?;
-    let ranks = vec![RankStats::new(load, &stream, model.work())];
-    let stream::Stream { predictions, labels, latencies, elapsed, .. } = stream;
-    Ok(Answers { predictions, labels, latencies, elapsed, ranks })
+    let mut collector = Collector::new(job, &mut || Ok(()))?;
+    collector.pass_over(&mut input, || Ok(()))?;
+    let times = stream::run(&mut model, job, &mut input, &mut collector, true, || Ok(()))?;
+    let ranks = vec![RankStats::new(load, &times, model.work())];
+    Ok(Answers { predicted: collector.finish(), elapsed: times.elapsed, ranks })
 }

@@ -24,7 +24,7 @@ const BYTES_A_SECOND: u64 = 50 << 20;
 /// Works as the rank of this process in its job, and returns the exit code.
 pub(super) fn run(args: &InferArgs) -> Result<u8> {
     let world = World::join()?;
-    crate::guard()?;
+    crate::guard(true)?;
     let outcome = as_rank(args, &world);
     if let Err(error) = &outcome {
         // Ranks depend on each other, and MPI would wait for ranks that hang.
@@ -95,7 +95,7 @@ fn work(world: &World, here: &[usize], job: &Job<'_>) -> Result<u8> {
     }
     let endpoint = NodeEndpoint::join(world, &job.shape, peers(job.args)?)?;
     if let Some(answers) = rank::run(endpoint, job)? {
-        conclude(job, &answers)?;
+        conclude(job, answers)?;
     }
     Ok(fail::OK)
 }

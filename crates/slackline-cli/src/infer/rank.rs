@@ -1,15 +1,16 @@
 //! The work of one rank, from loading its tables to sending its predictions to rank 0.
 
-use std::ops::Range;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use slackline_collective::{CollectiveError, Endpoint, Group};
-use slackline_dlrm::{Distributed, DistributedModel, Model, samples_of};
+use slackline_dlrm::{Distributed, DistributedModel, Model};
 use slackline_transport::Delayed;
 
 use super::answers::{Answers, RankStats};
-use super::{CONTROL, DATA, Job, gather, stream, terms};
+use super::collect::{Collector, pass_over};
+use super::share::{Receiver, Sender};
+use super::{ANSWERS, CONTROL, DATA, Job, stream, terms};
 use crate::fail;
 
 /// Works as one rank; rank 0 returns the results of all. An error here reaches the other ranks.
@@ -19,9 +20,7 @@ pub(super) fn run<E: Endpoint>(endpoint: E, job: &Job<'_>) -> Result<Option<Answ
     let outcome = work(&mut group, job);
     match &outcome {
         // All ranks have come to the same verdict, and leave together.
-        Err(error) if matches!(error.downcast_ref(), Some(CollectiveError::Disagree(_))) => {
-            while group.lane(CONTROL).drain()?.is_some() {}
-        }
+        Err(error) if matches!(error.downcast_ref(), Some(CollectiveError::Disagree(_))) => leave(&group)?,
         Err(error) => {
             // An earlier fault of another rank remains the fault of the group.
             let _ = group.give_up(&fail::one_line(error));
@@ -31,10 +30,21 @@ pub(super) fn run<E: Endpoint>(endpoint: E, job: &Job<'_>) -> Result<Option<Answ
     outcome
 }
 
+/// Leaves the lanes that all ranks leave together.
+fn leave<E: Endpoint>(group: &Group<E>) -> Result<()> {
+    let answers = group.streams(ANSWERS);
+    answers.leave()?;
+    ensure!(answers.drain()?.is_none(), "there are more predictions than samples");
+    ensure!(group.lane(CONTROL).drain()?.is_none(), "a rank made another call on the lane without lag");
+    Ok(())
+}
+
 fn work<E: Endpoint>(group: &mut Group<E>, job: &Job<'_>) -> Result<Option<Answers>> {
     let rank = group.rank();
     // First of all: ranks that compute different things compute nothing.
     group.lane(CONTROL).agree(&terms::before(job)?)?;
+    let (mut collector, kept) = collector(group, job)?;
+
     let begin = Instant::now();
     let tables = job.load(rank)?;
     let mut model = DistributedModel::new(job.dense.clone(), tables, job.plan.clone(), rank)?.with_wire(job.args.wire);
@@ -45,70 +55,52 @@ fn work<E: Endpoint>(group: &mut Group<E>, job: &Job<'_>) -> Result<Option<Answe
     }
     let mut model = Distributed::new(model, group.lane(DATA))?;
     let mut input = job.open_input()?;
+    let barrier = || Ok(group.lane(CONTROL).barrier()?);
     let load = begin.elapsed();
-    let own = stream::run(&mut model, job, &mut input, rank == 0, || Ok(group.lane(CONTROL).barrier()?))?;
+    match &mut collector {
+        Some(collector) => collector.pass_over(&mut input, barrier)?,
+        None => pass_over(&mut input, kept, barrier, |_| Ok(()))?,
+    }
+    let answers = group.streams(ANSWERS);
+    let (times, collector) = match collector {
+        Some(collector) => {
+            let mut receiver = Receiver::new(answers, collector);
+            let times = stream::run(&mut model, job, &mut input, &mut receiver, true, barrier)?;
+            (times, Some(receiver.collector))
+        }
+        None => (stream::run(&mut model, job, &mut input, &mut Sender::new(answers), false, barrier)?, None),
+    };
     // A file may have been replaced, or read differently, on some rank.
-    group.lane(CONTROL).agree(&own.input.terms())?;
+    group.lane(CONTROL).agree(&times.input.terms())?;
 
     let of_lane = group.stats(DATA);
     let stats = RankStats {
         observed_lag: of_lane.observed_lag(),
         blocked_seconds: of_lane.blocked_on_bound.as_secs_f64(),
-        ..RankStats::new(load, &own, model.work())
+        ..RankStats::new(load, &times, model.work())
     };
     let stats = group.lane(CONTROL).all_gather(&serde_json::to_vec(&stats)?)?;
-    let mut places: Vec<_> =
-        (0..group.ranks()).map(|from| places(own.rows, job.args.batch, from, group.ranks())).collect();
-    let mut predictions = vec![f32::NAN; if rank == 0 { own.rows } else { 0 }];
-    let mut left = own.rows;
-    let changed = || format!("{}: changed while it was read", job.args.input.display());
-    gather::to_first(&mut group.lane(CONTROL), &own.predictions, |from, values| {
-        for value in values {
-            predictions[places[from].next().with_context(changed)?] = value;
-            left -= 1;
-        }
-        Ok(())
-    })?;
-    let mut latencies = Vec::new();
-    gather::to_first(&mut group.lane(CONTROL), &own.latencies, |_, values| {
-        latencies.extend(values);
-        Ok(())
-    })?;
-    if rank == 0 && left > 0 {
-        bail!(changed());
-    }
-    let none = group.lane(CONTROL).drain()?.is_none();
-    assert!(none, "all ranks make the same calls on the lane without lag");
-    if rank != 0 {
-        return Ok(None);
-    }
+    leave(group)?;
+    let Some(collector) = collector else { return Ok(None) };
     let ranks = stats.iter().map(|stats| serde_json::from_slice(stats)).collect::<Result<_, _>>()?;
-    Ok(Some(Answers { predictions, labels: own.labels, latencies, elapsed: own.elapsed, ranks }))
+    Ok(Some(Answers { predicted: collector.finish(), elapsed: times.elapsed, ranks }))
 }
 
-/// The rows that a rank predicts, in the order in which it predicts them.
-fn places(rows: usize, batch: usize, rank: usize, ranks: usize) -> impl Iterator<Item = usize> {
-    (0..rows).step_by(batch).flat_map(move |first| -> Range<usize> {
-        let own = samples_of(batch.min(rows - first), rank, ranks);
-        first + own.start..first + own.end
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::places;
-
-    #[test]
-    fn every_row_has_one_place_and_each_rank_goes_forward() {
-        for (rows, batch, ranks) in [(0, 4, 2), (10, 4, 1), (10, 4, 3), (23, 5, 8), (7, 100, 4), (9, 3, 4), (8, 1, 2)] {
-            let mut all: Vec<usize> = Vec::new();
-            for rank in 0..ranks {
-                let own: Vec<usize> = places(rows, batch, rank, ranks).collect();
-                assert!(own.is_sorted(), "{rows} rows, rank {rank} of {ranks}");
-                all.extend(own);
-            }
-            all.sort_unstable();
-            assert_eq!(all, (0..rows).collect::<Vec<_>>(), "{rows} rows in batches of {batch} on {ranks} ranks");
+/// On rank 0 what collects the predictions; and on every rank how many rows an earlier run has kept. Rank 0 may look at them for
+/// longer than the deadline: it says so now and then by an empty message.
+fn collector<E: Endpoint>(group: &Group<E>, job: &Job<'_>) -> Result<(Option<Collector>, u64)> {
+    let control = group.lane(CONTROL);
+    if group.rank() == 0 {
+        let collector = Collector::new(job, &mut || Ok(control.all_gather(&[]).map(drop)?))?;
+        control.all_gather(&collector.kept_rows().to_le_bytes())?;
+        let kept = collector.kept_rows();
+        return Ok((Some(collector), kept));
+    }
+    loop {
+        let said = control.all_gather(&[])?.swap_remove(0);
+        if !said.is_empty() {
+            let kept = <[u8; 8]>::try_from(said).ok().context("rank 0 did not say how many rows are kept")?;
+            return Ok((None, u64::from_le_bytes(kept)));
         }
     }
 }

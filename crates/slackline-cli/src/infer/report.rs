@@ -3,12 +3,13 @@
 use serde::Serialize;
 
 use super::Job;
-use super::answers::{Answers, RankStats};
+use super::answers::{Answers, Predicted, RankStats};
+use super::latencies::Latencies;
 use crate::metrics::Quality;
 use crate::progress::bytes;
 
 const DEFINITION: &str = "from starting a batch that has been read until the rank's own predictions are ready; all \
-batches on all ranks; closed loop: a rank starts the next batch as soon as it may";
+batches on all ranks; closed loop: a rank starts the next batch as soon as it may; percentiles to 0.1 %";
 
 /// The outcome of a run.
 #[derive(Serialize)]
@@ -16,11 +17,13 @@ pub(super) struct Report<'a> {
     model: &'a std::path::Path,
     input: &'a std::path::Path,
     format: String,
-    rows: usize,
+    rows: u64,
+    /// Of an earlier run, which this one has resumed. They count for the quality, and for no time.
+    resumed_rows: u64,
     labelled: bool,
     #[serde(flatten)]
     quality: Quality,
-    not_a_number: usize,
+    not_a_number: u64,
     ranks: usize,
     transport: String,
     lag: usize,
@@ -42,10 +45,10 @@ pub(super) struct Report<'a> {
 }
 
 /// Latency in milliseconds.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Serialize)]
 struct Latency {
     definition: &'static str,
-    count: usize,
+    count: u64,
     p50_ms: f32,
     p95_ms: f32,
     p99_ms: f32,
@@ -55,16 +58,17 @@ struct Latency {
 impl<'a> Report<'a> {
     pub(super) fn new(job: &'a Job<'_>, answers: &'a Answers) -> Self {
         let args = job.args;
-        let (rows, seconds) = (answers.predictions.len(), answers.elapsed.as_secs_f64());
-        let labelled = !answers.labels.is_empty();
+        let Predicted { rows, resumed, labelled, quality, not_a_number, ref latencies, .. } = answers.predicted;
+        let seconds = answers.elapsed.as_secs_f64();
         Report {
             model: &args.model,
             input: &args.input,
             format: job.format.to_string(),
             rows,
+            resumed_rows: resumed,
             labelled,
-            quality: if labelled { Quality::of(&answers.predictions, &answers.labels) } else { Quality::default() },
-            not_a_number: answers.predictions.iter().filter(|p| p.is_nan()).count(),
+            quality,
+            not_a_number,
             ranks: job.shape.ranks,
             transport: args.transport.to_string(),
             lag: args.lag,
@@ -75,8 +79,8 @@ impl<'a> Report<'a> {
             load_seconds: largest(answers.ranks.iter().map(|rank| rank.load_seconds)),
             warmup_seconds: largest(answers.ranks.iter().map(|rank| rank.warmup_seconds)),
             seconds,
-            rows_per_second: rows as f64 / seconds.max(1e-9),
-            latency: Latency::of(&answers.latencies),
+            rows_per_second: (rows - resumed) as f64 / seconds.max(1e-9),
+            latency: Latency::of(latencies),
             lookup_imbalance: imbalance(answers.ranks.iter().map(|rank| rank.lookup_seconds)),
             planned_imbalance: job.plan.cost_imbalance(),
             per_rank: &answers.ranks,
@@ -107,12 +111,17 @@ impl<'a> Report<'a> {
         if self.delay != "none" {
             lines.push(format!("injected delays: {}", self.delay));
         }
+        if self.resumed_rows > 0 {
+            lines.push(format!("resumed: {} of the rows were there", self.resumed_rows));
+        }
         lines.push(String::new());
         if self.labelled {
             let quality = &self.quality;
             let number = |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{value:.6}"));
             let needs = if quality.auc.is_none() { "  (needs both labels, 0 and 1)" } else { "" };
-            lines.push(format!("AUC           {}{needs}", number(quality.auc)));
+            let error = quality.auc_error.filter(|error| *error > 0.0);
+            let within = error.map_or(String::new(), |error| format!(" +- {error:.1e} at most"));
+            lines.push(format!("AUC           {}{within}{needs}", number(quality.auc)));
             lines.push(format!("log loss      {}", number(quality.log_loss)));
         }
         if self.not_a_number > 0 {
@@ -170,35 +179,15 @@ fn imbalance(values: impl Iterator<Item = f64> + Clone) -> f64 {
 }
 
 impl Latency {
-    /// Percentiles by nearest rank: the smallest measured value that at least that share of all values does not exceed.
-    fn of(milliseconds: &[f32]) -> Option<Self> {
-        let mut sorted = milliseconds.to_vec();
-        sorted.sort_unstable_by(f32::total_cmp);
-        let percentile = |percent: usize| sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1];
-        (!sorted.is_empty()).then(|| Latency {
+    fn of(latencies: &Latencies) -> Option<Self> {
+        let [p50, p95, p99, max] = [50, 95, 99, 100].map(|percent| latencies.percentile(percent));
+        Some(Latency {
             definition: DEFINITION,
-            count: sorted.len(),
-            p50_ms: percentile(50),
-            p95_ms: percentile(95),
-            p99_ms: percentile(99),
-            max_ms: percentile(100),
+            count: latencies.count(),
+            p50_ms: p50?,
+            p95_ms: p95?,
+            p99_ms: p99?,
+            max_ms: max?,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Latency;
-
-    #[test]
-    fn percentiles_are_measured_values() {
-        let hundred: Vec<f32> = (1..=100).rev().map(|n| n as f32).collect();
-        let latency = Latency::of(&hundred).unwrap();
-        assert_eq!((latency.p50_ms, latency.p95_ms, latency.p99_ms, latency.max_ms), (50.0, 95.0, 99.0, 100.0));
-        let one = Latency::of(&[3.0]).unwrap();
-        assert_eq!((one.p50_ms, one.p99_ms), (3.0, 3.0));
-        let three = Latency::of(&[1.0, 3.0, 2.0]).unwrap();
-        assert_eq!((three.p50_ms, three.p95_ms), (2.0, 3.0));
-        assert_eq!(Latency::of(&[]), None);
     }
 }

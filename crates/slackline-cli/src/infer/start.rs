@@ -13,6 +13,7 @@ use slackline_transport::{Endpoint, cores, shm, threads as thread_group};
 
 use super::answers::Answers;
 use super::{Job, fail, rank};
+use crate::signals;
 
 /// The least time that a process has to join the group: the deadline of a run does not apply to starting up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -71,7 +72,13 @@ pub(super) fn processes(job: &Job<'_>) -> Result<u8> {
         command.args(&words);
         command
     });
-    let outcome = launch.output(OutputMode::FirstRank).pin(job.args.pin).run()?;
+    let launch = launch.output(OutputMode::FirstRank).pin(job.args.pin);
+    let (outcome, signal) = signals::launching(|| launch.run());
+    let outcome = outcome?;
+    if let Some(signal) = signal {
+        fail::tell(&signals::ended_by(signal));
+        return Ok(128 + signal as u8);
+    }
     if let Some(why) = what_failed(&outcome) {
         fail::tell(&why);
     }
@@ -81,7 +88,7 @@ pub(super) fn processes(job: &Job<'_>) -> Result<u8> {
 /// The launcher's last line: who is to blame, which the group knows, and not who was the first to find out.
 fn what_failed(outcome: &LaunchOutcome) -> Option<String> {
     if let Some(signal) = outcome.signal {
-        return Some(format!("ended by signal {signal}"));
+        return Some(signals::ended_by(signal));
     }
     let rank = outcome.failed?;
     if let Some((first, others)) = outcome.killed.split_first() {
@@ -97,7 +104,7 @@ fn what_failed(outcome: &LaunchOutcome) -> Option<String> {
 }
 
 /// Whether this process was started as a rank.
-pub(super) fn is_rank_process() -> bool {
+pub(crate) fn is_rank_process() -> bool {
     env::var_os(shm::GROUP_VARIABLE).is_some()
 }
 

@@ -1,13 +1,16 @@
 //! What has to be the same on every rank, in the words of the command line.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result};
 use slackline_collective::Terms;
 use slackline_data::Batch;
+use slackline_dlrm::Wire;
+use slackline_embedding::Part;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::Job;
@@ -16,26 +19,52 @@ use super::Job;
 const PLACES: u64 = 64;
 const BYTES: u64 = 4096;
 
-/// What is compared before the first batch.
+/// What ranks compare before the first batch.
 pub(super) fn before(job: &Job<'_>) -> Result<Terms> {
     let args = job.args;
+    Ok(computation(job)?
+        .with("the plan (digest)", plan(job)?)
+        .with("--ranks", job.shape.ranks)
+        .with("--batch", args.batch)
+        .with("--lag", args.lag)
+        .with("--delivery", args.delivery)
+        .with("--transport", format!("{:?}", args.transport).to_lowercase())
+        .with("--peers", &args.peers))
+}
+
+/// What a run compares with the run whose output it resumes: everything that the predictions depend on, to the bit.
+pub(super) fn of_output(job: &Job<'_>) -> Result<Terms> {
+    let args = job.args;
+    let changed = fs::metadata(&args.input).and_then(|metadata| metadata.modified());
+    let changed = changed.with_context(|| format!("{}: cannot look at it", args.input.display()))?;
+    let changed = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut terms = computation(job)?
+        .with("the input (last change)", format!("{}.{:09}", changed.as_secs(), changed.subsec_nanos()));
+    // Otherwise no placement changes a bit.
+    let by_rows = |part: &Part| part.rows != (0..job.plan.tables()[part.table].rows);
+    if args.wire != Wire::F32 || job.plan.parts().iter().any(by_rows) {
+        terms = terms.with("the plan (digest)", plan(job)?).with("--ranks", job.shape.ranks);
+    }
+    Ok(terms)
+}
+
+fn plan(job: &Job<'_>) -> Result<String> {
     let plan = serde_json::to_vec(&job.plan).context("writing the plan down")?;
+    Ok(format!("{:016x}", xxh3_64(&plan)))
+}
+
+/// What is computed, of what.
+fn computation(job: &Job<'_>) -> Result<Terms> {
+    let args = job.args;
     let (bytes, digest) =
         sample(&args.input).with_context(|| format!("{}: cannot read its digest", args.input.display()))?;
     Ok(Terms::new()
         .with("the program's version", env!("CARGO_PKG_VERSION"))
         .with("the model (digest)", format!("{:032x}", job.directory.digest()))
-        .with("the plan (digest)", format!("{:016x}", xxh3_64(&plan)))
         .with("the input (bytes)", bytes)
         .with("the input (digest of parts)", format!("{digest:016x}"))
         .with("--format", job.format)
-        .with("--ranks", job.shape.ranks)
-        .with("--batch", args.batch)
-        .with("--lag", args.lag)
-        .with("--delivery", args.delivery)
-        .with("--wire", args.wire)
-        .with("--transport", format!("{:?}", args.transport).to_lowercase())
-        .with("--peers", &args.peers))
+        .with("--wire", args.wire))
 }
 
 /// The size of a file, and a digest of places spread over all of it: what differs in between is found at the
@@ -73,10 +102,15 @@ impl InputDigest {
         }
     }
 
+    /// Of all rows so far.
+    pub(super) fn value(&self) -> u64 {
+        self.hash.digest()
+    }
+
     pub(super) fn terms(&self) -> Terms {
         Terms::new()
             .with("the input (rows read)", self.rows)
-            .with("the input (digest of all rows)", format!("{:016x}", self.hash.digest()))
+            .with("the input (digest of all rows)", format!("{:016x}", self.value()))
     }
 }
 

@@ -51,6 +51,11 @@ impl Place {
         names
     }
 
+    /// The same without `name`, whether it is there or not.
+    pub(crate) fn names_but(&self, name: &str) -> Vec<String> {
+        self.names().into_iter().filter(|found| found != name).collect()
+    }
+
     /// The command, to be run in the folder.
     pub(crate) fn command(&self, words: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_slackline"));

@@ -6,5 +6,7 @@ mod faults;
 mod files;
 mod hostile;
 mod import;
+mod outputs;
 mod predictions;
+mod resume;
 mod shared_data;

@@ -39,7 +39,10 @@ fn an_unfinished_file_leaves_the_old_one_and_nothing_else_unless_it_is_kept() {
     let mut whole = WholeFile::create(&path).unwrap();
     whole.write_all(b"a").unwrap();
     whole.finish().unwrap();
-    assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names_in(folder.path())), ("a", vec!["out.csv".to_owned()]));
+    assert_eq!(
+        (fs::read_to_string(&path).unwrap().as_str(), names_in(folder.path())),
+        ("a", vec!["out.csv".to_owned()])
+    );
 }
 
 #[test]

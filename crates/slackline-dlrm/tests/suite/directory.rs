@@ -406,10 +406,27 @@ fn an_import_that_is_killed_leaves_no_directory() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!out.exists());
-    assert!(names(folder.path()).iter().all(|name| name.starts_with(".model.") && name.ends_with(".partial")));
-    // And what is left does not stand in the way.
-    write_synthetic(&config("dot.json"), 1, &out, 2, &mut |_| ()).unwrap();
+    // One name, which the next one takes over.
+    assert_eq!(names(folder.path()), [".model.partial"]);
+    // While it writes, another is refused.
+    let mut refused = 0;
+    write_synthetic(&config("dot.json"), 1, &out, 2, &mut |_| {
+        let error = write_synthetic(&config("dot.json"), 1, &out, 2, &mut |_| ()).unwrap_err().to_string();
+        assert!(error.contains(".model.partial: locked by another run"), "{error}");
+        refused += 1;
+    })
+    .unwrap();
+    assert!(refused > 0);
     ModelDirectory::open(&out).unwrap().verify(&mut |_| ()).unwrap();
+    assert_eq!(names(folder.path()), ["model"]);
+    // What an unfinished import has left is not thrown away by another command.
+    let partial = folder.path().join(".other.partial");
+    fs::create_dir(&partial).unwrap();
+    fs::write(partial.join("binding.json"), "{}").unwrap();
+    let error = write_synthetic(&config("dot.json"), 1, &folder.path().join("other"), 2, &mut |_| ()).unwrap_err();
+    let error = format!("{error} {:?}", std::error::Error::source(&error));
+    assert!(error.contains("binding.json") && error.contains("another command left"), "{error}");
+    assert_eq!(names(&partial), ["binding.json"]);
 }
 
 #[cfg(feature = "import")]
