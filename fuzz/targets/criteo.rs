@@ -6,7 +6,7 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use libfuzzer_sys::fuzz_target;
-use slackline_data::{Batch, Input, InputShape, ids};
+use slackline_data::{Batch, Input, InputOptions, InputShape, ids};
 use slackline_fuzz::{file, seed};
 
 fn seeds() -> Vec<Vec<u8>> {
@@ -40,10 +40,10 @@ fuzz_target!(
                 file("input", &whole)
             }
         };
-        if let Ok(ids) = ids(&path, None) {
+        let shape = InputShape { dense_features: 2, table_rows: vec![1000, 3] };
+        if let Ok(ids) = ids(&path, &InputOptions::default(), &shape) {
             let _ = ids.take(1000).count();
         }
-        let shape = InputShape { dense_features: 2, table_rows: vec![1000, 3] };
         let Ok(mut input) = Input::open(&path, None, &shape) else { return };
         let mut batch = Batch::default();
         while let Ok(true) = input.next_batch(3, &mut batch) {

@@ -50,6 +50,8 @@ pub(crate) fn detect(source: &Source) -> Result<Format, CheckpointError> {
     while cursor.left() > 0 {
         match cursor.byte()? {
             b' ' | b'\t' | b'\r' | b'\n' => {}
+            // The byte order mark that some editors begin a file with.
+            0xef | 0xbb | 0xbf if cursor.left() >= source.len().min(4096) - 3 => {}
             b'{' => return Ok(Format::SafetensorsIndex),
             _ => break,
         }

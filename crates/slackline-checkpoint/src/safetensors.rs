@@ -70,7 +70,9 @@ pub(crate) fn open_index(index: &Source) -> Result<(Vec<Source>, Found), Checkpo
         let what = "the index is too long";
         return Err(index.corrupt(Corrupt::Limit { at: 0, what, limit: MAX_HEADER }));
     }
-    let listed: Index = parse(index, 0, index.len(), IndexVisitor)?;
+    // Some editors begin a file with a byte order mark.
+    let marked = index.len() >= 3 && index.array(0, "the index")? == *b"\xef\xbb\xbf";
+    let listed: Index = parse(index, if marked { 3 } else { 0 }, index.len(), IndexVisitor)?;
     let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (tensor, file) in &listed.weight_map {
         shards.entry(file).or_default().push(tensor);

@@ -1,18 +1,20 @@
 //! The command line.
 
 mod placement;
+mod reading;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use slackline_collective::Delivery;
-use slackline_data::InputFormat;
+use slackline_data::{InputFormat, Preprocessing};
 use slackline_dlrm::{RowChoice, Wire};
 use slackline_embedding::{Load, RowFormat};
 use slackline_transport::delay::DelayProfile;
 
 pub(crate) use placement::{PlanArgs, ProfileArgs};
+pub(crate) use reading::{ConvertInputArgs, FORMATS, ReadingArgs};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 success; 1 failure, with the reason on standard error; 2 usage error; 128 + n if the command, or a rank \
@@ -36,6 +38,7 @@ pub(crate) enum Command {
     Profile(ProfileArgs),
     Plan(PlanArgs),
     Infer(Box<InferArgs>),
+    ConvertInput(Box<ConvertInputArgs>),
     Generate(GenerateArgs),
 }
 
@@ -82,6 +85,11 @@ pub(crate) struct ImportArgs {
     /// repeated. Tensors that are neither known nor the state of a training are refused without it
     #[arg(long, value_name = "PATTERN")]
     pub(crate) ignore: Vec<glob::Pattern>,
+    /// What was done to raw inputs when the model was trained, recorded for `slackline infer`: DENSE,SPARSE with the names of
+    /// its --dense-transform and --sparse-transform, such as ln1p,modulo; or dlrm (ln1p,dictionary), torchrec
+    /// (ln3,modulo-int32) or mlperf (ln3,none) [default: not recorded]
+    #[arg(long, value_name = "PREPROCESSING")]
+    pub(crate) preprocessing: Option<Preprocessing>,
     /// Discard what an unfinished import left behind, and start again
     #[arg(long)]
     pub(crate) restart: bool,
@@ -96,7 +104,7 @@ pub(crate) struct ImportArgs {
 const IMPORT_HELP: &str = "\
 Examples:
   slackline import kaggle.pt --config kaggle.json --output model
-  slackline import torchrec.pt --config torchrec.json --output model
+  slackline import torchrec.pt --config torchrec.json --preprocessing torchrec --output model
   slackline import snapshot/ --config terabyte.json --output model --rows int8 --shards 8
   slackline import quantised.pt --config kaggle.json --output model --from-rows int8
   slackline import fbgemm.pt --config kaggle.json --output model --from-rows int8-fbgemm --rows int4
@@ -154,6 +162,9 @@ pub(crate) struct InitArgs {
     /// Random seed; equal seeds give equal weights
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
+    /// What is done to raw inputs, as in `slackline import`
+    #[arg(long, value_name = "PREPROCESSING")]
+    pub(crate) preprocessing: Option<Preprocessing>,
     /// Model directory to write; it must not exist
     #[arg(long, visible_alias = "out", value_name = "DIR")]
     pub(crate) output: PathBuf,
@@ -204,7 +215,7 @@ Exit codes: 0 success; 1 failure, such as a truncated or altered file, with the 
 /// The number of ranks, transport, lag and delivery do not change a bit of the predictions; --wire and a plan that splits
 /// tables by rows change their rounding. If the input has labels, AUC and log loss are computed too.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = INFER_HELP)]
+#[command(after_help = format!("{FORMATS}\n{INFER_HELP}"))]
 pub(crate) struct InferArgs {
     /// Model directory
     #[arg(value_name = "DIR")]
@@ -212,9 +223,11 @@ pub(crate) struct InferArgs {
     /// Rows to predict
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
-    /// Input format: criteo-tsv, criteo-csv or npz [default: detected from the file's content]
+    /// Input format, of those below [default: detected from the file's content]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<InputFormat>,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
     /// Samples per batch, divided among the ranks
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = batch())]
     pub(crate) batch: usize,
@@ -283,6 +296,8 @@ Examples:
   slackline infer model --input clicks.tsv
   slackline infer model --input clicks.csv.gz --output predictions.csv
   slackline infer model --input clicks.csv.gz --output predictions.csv --resume
+  slackline infer model --input day_23_sparse_multi_hot.npz --dense-file day_23_dense.npy --labels-file day_23_labels.npy
+  slackline infer model --input clicks.tsv --dense-transform ln3 --sparse-transform modulo-int32
   slackline infer model --input clicks.tsv --ranks 4 --transport shm --lag 4 --json
   slackline infer model --input clicks.tsv --ranks 4 --delay turn:0..2 --delay-unit 5
   slackline infer model --input clicks.tsv --load copied
@@ -437,6 +452,9 @@ mod tests {
             (["--deadline", "soon"], "number of seconds"),
             (["--deadline", "1e300"], "number of seconds"),
             (["--format", "parquet"], "criteo-tsv"),
+            (["--dense-transform", "log"], "ln1p, ln3, none"),
+            (["--sparse-transform", "hash"], "modulo, modulo-int32"),
+            (["--sparse-transform", "dictionary"], "dictionary:PREFIX"),
             (["--delivery", "late"], "elastic"),
             (["--transport", "pigeon"], "threads"),
             (["--delay", "turn:2"], "0..2"),

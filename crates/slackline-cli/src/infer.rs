@@ -18,10 +18,11 @@ mod stream;
 mod terms;
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use slackline_collective::{GroupOptions, GroupShape, Lane, LaneOptions};
-use slackline_data::{Input, InputFormat, InputShape};
+use slackline_data::{Input, InputFormat, InputOptions, InputShape, Transforms};
 use slackline_dlrm::{DenseModel, ModelDirectory, RankTables, largest_message};
 use slackline_embedding::{Plan, Verify};
 use slackline_transport::delay::{DelayProfile, DelaySchedule};
@@ -56,6 +57,8 @@ struct Job<'a> {
     dense: DenseModel,
     plan: Plan,
     format: InputFormat,
+    reading: InputOptions,
+    transforms: Transforms,
     input_shape: InputShape,
     shape: GroupShape,
     options: GroupOptions,
@@ -114,7 +117,10 @@ fn prepare(args: &InferArgs, ranks: usize, writes: bool) -> Result<Job<'_>> {
         inspect::verify(&job.directory)?;
     }
     // This checks the header of the input.
-    job.open_input()?;
+    let files = job.open_input()?.files();
+    if let Some(output) = args.output.as_ref().filter(|_| writes) {
+        paths::refuse_inputs(output, files.iter().map(PathBuf::as_path))?;
+    }
     Ok(job)
 }
 
@@ -126,6 +132,8 @@ impl<'a> Job<'a> {
             Some(format) => format,
             None => InputFormat::detect(&args.input)?,
         };
+        let reading = args.reading.options(Some(format), directory.config().preprocessing());
+        let transforms = Transforms::of(format, &reading)?;
         let data = LaneOptions { lag: args.lag, delivery: args.delivery };
         let control = LaneOptions::lag(0);
         let answers = LaneOptions::lag(args.lag);
@@ -142,6 +150,8 @@ impl<'a> Job<'a> {
             directory,
             plan,
             format,
+            reading,
+            transforms,
             shape,
             options: GroupOptions::new([data, control, answers]).deadline(args.deadline),
             delays,
@@ -163,7 +173,7 @@ impl Job<'_> {
     }
 
     fn open_input(&self) -> Result<Input> {
-        Ok(Input::open(&self.args.input, Some(self.format), &self.input_shape)?)
+        Ok(Input::open_with(&self.args.input, &self.reading, &self.input_shape)?)
     }
 }
 

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod convert_input;
 mod fail;
 mod infer;
 mod inspect;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Command::Profile(args) => placement::profile(&args),
         Command::Plan(args) => placement::plan(&args),
         Command::Infer(args) => infer::run(&args),
+        Command::ConvertInput(args) => convert_input::run(&args),
         Command::Generate(args) => model::generate(&args),
     })
 }

@@ -25,6 +25,7 @@ pub(crate) fn import(args: &args::ImportArgs) -> Result<u8> {
     options.rows = args.rows.clone();
     options.from_rows = args.from_rows.clone();
     options.ignore = args.ignore.clone();
+    options.preprocessing = args.preprocessing;
     options.restart = args.restart;
     options.keep_every = args.keep_every << 20;
     let report = slackline_dlrm::import(&args.checkpoint, &args.config, &args.output, &options, &mut |at| {
@@ -135,7 +136,10 @@ pub(crate) fn convert(args: &args::ConvertArgs) -> Result<u8> {
 /// `slackline init`.
 pub(crate) fn init(args: &args::InitArgs) -> Result<u8> {
     paths::refuse_inputs(&args.output, std::iter::once(args.config.as_path()))?;
-    let config = read_config(&args.config)?;
+    let mut config = read_config(&args.config)?;
+    if let Some(trained) = args.preprocessing {
+        config.record_preprocessing(trained).map_err(in_file(&args.config))?;
+    }
     let mut progress = Progress::new("init");
     write_synthetic(&config, args.seed, &args.output, args.shards, &mut |at| {
         progress.share(at.done, at.total, "bytes")
@@ -160,10 +164,12 @@ pub(crate) fn generate(args: &args::GenerateArgs) -> Result<u8> {
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig> {
-    let text = fs::read_to_string(path).with_context(|| format!("{}: cannot read", path.display()))?;
-    let parsed = ModelConfig::from_json(&text)
-        .map_err(|source| DlrmError::ConfigFile { file: path.to_owned(), source: Box::new(source) })?;
-    Ok(parsed.config)
+    let text = fs::read(path).with_context(|| format!("{}: cannot read", path.display()))?;
+    Ok(ModelConfig::from_bytes(&text).map_err(in_file(path))?.config)
+}
+
+fn in_file(path: &Path) -> impl Fn(DlrmError) -> DlrmError {
+    |source| DlrmError::ConfigFile { file: path.to_owned(), source: Box::new(source) }
 }
 
 fn wrote(out: &Path, config: &ModelConfig, files: &[(String, u64)], table_bytes: u64) -> String {

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
-use slackline_data::{Batch, Input, InputFormat};
+use slackline_data::{Batch, Input};
 use slackline_dlrm::ModelDirectory;
 use slackline_embedding::{Bags, CostModel, Load, Plan, PlanOptions, Pooling, Profile, Profiler, TableCost, Verify};
 
@@ -26,8 +26,9 @@ pub(crate) fn profile(args: &args::ProfileArgs) -> Result<u8> {
     let all: Vec<usize> = (0..config.tables()).collect();
     // All pages present, as in a rank that has worked for a while.
     let tables = directory.load_tables(&all, Load::Prefaulted, Verify::HeaderOnly)?;
-    let format = args.format.map_or_else(|| InputFormat::detect(&args.input), Ok)?;
-    let mut input = Input::open(&args.input, Some(format), &config.input_shape())?;
+    let options = args.reading.options(args.format, config.preprocessing());
+    let mut input = Input::open_with(&args.input, &options, &config.input_shape())?;
+    paths::refuse_inputs(&args.output, input.files().iter().map(PathBuf::as_path))?;
     let mut profiler = Profiler::new(tables.iter().map(|table| (table.name().to_owned(), table.rows())));
     let mut progress = Progress::new("profile");
     // Each table has its own output buffer, as in a message: a shared one would stay in a cache.
@@ -40,7 +41,8 @@ pub(crate) fn profile(args: &args::ProfileArgs) -> Result<u8> {
             let weights = (!lookups.weights.is_empty()).then_some(&lookups.weights[..]);
             out.resize(batch.samples * table.dim(), 0.0);
             let begin = Instant::now();
-            let bags = Bags::new(table.name(), table.rows(), &lookups.indices, &lookups.offsets, weights)?;
+            let bags = Bags::new(table.name(), table.rows(), &lookups.indices, &lookups.offsets, weights)
+                .map_err(|error| error.counted_from(batch.first_sample))?;
             table.pool(&bags, Pooling::Sum, out)?;
             // The first batch warms up and is not timed.
             profiler.lookups(number, &bags, (samples > 0).then(|| begin.elapsed()));
@@ -217,5 +219,6 @@ pub(crate) fn ranks_of(file: &Path) -> Result<usize> {
 
 fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T> {
     let text = fs::read(file).with_context(|| format!("{}: cannot read", file.display()))?;
-    serde_json::from_slice(&text).with_context(|| file.display().to_string())
+    let text = slackline_data::utf8(&text).map_err(|what| anyhow!("{}: {what}", file.display()))?;
+    serde_json::from_str(text).with_context(|| file.display().to_string())
 }

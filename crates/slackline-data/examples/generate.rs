@@ -5,7 +5,8 @@
 use std::error::Error;
 
 use slackline_data::{
-    Access, Batch, InputShape, PoolingFactor, Synthetic, SyntheticSpec, SyntheticTable, generate_criteo, ids,
+    Access, Batch, InputOptions, InputShape, PoolingFactor, Synthetic, SyntheticSpec, SyntheticTable, generate_criteo,
+    ids,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -13,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = folder.path().join("clicks.csv");
     let shape = InputShape { dense_features: 3, table_rows: vec![1000, 20] };
     generate_criteo(&shape, 10_000, 7, &path, |_| ())?;
-    println!("{} rows of {shape}, of which the first are:", ids(&path, None)?.count());
+    println!("{} rows of {shape}, of which the first are:", ids(&path, &InputOptions::default(), &shape)?.count());
     std::fs::read_to_string(&path)?.lines().take(4).for_each(|line| println!("  {line}"));
 
     // A table with popular rows and bags of 1 to 8 indices.

@@ -1,8 +1,7 @@
 //! The columns of Criteo's click logs, and finding them in a file.
 
-use memchr::memchr_iter;
-
 use crate::lines::Lines;
+use crate::quotes::fields;
 use crate::{DataError, InputShape};
 
 /// What a column of a row is; numbers are 0-based.
@@ -16,10 +15,9 @@ pub(crate) enum Column {
     Other,
 }
 
-/// The columns that a CSV header names.
-pub(crate) fn columns_of_header(line: &[u8]) -> Vec<Column> {
-    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
-    line.split(|&byte| byte == b',').map(column_of_name).collect()
+/// The columns that a CSV header names, or what is wrong with its quotes.
+pub(crate) fn columns_of_header(line: &[u8]) -> Result<Vec<Column>, &'static str> {
+    Ok(fields(line, b',')?.iter().map(|name| column_of_name(name)).collect())
 }
 
 fn column_of_name(name: &[u8]) -> Column {
@@ -56,11 +54,13 @@ impl std::fmt::Display for Column {
 /// The columns of a CSV file, which its header names. Takes the header.
 pub(crate) fn csv_columns(lines: &mut Lines, shape: &InputShape) -> Result<Vec<Column>, DataError> {
     let path = lines.path().to_owned();
-    let header_error = |line, problem| DataError::Header { path, line, problem };
+    lines.separated_by(b',');
     let Some((line, header)) = lines.next()? else {
-        return Err(header_error(1, "the file is empty".to_owned()));
+        return Err(DataError::Header { path, line: 1, problem: "the file is empty".to_owned() });
     };
     let columns = columns_of_header(header);
+    let columns = columns.map_err(|problem| DataError::Quotes { path: path.clone(), line, problem })?;
+    let header_error = |line, problem| DataError::Header { path, line, problem };
     let mut dense = vec![false; shape.dense_features];
     let mut sparse = vec![false; shape.table_rows.len()];
     let (mut id, mut label) = ([false], [false]);
@@ -97,8 +97,9 @@ pub(crate) fn tsv_columns(lines: &mut Lines, shape: &InputShape) -> Result<Vec<C
     let features = features.chain((0..shape.table_rows.len()).map(Column::Sparse));
     let labelled = || std::iter::once(Column::Label).chain(features.clone()).collect();
     let count = shape.dense_features + shape.table_rows.len();
+    lines.separated_by(b'\t');
     let Some((line, row)) = lines.peek()? else { return Ok(features.collect()) };
-    match memchr_iter(b'\t', row).count() + 1 {
+    match fields(row, b'\t').map_err(|problem| DataError::Quotes { path: path.clone(), line, problem })?.len() {
         found if found == count + 1 => Ok(labelled()),
         found if found == count => Ok(features.collect()),
         found => {
@@ -115,7 +116,7 @@ mod tests {
     #[test]
     fn header_names_in_any_case_and_order() {
         use Column::*;
-        let found = columns_of_header(b"\xef\xbb\xbfC2, id ,i1,LABEL,time,I0,C01,I13");
-        assert_eq!(found, [Sparse(1), Id, Dense(0), Label, Other, Other, Other, Dense(12)]);
+        let found = columns_of_header(b"C2, id ,\"i1\",LABEL,\"time, local\",I0,C01,I13");
+        assert_eq!(found, Ok(vec![Sparse(1), Id, Dense(0), Label, Other, Other, Other, Dense(12)]));
     }
 }

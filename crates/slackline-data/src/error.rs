@@ -45,10 +45,12 @@ pub enum DataError {
         problem: String,
     },
     /// A name that is not that of an [`InputFormat`](crate::InputFormat).
-    #[error("unknown input format {name:?}: expected criteo-tsv, criteo-csv or npz")]
+    #[error("unknown input format {name:?}: expected one of {}", known.join(", "))]
     UnknownFormatName {
         /// The name.
         name: String,
+        /// The names that there are.
+        known: Vec<&'static str>,
     },
     /// The header line does not match the model.
     #[error("{}:{line}: header: {problem}", path.display())]
@@ -86,8 +88,22 @@ pub enum DataError {
         /// What is valid in the column.
         expected: &'static str,
     },
+    /// The quotes of a row are not well formed.
+    #[error("{}:{line}: {problem}", path.display())]
+    Quotes {
+        /// The file.
+        path: PathBuf,
+        /// The number of the row's first line, from 1.
+        line: u64,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// A line is too long.
-    #[error("{}:{line}: line is longer than {limit} bytes", path.display())]
+    #[error(
+        "{}:{line}: line is longer than {limit} bytes{}",
+        path.display(),
+        if *quoted { ", since a quoted field that begins there is not closed" } else { "" }
+    )]
     LineTooLong {
         /// The file.
         path: PathBuf,
@@ -95,25 +111,27 @@ pub enum DataError {
         line: u64,
         /// The longest line that is read.
         limit: usize,
+        /// Whether a quoted field makes it so long.
+        quoted: bool,
     },
-    /// A member of an `.npz` archive is missing, malformed, or has the wrong type or shape.
-    #[error("{}: member {member}: {problem}", path.display())]
+    /// An array, in a file of its own or in an archive, is missing, malformed, or has the wrong type or shape.
+    #[error("{}: {}{problem}", path.display(), of_member(member))]
     Member {
         /// The file.
         path: PathBuf,
-        /// The name of the array, without `.npy`.
+        /// The name of the array in its archive, without `.npy`; empty for a file of its own.
         member: String,
         /// What is wrong.
         problem: String,
     },
-    /// A value in a member of an `.npz` archive is out of range.
-    #[error("{}: member {member}: sample {sample}: {value} is not {expected}", path.display())]
+    /// A value of an array is out of range.
+    #[error("{}: {}sample {sample}: {value} is not {expected}", path.display(), of_member(member))]
     MemberValue {
         /// The file.
         path: PathBuf,
-        /// The name of the array, without `.npy`.
+        /// The name of the array in its archive, without `.npy`; empty for a file of its own.
         member: String,
-        /// The number of the sample, from 0.
+        /// The number of the sample in the whole file, from 0.
         sample: usize,
         /// The value.
         value: String,
@@ -145,9 +163,25 @@ impl DataError {
     }
 
     #[cfg(feature = "npz")]
-    pub(crate) fn member(path: &Path, member: &str, problem: impl Into<String>) -> Self {
+    pub(crate) fn array(path: &Path, member: &str, problem: impl Into<String>) -> Self {
         DataError::Member { path: path.to_owned(), member: member.to_owned(), problem: problem.into() }
     }
+}
+
+fn of_member(name: &str) -> String {
+    if name.is_empty() { String::new() } else { format!("member {name}: ") }
+}
+
+/// The first names of a list, for an error message.
+#[cfg(feature = "npz")]
+pub(crate) fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let mut words: Vec<String> =
+        names.iter().take(SHOWN).map(|name| shorten(name.as_bytes()).escape_debug().to_string()).collect();
+    if names.len() > SHOWN {
+        words.push(format!("… ({} in all)", names.len()));
+    }
+    if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
 }
 
 /// A value for an error message: at most 40 bytes, whatever it contains.

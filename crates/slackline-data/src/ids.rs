@@ -6,34 +6,41 @@ use std::path::Path;
 use crate::columns::{Column, columns_of_header};
 use crate::error::shorten;
 use crate::lines::{Lines, Opened};
-use crate::{DataError, InputFormat};
+use crate::quotes::fields;
+use crate::{DataError, Input, InputFormat, InputOptions, InputShape};
 
 /// Reads the id of every row, in order, to label results: the column `Id` of a CSV file, or row numbers from 0 if there is
-/// none. There are as many ids as samples that [`Input`](crate::Input) reads from the same file.
+/// none. There are as many ids as samples that [`Input`] reads from the same file.
 ///
 /// This is a second, cheap pass over the file: no other column is parsed, and memory is that of the longest line.
 ///
 /// # Errors
 ///
-/// As [`Input::open`](crate::Input::open) for the file. The iterator gives an error for a damaged file or a row that ends
-/// before its id, and ends after that.
-pub fn ids(path: impl AsRef<Path>, format: Option<InputFormat>) -> Result<Ids, DataError> {
+/// As [`Input::open_with`] for the file. The iterator gives an error for a damaged file or a row that ends before its id, and
+/// ends after that.
+pub fn ids(path: impl AsRef<Path>, options: &InputOptions, shape: &InputShape) -> Result<Ids, DataError> {
     let path = path.as_ref();
     let opened = Opened::open(path)?;
-    let source = if format == Some(InputFormat::Npz) || format.is_none() && opened.is_zip() {
-        Source::Numbers(0..samples_of_npz(path)?)
-    } else {
-        let mut lines = opened.lines()?;
-        let format = match format {
-            Some(format) => format,
-            None => InputFormat::of_lines(&mut lines)?,
-        };
-        let header = if format == InputFormat::CriteoCsv { lines.next()? } else { None };
-        let columns = header.map_or(Vec::new(), |(_, line)| columns_of_header(line));
-        let id = columns.iter().position(|&column| column == Column::Id);
-        Source::Lines { lines, id, columns: columns.len(), row: 0 }
+    let known = match options.format {
+        Some(format) => Some(format),
+        None => InputFormat::of_start(&opened, path)?,
     };
-    Ok(Ids { source })
+    if known.is_some_and(|format| !format.is_text()) {
+        let samples = Input::open_with(path, options, shape)?.samples_total();
+        return Ok(Ids { source: Source::Numbers(0..samples.expect("arrays have a number of rows")) });
+    }
+    let mut lines = opened.lines()?;
+    let format = known.map_or_else(|| InputFormat::of_lines(&mut lines), Ok)?;
+    let is_csv = format == InputFormat::CriteoCsv;
+    lines.separated_by(if is_csv { b',' } else { b'\t' });
+    let header = if is_csv { lines.next()? } else { None };
+    let columns = header.map(|(line, header)| {
+        let wrong = |problem| DataError::Quotes { path: path.to_owned(), line, problem };
+        columns_of_header(header).map_err(wrong)
+    });
+    let columns = columns.transpose()?.unwrap_or_default();
+    let id = columns.iter().position(|&column| column == Column::Id);
+    Ok(Ids { source: Source::Lines { lines, id, columns: columns.len(), row: 0 } })
 }
 
 /// The iterator that [`ids`] returns.
@@ -67,8 +74,9 @@ fn next_id(lines: &mut Lines, id: Option<usize>, columns: usize, row: &mut u64) 
     let number = *row;
     *row += 1;
     let Some(id) = id else { return Ok(Some(number.to_string())) };
-    let Some(field) = text.split(|&byte| byte == b',').nth(id) else {
-        let found = text.split(|&byte| byte == b',').count();
+    let fields = fields(text, b',').map_err(|problem| DataError::Quotes { path: path.clone(), line, problem })?;
+    let Some(field) = fields.get(id) else {
+        let found = fields.len();
         return Err(DataError::Columns { path, line, found, expected: format!("{columns} (as in the header)") });
     };
     match std::str::from_utf8(field) {
@@ -78,14 +86,4 @@ fn next_id(lines: &mut Lines, id: Option<usize>, columns: usize, row: &mut u64) 
             Err(DataError::Value { path, line, column, value: shorten(field), expected: "UTF-8 text" })
         }
     }
-}
-
-#[cfg(feature = "npz")]
-fn samples_of_npz(path: &Path) -> Result<u64, DataError> {
-    Ok(crate::npz::NpzFile::open(path)?.samples()? as u64)
-}
-
-#[cfg(not(feature = "npz"))]
-fn samples_of_npz(path: &Path) -> Result<u64, DataError> {
-    Err(DataError::missing(path, "npz"))
 }

@@ -1,4 +1,4 @@
-//! The lines of a file, gzipped or not, in bounded memory.
+//! The records of a text, gzipped or not, in bounded memory.
 
 use std::fs::File;
 #[cfg(feature = "gzip")]
@@ -6,16 +6,19 @@ use std::io::BufReader;
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 
-#[cfg(feature = "gzip")]
-use flate2::read::MultiGzDecoder;
-
 use crate::DataError;
+#[cfg(feature = "gzip")]
+use crate::gzip::Members;
+use crate::quotes::Quotes;
+use crate::utf8::{UTF_16, utf8};
 
-/// The longest line that is read, in bytes. A row of a hundred columns has about a thousand.
+/// The longest line that is read, in bytes; of a row whose quoted fields have line ends, all its lines together. A row of a hundred columns has about a thousand.
 pub const MAX_LINE: usize = 1 << 20;
 
 const FIRST_BUFFER: usize = 256 << 10;
-const MAGIC_BYTES: usize = 4;
+const MAGIC_BYTES: usize = 6;
+/// Where NUL bytes are looked for, which no text has.
+const TEXT_BYTES: usize = 64;
 
 /// A file whose first bytes have been read, once: pipes cannot be read again.
 pub(crate) struct Opened {
@@ -25,7 +28,7 @@ pub(crate) struct Opened {
     total: Option<u64>,
 }
 
-/// The lines of a text that are not blank.
+/// The lines of a text that are not blank. Once a [separator](Lines::separated_by) is known, a quoted field may have line ends.
 pub(crate) struct Lines {
     path: PathBuf,
     source: Source,
@@ -36,9 +39,12 @@ pub(crate) struct Lines {
     end: usize,
     /// Whether the source has no more bytes.
     ended: bool,
+    /// Whether the start was looked at for a byte order mark.
+    begun: bool,
+    separator: Option<u8>,
     /// Lines taken from the buffer so far, blank ones included.
     taken: u64,
-    /// `start` and `taken` before the last line, for [`peek`](Lines::peek).
+    /// `start` and `taken` before the last record, for [`peek`](Lines::peek).
     before: (usize, u64),
 }
 
@@ -56,8 +62,18 @@ impl Opened {
         Ok(Opened { path: path.to_owned(), file, magic, total })
     }
 
+    /// Whether this is the reference DLRM's binary, whose first number is a label: 0 or 1 as a little-endian `int32`. No text
+    /// begins so.
+    pub(crate) fn is_binary(&self) -> bool {
+        matches!(self.magic[..], [0 | 1, 0, 0, 0, ..])
+    }
+
+    pub(crate) fn is_npy(&self) -> bool {
+        is_npy(&self.magic)
+    }
+
     pub(crate) fn is_zip(&self) -> bool {
-        self.magic.starts_with(b"PK\x03\x04") || self.magic.starts_with(b"PK\x05\x06")
+        is_zip(&self.magic)
     }
 
     /// The lines, decompressed if the file is gzipped.
@@ -73,6 +89,8 @@ impl Opened {
             start: 0,
             end: 0,
             ended: false,
+            begun: false,
+            separator: None,
             taken: 0,
             before: (0, 0),
         })
@@ -80,8 +98,16 @@ impl Opened {
 }
 
 impl Lines {
-    /// The next line that is not blank, without its line end, and its number, from 1; `None` at the end.
+    /// Lets quoted fields have line ends: a record then ends with the line in which its last quoted field is closed.
+    pub(crate) fn separated_by(&mut self, separator: u8) {
+        self.separator = Some(separator);
+    }
+
+    /// The next record that is not blank, without its line end, and the number of its first line, from 1; `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<(u64, &[u8])>, DataError> {
+        if !self.begun {
+            self.begin()?;
+        }
         let (from, to) = loop {
             let Some((from, mut to)) = self.take()? else { return Ok(None) };
             if to > from && self.buffer[to - 1] == b'\r' {
@@ -91,10 +117,10 @@ impl Lines {
                 break (from, to);
             }
         };
-        Ok(Some((self.taken, &self.buffer[from..to])))
+        Ok(Some((self.before.1 + 1, &self.buffer[from..to])))
     }
 
-    /// The line that [`next`](Self::next) will return.
+    /// The record that [`next`](Self::next) will return.
     pub(crate) fn peek(&mut self) -> Result<Option<(u64, &[u8])>, DataError> {
         let Some((number, line)) = self.next()? else { return Ok(None) };
         let length = line.len();
@@ -111,7 +137,7 @@ impl Lines {
         match &self.source {
             Source::Plain(counted) => counted.bytes,
             #[cfg(feature = "gzip")]
-            Source::Gzip(decoder) => decoder.get_ref().get_ref().bytes,
+            Source::Gzip(members) => members.get_ref().get_ref().bytes,
         }
     }
 
@@ -119,9 +145,35 @@ impl Lines {
         self.total
     }
 
-    /// Takes one line, blank or not, and returns its range in the buffer.
+    /// Looks at the first bytes: a byte order mark of UTF-8 is passed over, what is no UTF-8 text is refused.
+    fn begin(&mut self) -> Result<(), DataError> {
+        self.begun = true;
+        while self.end < TEXT_BYTES && !self.ended {
+            self.refill()?;
+        }
+        let text = &self.buffer[..self.end];
+        if text.starts_with(b"\xef\xbb\xbf") {
+            self.start = 3;
+            return Ok(());
+        }
+        let head = &text[..text.len().min(TEXT_BYTES)];
+        let problem = match utf8(head) {
+            Err(UTF_16) => UTF_16,
+            _ if is_zip(text) || is_npy(text) => {
+                "a gzipped NumPy file, which is not read in place: decompress it first"
+            }
+            _ if head.contains(&0) => "bytes of 0 at the start, which no text has",
+            _ => return Ok(()),
+        };
+        Err(DataError::UnknownFormat { path: self.path.clone(), problem: problem.to_owned() })
+    }
+
+    /// Takes one record, blank or not, and returns its range in the buffer.
     fn take(&mut self) -> Result<Option<(usize, usize)>, DataError> {
-        let mut searched = 0;
+        let mut quotes = self.separator.map(Quotes::new);
+        // Of the unread bytes: those without a line end, and those whose quotes were looked at.
+        let (mut searched, mut seen) = (0, 0);
+        let mut lines = 0;
         loop {
             let unread = &self.buffer[self.start..self.end];
             let (length, step) = match memchr::memchr(b'\n', &unread[searched..]) {
@@ -134,13 +186,24 @@ impl Lines {
                     continue;
                 }
             };
+            let open = quotes.as_mut().is_some_and(|quotes| quotes.open_after(&unread[seen..length]));
             if length > MAX_LINE {
-                return Err(DataError::LineTooLong { path: self.path.clone(), line: self.taken + 1, limit: MAX_LINE });
+                let (path, line, limit) = (self.path.clone(), self.taken + 1, MAX_LINE);
+                return Err(DataError::LineTooLong { path, line, limit, quoted: open });
+            }
+            lines += 1;
+            if open && step > length {
+                (searched, seen) = (step, length);
+                continue;
+            }
+            if open {
+                let problem = "a quoted field is not closed by the end of the file";
+                return Err(DataError::Quotes { path: self.path.clone(), line: self.taken + 1, problem });
             }
             self.before = (self.start, self.taken);
             let from = self.start;
             self.start += step;
-            self.taken += 1;
+            self.taken += lines;
             return Ok(Some((from, from + length)));
         }
     }
@@ -173,6 +236,7 @@ impl Lines {
             let corrupt = |problem| DataError::Corrupt { path: self.path.clone(), problem };
             match error.kind() {
                 UnexpectedEof => return corrupt(format!("gzip stream is truncated after line {}", self.taken)),
+                // Also where a member's checksum is wrong.
                 InvalidData | InvalidInput => {
                     return corrupt(format!("gzip stream is invalid after line {}: {error}", self.taken));
                 }
@@ -183,15 +247,23 @@ impl Lines {
     }
 }
 
+fn is_zip(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06")
+}
+
+fn is_npy(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\x93NUMPY")
+}
+
 enum Source {
     Plain(Counted),
     #[cfg(feature = "gzip")]
-    Gzip(Box<MultiGzDecoder<BufReader<Counted>>>),
+    Gzip(Box<Members<BufReader<Counted>>>),
 }
 
 #[cfg(feature = "gzip")]
 fn gzip_source(counted: Counted, _: &Path) -> Result<Source, DataError> {
-    Ok(Source::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(64 << 10, counted)))))
+    Ok(Source::Gzip(Box::new(Members::new(BufReader::with_capacity(64 << 10, counted)))))
 }
 
 #[cfg(not(feature = "gzip"))]
@@ -217,7 +289,7 @@ impl Read for Source {
         match self {
             Source::Plain(counted) => counted.read(buffer),
             #[cfg(feature = "gzip")]
-            Source::Gzip(decoder) => decoder.read(buffer),
+            Source::Gzip(members) => members.read(buffer),
         }
     }
 }

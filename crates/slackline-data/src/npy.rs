@@ -1,31 +1,20 @@
-//! The header of a `.npy` array: format versions 1 to 3, little-endian, in C order.
+//! The header of a `.npy` array: format versions 1 to 3.
 //!
 //! The format is specified in NumPy's NEP 1 and in `numpy.lib.format`.
 
 use std::io::{self, Read};
 
+use crate::element::Element;
+
 /// Bytes of a header. NumPy itself warns above 10 000.
 const MAX_HEADER: usize = 64 << 10;
-
-/// The element types that are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Element {
-    F4,
-    F8,
-    I1,
-    I2,
-    I4,
-    I8,
-    U1,
-    U2,
-    U4,
-    Bool,
-}
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) element: Element,
     pub(crate) shape: Vec<usize>,
+    /// Whether the first index runs fastest, and not the last.
+    pub(crate) fortran: bool,
     /// Product of the shape.
     pub(crate) count: usize,
     /// Bytes of the header, with magic number and padding.
@@ -36,72 +25,6 @@ pub(crate) struct Header {
 pub(crate) enum HeaderError {
     Io(io::Error),
     Malformed(String),
-}
-
-impl Element {
-    pub(crate) fn bytes(self) -> usize {
-        match self {
-            Element::I1 | Element::U1 | Element::Bool => 1,
-            Element::I2 | Element::U2 => 2,
-            Element::F4 | Element::I4 | Element::U4 => 4,
-            Element::F8 | Element::I8 => 8,
-        }
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Element::F4 => "float32",
-            Element::F8 => "float64",
-            Element::I1 => "int8",
-            Element::I2 => "int16",
-            Element::I4 => "int32",
-            Element::I8 => "int64",
-            Element::U1 => "uint8",
-            Element::U2 => "uint16",
-            Element::U4 => "uint32",
-            Element::Bool => "bool",
-        }
-    }
-
-    /// Decodes floats; `None` for other types.
-    pub(crate) fn f32_decoder(self) -> Option<fn(&[u8]) -> f32> {
-        match self {
-            Element::F4 => Some(|b| f32::from_le_bytes(array(b))),
-            Element::F8 => Some(|b| f64::from_le_bytes(array(b)) as f32),
-            _ => None,
-        }
-    }
-
-    /// Decodes integers and booleans; `None` for other types.
-    pub(crate) fn i64_decoder(self) -> Option<fn(&[u8]) -> i64> {
-        match self {
-            Element::F4 | Element::F8 => None,
-            Element::I1 => Some(|b| i64::from(i8::from_le_bytes(array(b)))),
-            Element::I2 => Some(|b| i64::from(i16::from_le_bytes(array(b)))),
-            Element::I4 => Some(|b| i64::from(i32::from_le_bytes(array(b)))),
-            Element::I8 => Some(|b| i64::from_le_bytes(array(b))),
-            Element::U1 | Element::Bool => Some(|b| i64::from(b[0])),
-            Element::U2 => Some(|b| i64::from(u16::from_le_bytes(array(b)))),
-            Element::U4 => Some(|b| i64::from(u32::from_le_bytes(array(b)))),
-        }
-    }
-
-    fn parse(descr: &str) -> Result<Element, String> {
-        Ok(match descr {
-            "<f4" => Element::F4,
-            "<f8" => Element::F8,
-            "|i1" | "<i1" => Element::I1,
-            "<i2" => Element::I2,
-            "<i4" => Element::I4,
-            "<i8" => Element::I8,
-            "|u1" | "<u1" => Element::U1,
-            "<u2" => Element::U2,
-            "<u4" => Element::U4,
-            "|b1" => Element::Bool,
-            _ if descr.starts_with('>') => return Err(format!("type '{descr}' is big-endian")),
-            _ => return Err(format!("type '{descr}' is not supported")),
-        })
-    }
 }
 
 /// Reads the header, and leaves `reader` at the first element.
@@ -121,18 +44,14 @@ pub(crate) fn read_header(reader: &mut impl Read) -> Result<Header, HeaderError>
     let mut text = vec![0; length];
     reader.read_exact(&mut text).map_err(truncated)?;
     let text = std::str::from_utf8(&text).map_err(|_| HeaderError::Malformed("header is not text".to_owned()))?;
-    let (element, shape) = parse_dictionary(text).map_err(HeaderError::Malformed)?;
+    let (element, fortran, shape) = parse_dictionary(text).map_err(HeaderError::Malformed)?;
     let count = shape.iter().try_fold(1usize, |count, &size| count.checked_mul(size));
     let count =
         count.filter(|count| count.checked_mul(element.bytes()).is_some_and(|bytes| bytes <= isize::MAX as usize));
     let Some(count) = count else {
         return Err(HeaderError::Malformed(format!("shape {shape:?} is too large")));
     };
-    Ok(Header { element, shape, count, bytes: (prefix + length) as u64 })
-}
-
-fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    bytes.try_into().expect("elements are cut to their size")
+    Ok(Header { element, shape, fortran, count, bytes: (prefix + length) as u64 })
 }
 
 fn exact<const N: usize>(reader: &mut impl Read) -> Result<[u8; N], HeaderError> {
@@ -149,7 +68,7 @@ fn truncated(error: io::Error) -> HeaderError {
 }
 
 /// `{'descr': '<f4', 'fortran_order': False, 'shape': (32, 13), }`, keys in any order, each exactly once.
-fn parse_dictionary(text: &str) -> Result<(Element, Vec<usize>), String> {
+fn parse_dictionary(text: &str) -> Result<(Element, bool, Vec<usize>), String> {
     let mut rest = Literal { rest: text };
     let (mut descr, mut fortran, mut shape) = (None, None, None);
     rest.expect('{')?;
@@ -173,10 +92,8 @@ fn parse_dictionary(text: &str) -> Result<(Element, Vec<usize>), String> {
     rest.end()?;
     let missing = |key: &str| format!("header has no '{key}'");
     let element = Element::parse(descr.ok_or_else(|| missing("descr"))?)?;
-    if fortran.ok_or_else(|| missing("fortran_order"))? {
-        return Err("Fortran order is not supported".to_owned());
-    }
-    Ok((element, shape.ok_or_else(|| missing("shape"))?))
+    let fortran = fortran.ok_or_else(|| missing("fortran_order"))?;
+    Ok((element, fortran, shape.ok_or_else(|| missing("shape"))?))
 }
 
 /// The rest of a Python literal.
@@ -201,6 +118,9 @@ impl<'a> Literal<'a> {
     }
 
     fn string(&mut self) -> Result<&'a str, String> {
+        if self.eat('[') {
+            return Err("a structured array (named fields); save its fields as arrays of their own".to_owned());
+        }
         let quote = if self.eat('"') {
             '"'
         } else {
@@ -230,7 +150,8 @@ impl<'a> Literal<'a> {
             self.rest = self.rest.trim_ascii_start();
             let digits = self.rest.len() - self.rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
             let size = self.rest[..digits].parse().map_err(|_| self.unexpected("a size"))?;
-            self.rest = &self.rest[digits..];
+            // Python 2 wrote its long integers with this suffix.
+            self.rest = self.rest[digits..].strip_prefix('L').unwrap_or(&self.rest[digits..]);
             sizes.push(size);
             if !self.eat(',') {
                 self.expect(')')?;
@@ -256,11 +177,12 @@ mod tests {
 
     #[test]
     fn what_numpy_writes() {
-        let parse = parse_dictionary;
+        let parse = |text| parse_dictionary(text).map(|(element, fortran, shape)| (element.name(), fortran, shape));
         let found = parse("{'descr': '<f4', 'fortran_order': False, 'shape': (32, 13), }          \n");
-        assert_eq!(found, Ok((Element::F4, vec![32, 13])));
-        assert_eq!(parse("{'descr': '<i8', 'fortran_order': False, 'shape': (7,), }\n"), Ok((Element::I8, vec![7])));
-        assert_eq!(parse("{\"shape\":(),\"fortran_order\":False,\"descr\":\"|u1\"}"), Ok((Element::U1, vec![])));
+        assert_eq!(found, Ok(("float32", false, vec![32, 13])));
+        let found = parse("{'descr': '>i8', 'fortran_order': True, 'shape': (7L,), }\n");
+        assert_eq!(found, Ok(("int64", true, vec![7])));
+        assert_eq!(parse("{\"shape\":(),\"fortran_order\":False,\"descr\":\"|u1\"}"), Ok(("uint8", false, vec![])));
     }
 
     #[test]
@@ -268,14 +190,16 @@ mod tests {
         for (header, problem) in [
             ("", "instead of '{'"),
             ("{'descr': '<f4', 'fortran_order': False}", "no 'shape'"),
-            ("{'descr': '>f4', 'fortran_order': False, 'shape': (1,)}", "big-endian"),
-            ("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", "'|O' is not supported"),
-            ("{'descr': '<f4', 'fortran_order': True, 'shape': (1,)}", "Fortran"),
+            ("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", "'|O' is not supported: pickled"),
+            ("{'descr': '<U8', 'fortran_order': False, 'shape': (1,)}", "'<U8' is not supported: text"),
+            ("{'descr': '<c8', 'fortran_order': False, 'shape': (1,)}", "'<c8' is not supported: expected an integer"),
+            ("{'descr': '', 'fortran_order': False, 'shape': (1,)}", "'' is not supported"),
+            ("{'descr': '<f4', 'fortran_order': 1, 'shape': (1,)}", "instead of True or False"),
             ("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}", "\"-1,)}\" instead of a size"),
             ("{'descr': '<f4', 'fortran_order': False, 'shape': (1, 99999999999999999999)}", "a size"),
             ("{'descr': '<f4', 'descr': '<f4', 'shape': (1,)}", "appears twice"),
             ("{'descr': '<f4', 'fortran_order': False, 'shape': (1,)} x", "the end"),
-            ("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}", "'''"),
+            ("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}", "structured"),
             ("{'shape': (1 2)}", "')'"),
         ] {
             let found = parse_dictionary(header).unwrap_err();

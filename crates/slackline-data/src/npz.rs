@@ -1,20 +1,23 @@
 //! NumPy's `.npz` archives: zip files of `.npy` arrays.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use zip::ZipArchive;
-use zip::read::ZipFile;
 use zip::result::ZipError;
+use zip::{CompressionMethod, ZipArchive};
 
 use crate::DataError;
-use crate::npy::{Element, Header, HeaderError, read_header};
+use crate::array::{Array, is_damage, read_error};
+use crate::element::Element;
+use crate::error::listed;
+use crate::run::Place;
 
 /// An `.npz` archive, read array by array. Members may be stored or deflated.
 ///
-/// Arrays must be little-endian, in C order and of `.npy` version 1 to 3. Memory grows with the bytes that are read, not with
-/// the size that a header claims; a deflated member has at most 1032 times its bytes in the file.
+/// Arrays are of `.npy` version 1 to 3, in either byte order, and in C or Fortran order. Memory grows with the bytes that are
+/// read, not with the size that a header claims; a deflated member has at most 1032 times its bytes in the file.
 ///
 /// # Examples
 ///
@@ -27,6 +30,7 @@ use crate::npy::{Element, Header, HeaderError, read_header};
 pub struct NpzFile {
     path: PathBuf,
     archive: ZipArchive<BufReader<File>>,
+    file: Arc<File>,
     bytes: u64,
 }
 
@@ -40,11 +44,12 @@ impl NpzFile {
         let path = path.as_ref().to_owned();
         let file = File::open(&path).map_err(|e| DataError::io(&path, "open", e))?;
         let bytes = file.metadata().map_err(|e| DataError::io(&path, "open", e))?.len();
-        let archive = ZipArchive::new(BufReader::new(file)).map_err(|e| match e {
+        let again = file.try_clone().map_err(|e| DataError::io(&path, "open", e))?;
+        let archive = ZipArchive::new(BufReader::new(again)).map_err(|e| match e {
             ZipError::Io(e) if !is_damage(&e) => DataError::io(&path, "read", e),
             e => DataError::Corrupt { path: path.clone(), problem: e.to_string() },
         })?;
-        Ok(NpzFile { path, archive, bytes })
+        Ok(NpzFile { path, archive, file: Arc::new(file), bytes })
     }
 
     /// The names of the arrays, without `.npy`, in the order of the archive.
@@ -58,22 +63,23 @@ impl NpzFile {
         self.archive.index_for_name(&format!("{name}.npy")).is_some()
     }
 
-    /// The shape and the elements, row-major, of a `float32` array, or of a `float64` array rounded to `f32`.
+    /// The shape and the elements, row-major, of an array of numbers; those of a `float64` array are rounded to `f32`.
     ///
     /// # Errors
     ///
-    /// [`DataError::Member`] if there is no such array, if it is damaged, or of another type, and [`DataError::Io`].
+    /// [`DataError::Member`] if there is no such array, if it is damaged, or of another type; [`DataError::MemberValue`] for
+    /// an integer that `f32` does not have; [`DataError::Io`].
     pub fn f32(&mut self, name: &str) -> Result<(Vec<usize>, Vec<f32>), DataError> {
-        self.load(name, "float32 or float64", Element::f32_decoder)
+        self.load(name, "a number that float32 has", Element::f32_decoder)
     }
 
-    /// The shape and the elements, row-major, of an array of `bool` or of any integer type but `uint64`.
+    /// The shape and the elements, row-major, of an array of whole numbers.
     ///
     /// # Errors
     ///
-    /// As [`f32`](Self::f32).
+    /// As [`f32`](Self::f32), for an element with a fraction or beyond `i64`.
     pub fn i64(&mut self, name: &str) -> Result<(Vec<usize>, Vec<i64>), DataError> {
-        self.load(name, "an integer type", Element::i64_decoder)
+        self.load(name, "a whole number that int64 has", Element::i64_decoder)
     }
 
     /// The shape and the elements, row-major, of a `uint8` array.
@@ -82,25 +88,11 @@ impl NpzFile {
     ///
     /// As [`f32`](Self::f32).
     pub fn u8(&mut self, name: &str) -> Result<(Vec<usize>, Vec<u8>), DataError> {
-        self.load(name, "uint8", |element| (element == Element::U1).then_some(|bytes: &[u8]| bytes[0]))
-    }
-
-    /// The shape and the elements of a float or integer array, as `f32`.
-    pub(crate) fn numbers(&mut self, name: &str) -> Result<(Vec<usize>, Vec<f32>), DataError> {
-        if self.member(name)?.1.element.f32_decoder().is_some() {
-            return self.f32(name);
+        let array = self.array(name)?;
+        if !array.element().is_byte() {
+            return Err(array.problem(format!("type {}, expected uint8", array.element().name())));
         }
-        let (shape, values) = self.i64(name)?;
-        Ok((shape, values.into_iter().map(|value| value as f32).collect()))
-    }
-
-    /// The number of samples of an input archive: the length of its array `dense`.
-    pub(crate) fn samples(&mut self) -> Result<usize, DataError> {
-        let (_, header) = self.member("dense")?;
-        match header.shape[..] {
-            [samples, _] => Ok(samples),
-            _ => Err(self.problem("dense", format!("shape {:?}, expected two dimensions", header.shape))),
-        }
+        self.load(name, "a byte", |_| |bytes: &[u8]| Some(bytes[0]))
     }
 
     /// The size of the archive.
@@ -108,82 +100,108 @@ impl NpzFile {
         self.bytes
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     pub(crate) fn problem(&self, name: &str, problem: impl Into<String>) -> DataError {
-        DataError::member(&self.path, name, problem)
+        DataError::array(&self.path, name, problem)
     }
 
-    /// Opens an array and reads its header.
-    fn member(&mut self, name: &str) -> Result<(ZipFile<'_, BufReader<File>>, Header), DataError> {
+    /// An array, of which nothing but the header is read yet.
+    pub(crate) fn array(&mut self, name: &str) -> Result<Array, DataError> {
+        let names = self.names();
         let path = &self.path;
-        let mut member = self.archive.by_name(&format!("{name}.npy")).map_err(|e| match e {
-            ZipError::FileNotFound => DataError::member(path, name, "there is no such array"),
+        let member = self.archive.by_name(&format!("{name}.npy")).map_err(|e| match e {
+            ZipError::FileNotFound => {
+                DataError::array(path, name, format!("there is no such array; the archive holds {}", listed(&names)))
+            }
             ZipError::Io(e) => read_error(path, name, e),
-            e => DataError::member(path, name, e.to_string()),
+            e => DataError::array(path, name, e.to_string()),
         })?;
-        let header = read_header(&mut member).map_err(|e| match e {
-            HeaderError::Io(e) => read_error(path, name, e),
-            HeaderError::Malformed(problem) => DataError::member(path, name, problem),
-        })?;
-        let claimed = header.bytes + (header.count * header.element.bytes()) as u64;
-        if claimed != member.size() {
-            let problem = format!(
-                "shape {:?} of {} needs {claimed} bytes with its header, the member has {}",
-                header.shape,
-                header.element.name(),
-                member.size()
-            );
-            return Err(DataError::member(path, name, problem));
+        let deflated = match member.compression() {
+            CompressionMethod::Stored => false,
+            CompressionMethod::Deflated => true,
+            other => {
+                return Err(DataError::array(
+                    path,
+                    name,
+                    format!("compressed by {other}, expected stored or deflated"),
+                ));
+            }
+        };
+        let Some(start) = member.data_start() else {
+            return Err(DataError::array(path, name, "its place in the archive is not known"));
+        };
+        let (stored, size, sum) = (member.compressed_size(), member.size(), Some(member.crc32()));
+        if !deflated && stored != size {
+            return Err(DataError::array(path, name, format!("{stored} stored bytes, but a size of {size}")));
         }
-        Ok((member, header))
+        drop(member);
+        Array::new(path, name, Place { file: Arc::clone(&self.file), start, stored, size, deflated, sum })
     }
 
-    fn load<T>(
+    fn load<T: Copy>(
         &mut self,
         name: &str,
-        wanted: &str,
-        decoder: impl FnOnce(Element) -> Option<fn(&[u8]) -> T>,
+        expected: &str,
+        decoder: impl FnOnce(Element) -> fn(&[u8]) -> Option<T>,
     ) -> Result<(Vec<usize>, Vec<T>), DataError> {
-        // A whole number of elements of every type. No more is allocated before the first byte is read.
-        const CHUNK: usize = 64 << 10;
-        let path = self.path.clone();
-        let (mut member, header) = self.member(name)?;
-        let Some(decode) = decoder(header.element) else {
-            let problem = format!("type {}, expected {wanted}", header.element.name());
-            return Err(DataError::member(&path, name, problem));
-        };
-        let size = header.element.bytes();
-        let mut values = Vec::with_capacity(header.count.min(CHUNK));
-        let mut chunk = vec![0; CHUNK.min(header.count * size)];
-        let mut left = header.count * size;
-        while left > 0 {
-            let part = left.min(CHUNK);
-            member.read_exact(&mut chunk[..part]).map_err(|e| read_error(&path, name, e))?;
-            values.extend(chunk[..part].chunks_exact(size).map(decode));
-            left -= part;
+        const ELEMENTS: usize = 16 << 10;
+        let mut array = self.array(name)?.flat();
+        let (element, shape) = (array.element(), array.shape().to_vec());
+        let (decode, size) = (decoder(element), element.bytes());
+        let mut values = Vec::with_capacity(array.rows().min(ELEMENTS));
+        let mut chunk = Vec::new();
+        loop {
+            array.next_rows(array.rows_left().min(ELEMENTS), &mut chunk)?;
+            for bytes in chunk.chunks_exact(size) {
+                let wrong =
+                    || array.problem(format!("element {}: {} is not {expected}", values.len(), element.text(bytes)));
+                values.push(decode(bytes).ok_or_else(wrong)?);
+            }
+            if array.rows_left() == 0 {
+                break;
+            }
         }
-        // The checksum is compared at the end of the member.
-        match member.read(&mut [0]).map_err(|e| read_error(&path, name, e))? {
-            0 => Ok((header.shape, values)),
-            _ => Err(DataError::member(&path, name, "more bytes than its header claims")),
+        if array.is_fortran() && shape.len() > 1 {
+            values = row_major(&shape, &values);
         }
+        Ok((shape, values))
     }
 }
 
-fn is_damage(error: &io::Error) -> bool {
-    use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
-    matches!(error.kind(), InvalidData | InvalidInput | Other | UnexpectedEof)
+/// Elements of which the first index runs fastest, in the order in which the last one does.
+fn row_major<T: Copy>(shape: &[usize], values: &[T]) -> Vec<T> {
+    let mut strides = Vec::with_capacity(shape.len());
+    shape.iter().fold(1, |stride, size| {
+        strides.push(stride);
+        stride * size
+    });
+    let mut index = vec![0; shape.len()];
+    let place = |index: &[usize]| index.iter().zip(&strides).map(|(at, stride)| at * stride).sum::<usize>();
+    (0..values.len())
+        .map(|_| {
+            let value = values[place(&index)];
+            for axis in (0..shape.len()).rev() {
+                index[axis] += 1;
+                if index[axis] < shape[axis] {
+                    break;
+                }
+                index[axis] = 0;
+            }
+            value
+        })
+        .collect()
 }
 
-fn read_error(path: &Path, name: &str, error: io::Error) -> DataError {
-    if error.kind() == io::ErrorKind::UnexpectedEof {
-        return DataError::member(path, name, "truncated");
+#[cfg(test)]
+mod tests {
+    use super::row_major;
+
+    #[test]
+    fn the_last_index_runs_fastest() {
+        assert_eq!(row_major(&[2, 3], &[1, 4, 2, 5, 3, 6]), [1, 2, 3, 4, 5, 6]);
+        let fortran: Vec<usize> = (0..2 * 3 * 4).map(|at| (at % 2) * 100 + (at / 2 % 3) * 10 + at / 6).collect();
+        let mut sorted = fortran.clone();
+        sorted.sort_unstable();
+        assert_eq!(row_major(&[2, 3, 4], &fortran), sorted);
+        assert_eq!(row_major(&[0, 3], &[] as &[u8]), []);
     }
-    if is_damage(&error) {
-        return DataError::member(path, name, format!("damaged: {error}"));
-    }
-    DataError::io(path, "read", error)
 }

@@ -1,7 +1,7 @@
 //! Checks of tables and batches against the shape of the model.
 
 use slackline_data::Batch;
-use slackline_embedding::{BagError, Bags, EmbeddingTable, Part};
+use slackline_embedding::{Bags, EmbeddingTable, Part};
 
 use crate::{DlrmError, ModelConfig, Result};
 
@@ -55,22 +55,9 @@ pub(crate) fn bags<'b, 't>(
             }
             let weights = (!input.weights.is_empty()).then_some(input.weights.as_slice());
             Bags::new(name, config.rows()[number] as u64, &input.indices, &input.offsets, weights)
-                .map_err(|error| counted_from(batch.first_sample, error).into())
+                .map_err(|error| error.counted_from(batch.first_sample).into())
         })
         .collect()
-}
-
-/// Numbers the sample of an error from the start of the input instead of the batch.
-pub(crate) fn counted_from(first_sample: u64, mut error: BagError) -> BagError {
-    match &mut error {
-        BagError::NegativeIndex { sample, .. }
-        | BagError::IndexPastEnd { sample, .. }
-        | BagError::NegativeOffset { sample, .. }
-        | BagError::FallingOffsets { sample, .. }
-        | BagError::OffsetPastEnd { sample, .. } => *sample = sample.saturating_add(first_sample as usize),
-        _ => {}
-    }
-    error
 }
 
 fn wrong_batch(batch: &Batch, what: String, expected: usize, found: usize) -> DlrmError {

@@ -3,7 +3,7 @@
 mod parse;
 mod tables;
 
-use slackline_data::InputShape;
+use slackline_data::{InputShape, Preprocessing};
 use slackline_embedding::compressed::Combine;
 
 use crate::{DlrmError, Result};
@@ -57,6 +57,8 @@ pub struct Arguments {
     pub loss_threshold: f64,
     /// Which tables are compressed, and how.
     pub compression: Compression,
+    /// What was done to raw inputs when the model was trained, if that is known.
+    pub preprocessing: Option<Preprocessing>,
 }
 
 /// The shape of a DLRM, checked: all its numbers are consistent.
@@ -79,6 +81,7 @@ pub struct ModelConfig {
     /// The given `sigmoid_top`: its default depends on the number of layers.
     asked_sigmoid_top: Option<i64>,
     loss_threshold: f64,
+    preprocessing: Option<Preprocessing>,
 }
 
 impl ModelConfig {
@@ -157,6 +160,7 @@ impl ModelConfig {
             sigmoid_top,
             asked_sigmoid_top: arguments.sigmoid_top,
             loss_threshold: arguments.loss_threshold,
+            preprocessing: arguments.preprocessing,
         })
     }
 
@@ -200,6 +204,25 @@ impl ModelConfig {
     /// What a reader of inputs must know of the model.
     pub fn input_shape(&self) -> InputShape {
         InputShape { dense_features: self.dense_features(), table_rows: self.rows.clone() }
+    }
+
+    /// What was done to raw inputs when the model was trained, if that is known.
+    pub fn preprocessing(&self) -> Option<Preprocessing> {
+        self.preprocessing
+    }
+
+    /// Records what was done to raw inputs when the model was trained.
+    ///
+    /// # Errors
+    ///
+    /// [`DlrmError::Argument`] if the configuration says otherwise.
+    pub fn record_preprocessing(&mut self, trained: Preprocessing) -> Result<()> {
+        match self.preprocessing.replace(trained) {
+            Some(known) if known != trained => {
+                Err(wrong("preprocessing", format!("is {known} here, but {trained} was asked for")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Widths of the bottom MLP: the dense features, the hidden layers, [`dim`](Self::dim).

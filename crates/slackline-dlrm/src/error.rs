@@ -21,6 +21,13 @@ pub enum DlrmError {
     #[error("model configuration: {0}")]
     Json(#[from] serde_json::Error),
 
+    /// A configuration that is no text.
+    #[error("{what}")]
+    Text {
+        /// What it is.
+        what: &'static str,
+    },
+
     /// An argument of the configuration is missing, malformed, or contradicts another one.
     #[error("{argument}: {problem}")]
     Argument {

@@ -122,7 +122,7 @@ pub use slackline_collective::{
     Collective, CollectiveError, Complete, CompleteRound, Delivery, Endpoint, Exchange, Fault, FaultKind, Group,
     GroupOptions, GroupShape, Lane, LaneOptions, LaneStats, Messages, OpenRound, Rank, Round,
 };
-pub use slackline_data::{Batch, InputShape, TableInput};
+pub use slackline_data::{Batch, InputShape, Preprocessing, TableInput};
 pub use slackline_embedding::compressed::Combine;
 pub use slackline_embedding::{
     BagError, EmbeddingTable, Generation, HotRows, Load, Part, Plan, PlanError, PlanOptions, PoolError, Residency,

@@ -48,7 +48,7 @@ impl<'a> Bags<'a> {
     /// assert_eq!((bags.len(), bags.lookups()), (3, 3));
     ///
     /// let error = Bags::new("country", 4, &[0i64, 1, 4], &[0i32, 2, 2, 3], None).unwrap_err();
-    /// assert_eq!(error.to_string(), "table country, sample 2: index 4 (position 2) is outside of the table's 4 rows");
+    /// assert_eq!(error.to_string(), "table country, sample 2: index 4 (number 0 of its bag) is outside of the table's 4 rows");
     /// # Ok::<(), BagError>(())
     /// ```
     pub fn new(
@@ -164,9 +164,11 @@ impl<'a> Bags<'a> {
             for position in self.bag(sample) {
                 let index = self.indices.value(position);
                 if index < 0 {
+                    let position = position - self.bag(sample).start;
                     return BagError::NegativeIndex { table, sample, position, index };
                 }
                 if index as u64 >= self.rows {
+                    let position = position - self.bag(sample).start;
                     return BagError::IndexPastEnd { table, sample, position, index, rows: self.rows };
                 }
             }
@@ -258,32 +260,48 @@ impl BagBuffer {
     }
 }
 
+impl BagError {
+    /// Numbers the sample from the start of the input instead of the batch, which begins with sample `first_sample`.
+    #[must_use]
+    pub fn counted_from(mut self, first_sample: u64) -> Self {
+        match &mut self {
+            BagError::NegativeIndex { sample, .. }
+            | BagError::IndexPastEnd { sample, .. }
+            | BagError::NegativeOffset { sample, .. }
+            | BagError::FallingOffsets { sample, .. }
+            | BagError::OffsetPastEnd { sample, .. } => *sample = sample.saturating_add(first_sample as usize),
+            _ => {}
+        }
+        self
+    }
+}
+
 /// Lookups that do not fit their table, or are not well formed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BagError {
     /// An index is negative.
-    #[error("table {table}, sample {sample}: index {index} (position {position}) is negative")]
+    #[error("table {table}, sample {sample}: index {index} (number {position} of its bag) is negative")]
     NegativeIndex {
         /// The table looked up.
         table: String,
         /// The sample whose bag holds the index.
         sample: usize,
-        /// Where it stands in the indices.
+        /// Where it stands in its bag, from 0.
         position: usize,
         /// Its value.
         index: i64,
     },
     /// An index is the number of rows or larger.
     #[error(
-        "table {table}, sample {sample}: index {index} (position {position}) is outside of the table's {rows} rows"
+        "table {table}, sample {sample}: index {index} (number {position} of its bag) is outside of the table's {rows} rows"
     )]
     IndexPastEnd {
         /// The table looked up.
         table: String,
         /// The sample whose bag holds the index.
         sample: usize,
-        /// Where it stands in the indices.
+        /// Where it stands in its bag, from 0.
         position: usize,
         /// Its value.
         index: i64,

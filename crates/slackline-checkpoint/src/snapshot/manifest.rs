@@ -75,6 +75,8 @@ pub(super) fn read(source: &Source) -> Result<Entries, CheckpointError> {
     let mut bytes = vec![0; source.len() as usize];
     source.read(0, &mut bytes, "the manifest")?;
     let text = std::str::from_utf8(&bytes).map_err(|error| wrong(format!("not UTF-8: {error}")))?;
+    // Some editors begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let Manifest(entries) = yaml::from_str(text, MAX_NODES, MAX_DEPTH)
         .map_err(|error| wrong(error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")))?;
     Ok(entries)

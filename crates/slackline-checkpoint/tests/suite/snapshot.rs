@@ -87,6 +87,30 @@ fn tensors_that_share_a_file_are_found_in_it_by_a_manifest_in_yaml() {
 }
 
 #[test]
+fn a_byte_order_mark_changes_no_manifest_and_no_index() {
+    let marked = |file: &Path| {
+        fs::write(file, [b"\xef\xbb\xbf", &fs::read(file).unwrap()[..]].concat()).unwrap();
+    };
+    for name in ["snapshot_ranks", "snapshot_batched"] {
+        let folder = copied(name);
+        marked(&folder.path().join(".snapshot_metadata"));
+        let found = Checkpoint::open(folder.path()).unwrap();
+        assert_eq!(found.tensors(), Checkpoint::open(golden(name)).unwrap().tensors(), "{name}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(golden("")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "safetensors" || ending == "json") {
+            fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    let index = folder.path().join("model.safetensors.index.json");
+    marked(&index);
+    let expected = Checkpoint::open(golden("model.safetensors.index.json")).unwrap();
+    assert_eq!(Checkpoint::open(index).unwrap().tensors(), expected.tensors());
+}
+
+#[test]
 fn without_a_model_every_tensor_is_taken_and_copies_of_ranks_are_told() {
     let folder = copied("snapshot_ranks");
     change(folder.path(), |manifest| {

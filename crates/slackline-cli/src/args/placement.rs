@@ -8,7 +8,7 @@ use glob::Pattern;
 use slackline_data::InputFormat;
 use slackline_embedding::{Forced, Split};
 
-use super::{at_least_one, batch, ranks};
+use super::{FORMATS, ReadingArgs, at_least_one, batch, ranks};
 
 /// Place a model's tables on ranks, and estimate the cost
 ///
@@ -74,7 +74,7 @@ usage error.";
 /// The tables are looked up one after the other on one core, as a rank does it. `slackline plan --profile` reads the
 /// result.
 #[derive(Args, Debug)]
-#[command(after_help = PROFILE_HELP)]
+#[command(after_help = format!("{FORMATS}\n{PROFILE_HELP}"))]
 pub(crate) struct ProfileArgs {
     /// Model directory
     #[arg(value_name = "DIR")]
@@ -82,9 +82,11 @@ pub(crate) struct ProfileArgs {
     /// The trace: rows as for `slackline infer`
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
-    /// Input format: criteo-tsv, criteo-csv or npz [default: detected from the file's content]
+    /// Input format, of those below [default: detected from the file's content]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<InputFormat>,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
     /// Samples per batch; take the value that `slackline infer` will use, since what stays cached depends on it
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = batch())]
     pub(crate) batch: usize,

@@ -1,6 +1,7 @@
 //! The report of `slackline infer`.
 
 use serde::Serialize;
+use slackline_data::Transforms;
 
 use super::Job;
 use super::answers::{Answers, Predicted, RankStats};
@@ -17,6 +18,12 @@ pub(super) struct Report<'a> {
     model: &'a std::path::Path,
     input: &'a std::path::Path,
     format: String,
+    /// What was done to the values of the input, and what the model directory records of the training.
+    dense_transform: String,
+    sparse_transform: String,
+    preprocessing: Option<String>,
+    #[serde(skip)]
+    treatment: String,
     rows: u64,
     /// Of an earlier run, which this one has resumed. They count for the quality, and for no time.
     resumed_rows: u64,
@@ -64,6 +71,10 @@ impl<'a> Report<'a> {
             model: &args.model,
             input: &args.input,
             format: job.format.to_string(),
+            dense_transform: job.transforms.dense.to_string(),
+            sparse_transform: job.transforms.sparse.to_string(),
+            preprocessing: job.reading.trained.map(|trained| trained.to_string()),
+            treatment: treatment(job),
             rows,
             resumed_rows: resumed,
             labelled,
@@ -108,6 +119,7 @@ impl<'a> Report<'a> {
                 self.delivery
             ),
         ];
+        lines.push(self.treatment.clone());
         if self.delay != "none" {
             lines.push(format!("injected delays: {}", self.delay));
         }
@@ -167,6 +179,17 @@ impl<'a> Report<'a> {
         lines.push(String::new());
         lines.join("\n")
     }
+}
+
+/// What was done to the values of the input, in words.
+fn treatment(job: &Job<'_>) -> String {
+    let Transforms { dense, sparse } = job.transforms;
+    let trained = match job.reading.trained {
+        Some(trained) => format!("the model directory records {trained}"),
+        None => "the model directory records no preprocessing".to_owned(),
+    };
+    let (formula, rule) = (dense.formula(), sparse.rule());
+    format!("dense features: {dense}, {formula}; categories: {sparse}, {rule}; {trained}")
 }
 
 fn largest(values: impl Iterator<Item = f64>) -> f64 {

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result};
@@ -34,15 +34,17 @@ pub(super) fn before(job: &Job<'_>) -> Result<Terms> {
 
 /// What a run compares with the run whose output it resumes: everything that the predictions depend on, to the bit.
 pub(super) fn of_output(job: &Job<'_>) -> Result<Terms> {
-    let args = job.args;
-    let changed = fs::metadata(&args.input).and_then(|metadata| metadata.modified());
-    let changed = changed.with_context(|| format!("{}: cannot look at it", args.input.display()))?;
-    let changed = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut terms = computation(job)?
-        .with("the input (last change)", format!("{}.{:09}", changed.as_secs(), changed.subsec_nanos()));
+    let mut changed = Vec::new();
+    for file in job.open_input()?.files() {
+        let at = fs::metadata(&file).and_then(|metadata| metadata.modified());
+        let at = at.with_context(|| format!("{}: cannot look at it", file.display()))?;
+        let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        changed.push(format!("{}.{:09}", at.as_secs(), at.subsec_nanos()));
+    }
+    let mut terms = computation(job)?.with("the input (last change)", changed.join(" "));
     // Otherwise no placement changes a bit.
     let by_rows = |part: &Part| part.rows != (0..job.plan.tables()[part.table].rows);
-    if args.wire != Wire::F32 || job.plan.parts().iter().any(by_rows) {
+    if job.args.wire != Wire::F32 || job.plan.parts().iter().any(by_rows) {
         terms = terms.with("the plan (digest)", plan(job)?).with("--ranks", job.shape.ranks);
     }
     Ok(terms)
@@ -55,16 +57,29 @@ fn plan(job: &Job<'_>) -> Result<String> {
 
 /// What is computed, of what.
 fn computation(job: &Job<'_>) -> Result<Terms> {
-    let args = job.args;
-    let (bytes, digest) =
-        sample(&args.input).with_context(|| format!("{}: cannot read its digest", args.input.display()))?;
+    let (bytes, digest) = sample_all(&job.open_input()?.files())?;
     Ok(Terms::new()
         .with("the program's version", env!("CARGO_PKG_VERSION"))
         .with("the model (digest)", format!("{:032x}", job.directory.digest()))
         .with("the input (bytes)", bytes)
         .with("the input (digest of parts)", format!("{digest:016x}"))
         .with("--format", job.format)
-        .with("--wire", args.wire))
+        .with("--dense-transform", job.transforms.dense)
+        .with("--sparse-transform", job.transforms.sparse)
+        .with("--wire", job.args.wire))
+}
+
+/// The same of all files of an input together.
+fn sample_all(files: &[PathBuf]) -> Result<(u64, u64)> {
+    let mut hash = Xxh3::new();
+    let mut bytes = 0;
+    for file in files {
+        let (size, digest) = sample(file).with_context(|| format!("{}: cannot read its digest", file.display()))?;
+        bytes += size;
+        hash.update(&size.to_le_bytes());
+        hash.update(&digest.to_le_bytes());
+    }
+    Ok((bytes, hash.digest()))
 }
 
 /// The size of a file, and a digest of places spread over all of it: what differs in between is found at the
@@ -116,7 +131,35 @@ impl InputDigest {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use slackline_dlrm::{ModelConfig, write_synthetic};
+
     use super::*;
+    use crate::args::{Cli, Command};
+
+    #[test]
+    fn ranks_that_would_read_the_input_differently_differ() {
+        let folder = tempfile::tempdir().unwrap();
+        let (model, input) = (folder.path().join("model"), folder.path().join("rows.tsv"));
+        let config = r#"{"arch_sparse_feature_size": 2, "arch_embedding_size": [5, 3], "arch_mlp_bot": [1, 2],
+                         "arch_mlp_top": [1]}"#;
+        let config = ModelConfig::from_json(config).unwrap().config;
+        write_synthetic(&config, 1, &model, 1, &mut |_| ()).unwrap();
+        std::fs::write(&input, "1\t2\t1\t1\n").unwrap();
+        let terms = |more: &[&str]| {
+            let words = ["slackline", "infer", model.to_str().unwrap(), "--input", input.to_str().unwrap()];
+            let Command::Infer(args) = Cli::try_parse_from([&words, more].concat()).unwrap().command else {
+                panic!("infer is infer");
+            };
+            before(&Job::new(&args, 1).unwrap()).unwrap().to_bytes()
+        };
+        let usual = terms(&[]);
+        assert!(Terms::compare(&[usual.clone(), terms(&["--dense-transform", "ln1p"])]).is_ok());
+        for more in [["--dense-transform", "ln3"], ["--sparse-transform", "none"]] {
+            let differ = Terms::compare(&[usual.clone(), terms(&more)]).unwrap_err().to_string();
+            assert!(differ.contains(more[0]) && differ.contains(more[1]), "{differ}");
+        }
+    }
 
     #[test]
     fn files_of_any_size_have_a_digest_that_sees_their_ends() {

@@ -6,6 +6,7 @@ mod faults;
 mod files;
 mod hostile;
 mod import;
+mod inputs;
 mod outputs;
 mod predictions;
 mod resume;

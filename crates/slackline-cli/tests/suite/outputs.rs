@@ -44,12 +44,13 @@ fn no_command_writes_over_any_of_its_inputs() {
         "twin.safetensors",
     ];
     let rows = ["rows.csv", "link.csv", "twin.csv", "./model/../rows.csv"];
-    let commands: [(&str, &[&str]); 7] = [
+    let commands: [(&str, &[&str]); 8] = [
         ("import source.safetensors --config config.json", &["source.safetensors", "config.json"]),
         ("convert model", &model),
         ("init --config config.json", &["config.json"]),
         ("generate --config config.json --rows 10", &["config.json"]),
         ("profile model --input rows.csv", &[&model[..], &rows[..]].concat()),
+        ("convert-input model --input rows.csv --to npz", &[&model[..], &rows[..]].concat()),
         ("plan model --ranks 1 --profile profile.json", &[&model[..], &["profile.json"]].concat()),
         (
             "infer model --input rows.csv --plan plan.json --delay trace:trace.csv",

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use proptest::prelude::*;
-use slackline_data::{Batch, DataError, Input, InputFormat, InputShape, MAX_LINE, ids};
+use slackline_data::{Batch, DataError, Input, InputFormat, InputOptions, InputShape, MAX_LINE, ids};
 #[cfg(feature = "generate")]
-use slackline_data::{CriteoRow, CriteoWriter, dense_transform};
+use slackline_data::{CriteoRow, CriteoWriter, DenseTransform};
 use tempfile::TempDir;
 
 fn shape(dense_features: usize, table_rows: &[usize]) -> InputShape {
@@ -84,7 +84,9 @@ fn expected(rows: &[CriteoRow], shape: &InputShape) -> Batch {
     batch.tables.resize_with(shape.table_rows.len(), Default::default);
     for row in rows {
         batch.labels.push(f32::from(u8::from(row.label)));
-        batch.dense.extend(row.dense.iter().map(|value| value.map_or(0.0, |value| dense_transform(value as f64))));
+        batch.dense.extend(
+            row.dense.iter().map(|value| value.map_or(0.0, |value| DenseTransform::Ln1p.apply(value as f64).unwrap())),
+        );
         for ((table, category), rows) in batch.tables.iter_mut().zip(&row.sparse).zip(&shape.table_rows) {
             table.indices.push((category.unwrap_or(0) % *rows as u64) as i64);
         }
@@ -133,7 +135,7 @@ proptest! {
                 prop_assert_eq!(&batch.dense[..], &expected.dense[passed * shape.dense_features..]);
             }
         }
-        let ids: Vec<String> = ids(&path, Some(format)).unwrap().collect::<Result<_, _>>().unwrap();
+        let ids: Vec<String> = ids(&path, &InputOptions { format: Some(format), ..Default::default() }, &shape).unwrap().collect::<Result<_, _>>().unwrap();
         prop_assert_eq!(ids, (0..rows.len()).map(|row| row.to_string()).collect::<Vec<_>>());
     }
 }
@@ -153,7 +155,7 @@ proptest! {
         if let Ok(batch) = read(&path, format, &shape(1, &[10]), 3) {
             prop_assert_eq!(batch.dense.len(), batch.samples);
             prop_assert_eq!(batch.tables[0].indices.len(), batch.samples);
-            let ids = ids(&path, format).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
+            let ids = ids(&path, &InputOptions { format, ..Default::default() }, &shape(1, &[10])).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
             prop_assert_eq!(ids.len(), batch.samples);
         }
     }
@@ -190,7 +192,8 @@ fn missing_values_line_ends_and_blank_lines() {
     assert_eq!(batch.labels, [1.0, 0.0, 1.0]);
     assert_eq!(batch.dense, [6f32.ln(), 0.0, 0.0, 0.0, 1.5f32.ln(), 8f32.ln()]);
     assert_eq!(batch.tables[0].indices, [15, 0, 10]);
-    let ids: Vec<String> = ids(&path, None).unwrap().map(Result::unwrap).collect();
+    let ids: Vec<String> =
+        ids(&path, &InputOptions::default(), &shape(1, &[10])).unwrap().map(Result::unwrap).collect();
     assert_eq!(ids, ["0", "1", "2"]);
 }
 
@@ -214,7 +217,8 @@ fn csv_columns_are_found_by_name() {
     let batch = read(&path, None, &shape(1, &[10, 10]), 5).unwrap();
     assert_eq!(batch.dense, [4f32.ln(), 0.0]);
     assert_eq!((&batch.tables[0].indices[..], &batch.tables[1].indices[..]), (&[1, 0][..], &[2, 4][..]));
-    let ids: Vec<String> = ids(&path, None).unwrap().map(Result::unwrap).collect();
+    let ids: Vec<String> =
+        ids(&path, &InputOptions::default(), &shape(1, &[10])).unwrap().map(Result::unwrap).collect();
     assert_eq!(ids, ["row-a", "row-b"]);
 }
 
@@ -301,7 +305,7 @@ fn nothing_is_read_after_an_error() {
 #[test]
 fn ids_end_after_an_error() {
     let (_folder, path) = file("a.csv", "I1,C1,Id\n1,2,a\n1,2\n1,2,b\n");
-    let found: Vec<_> = ids(&path, None).unwrap().collect();
+    let found: Vec<_> = ids(&path, &InputOptions::default(), &shape(1, &[10])).unwrap().collect();
     assert_eq!(found.len(), 2);
     assert!(matches!(found[1], Err(DataError::Columns { line: 3, found: 2, .. })));
 }
@@ -313,7 +317,10 @@ fn impossible_shapes_and_missing_files() {
         assert!(matches!(Input::open(&path, None, &shape), Err(DataError::Request { .. })), "{shape:?}");
     }
     let missing = path.with_file_name("no such file");
-    for error in [Input::open(&missing, None, &shape(1, &[5])).err(), ids(&missing, None).err()] {
+    for error in [
+        Input::open(&missing, None, &shape(1, &[5])).err(),
+        ids(&missing, &InputOptions::default(), &shape(1, &[10])).err(),
+    ] {
         assert!(error.unwrap().to_string().contains("no such file: cannot open: "));
     }
     assert!(matches!(InputFormat::detect(path.parent().unwrap()), Err(DataError::Io { .. })));
@@ -362,9 +369,12 @@ fn generated_files_depend_on_the_seed_alone() {
 
 #[test]
 fn formats_have_names() {
-    for format in [InputFormat::CriteoTsv, InputFormat::CriteoCsv, InputFormat::Npz] {
-        assert_eq!(format.to_string().parse::<InputFormat>().unwrap(), format);
+    for name in InputFormat::NAMES {
+        assert_eq!(name.parse::<InputFormat>().unwrap().to_string(), name);
     }
     let error = "parquet".parse::<InputFormat>().unwrap_err().to_string();
-    assert_eq!(error, "unknown input format \"parquet\": expected criteo-tsv, criteo-csv or npz");
+    assert_eq!(
+        error,
+        "unknown input format \"parquet\": expected one of criteo-tsv, criteo-csv, npz, multi-hot, npy, dlrm-npz, dlrm-bin"
+    );
 }

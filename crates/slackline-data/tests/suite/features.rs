@@ -2,7 +2,7 @@
 
 #[cfg(not(feature = "gzip"))]
 use slackline_data::InputFormat;
-use slackline_data::{DataError, Input, InputShape, ids};
+use slackline_data::{DataError, Input, InputOptions, InputShape, ids};
 
 /// Every way to open a file of this content gives an error that names the feature, or with the feature on, one about the
 /// content.
@@ -11,7 +11,7 @@ fn check(name: &str, content: &[u8], feature: &str, is_on: bool) {
     let path = folder.path().join(name);
     std::fs::write(&path, content).unwrap();
     let shape = InputShape { dense_features: 1, table_rows: vec![10] };
-    let refusals = [Input::open(&path, None, &shape).err(), ids(&path, None).err()];
+    let refusals = [Input::open(&path, None, &shape).err(), ids(&path, &InputOptions::default(), &shape).err()];
     for refused in refusals.into_iter().flatten() {
         let missing = matches!(&refused, DataError::MissingFeature { feature: named, .. } if *named == feature);
         assert_eq!(missing, !is_on, "{refused}");

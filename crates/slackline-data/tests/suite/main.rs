@@ -1,5 +1,7 @@
 //! The integration tests of the crate, in one program.
 
+#[cfg(feature = "npz")]
+mod arrays;
 mod criteo;
 mod features;
 #[cfg(feature = "npz")]
@@ -7,4 +9,7 @@ mod npz;
 mod shared_data;
 #[cfg(feature = "generate")]
 mod synthetic;
+mod text;
+#[cfg(feature = "npz")]
+mod transforms;
 mod whole;

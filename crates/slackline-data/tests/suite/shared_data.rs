@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 #[cfg(feature = "npz")]
 use slackline_data::NpzFile;
-use slackline_data::{Batch, Input, InputFormat, InputShape, dense_transform, ids};
+use slackline_data::{Batch, DenseTransform, Input, InputFormat, InputOptions, InputShape, ids};
 
 fn shared(name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("SLACKLINE_SHARED_DATA")?;
@@ -32,13 +32,13 @@ fn criteo_rows_of_the_kaggle_challenge() {
     let Some(path) = shared("criteo-tiny/train.tiny.csv") else { return };
     assert_eq!(InputFormat::detect(&path).unwrap(), InputFormat::CriteoCsv);
     assert_eq!(samples_and_clicks(&path), (1999, 418.0));
-    let ids: Vec<String> = ids(&path, None).unwrap().map(Result::unwrap).collect();
+    let ids: Vec<String> = ids(&path, &InputOptions::default(), &criteo()).unwrap().map(Result::unwrap).collect();
     assert_eq!((ids.len(), &ids[0][..], &ids[1998][..]), (1999, "10000000", "10001998"));
     let mut input = Input::open(&path, None, &criteo()).unwrap();
     assert!(input.has_labels() && input.has_ids());
     let mut batch = Batch::default();
     input.next_batch(1, &mut batch).unwrap();
-    assert_eq!(batch.dense[..5], [1, 1, 5, 0, 1382].map(|value| dense_transform(f64::from(value))));
+    assert_eq!(batch.dense[..5], [1, 1, 5, 0, 1382].map(|value| DenseTransform::Ln1p.apply(f64::from(value)).unwrap()));
     assert_eq!(batch.dense[11], 0.0, "missing");
     assert_eq!(batch.tables[0].indices, [0x68fd_1e64 % 1000]);
     assert_eq!(batch.tables[21].indices, [0], "missing");

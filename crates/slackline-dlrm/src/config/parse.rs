@@ -4,9 +4,10 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
+use slackline_data::{Preprocessing, utf8};
 
 use super::{Arguments, Compression, InteractionOp, MixedDimensions, ModelConfig, QuotientRemainder, wrong};
-use crate::Result;
+use crate::{DlrmError, Result};
 
 /// A configuration, and the keys that were not used.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +45,8 @@ impl ModelConfig {
     /// | `md_flag` | whether tables of more than `md_threshold` rows (200) have fewer columns: those of the list `md_dims`, or else computed from `md_temperature` (0.3) and `md_round_dims` (`false`); those of a checkpoint have priority | `false` |
     /// | `max_ind_range` | larger tables store only that many rows, and row numbers are taken modulo it; -1 for no limit | none |
     ///
+    /// | `preprocessing` | an object of `version` (1), `dense` and `sparse`: what was done to raw inputs in training, by the names of [`DenseTransform`](slackline_data::DenseTransform) and [`SparseTransform`](slackline_data::SparseTransform) | not known |
+    ///
     /// Other keys are listed as unused. `weighted_pooling` may be `"fixed"`, whose weights are all 1; with `"learned"` the
     /// rows depend on a checkpoint, so only [`import`](crate::import) accepts it. Options of the reference that would change
     /// the predictions and are not supported (such as `arch_project_size` and `quantize_emb_with_bit`) are refused if they are switched
@@ -67,6 +70,15 @@ impl ModelConfig {
     /// ```
     pub fn from_json(text: &str) -> Result<ParsedConfig> {
         Self::from_object(arguments(text)?)
+    }
+
+    /// The same of the bytes of a file, which may begin with a byte order mark.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_json`](Self::from_json), and [`DlrmError::Text`](crate::DlrmError::Text) for text that is not in UTF-8.
+    pub fn from_bytes(bytes: &[u8]) -> Result<ParsedConfig> {
+        Self::from_json(utf8(bytes).map_err(|what| DlrmError::Text { what })?)
     }
 
     /// Reads the arguments of a model whose rows are stored, or follow from nothing but the arguments.
@@ -129,6 +141,7 @@ impl ModelConfig {
                 }
             },
             compression: compression(&mut object)?,
+            preprocessing: optional(&mut object, "preprocessing").map(preprocessing).transpose()?,
         };
         let mut unused: Vec<String> = object.into_iter().map(|(key, _)| key).collect();
         unused.sort_unstable();
@@ -165,6 +178,10 @@ impl ModelConfig {
         }
         if let Some(most) = max_ind_range {
             json["max_ind_range"] = (*most).into();
+        }
+        if let Some(Preprocessing { dense, sparse }) = self.preprocessing {
+            json["preprocessing"] =
+                json!({ "version": PREPROCESSING_VERSION, "dense": dense.to_string(), "sparse": sparse.to_string() });
         }
         json
     }
@@ -244,6 +261,30 @@ fn compression(object: &mut Map<String, Value>) -> Result<Compression> {
         mixed_dimensions: mixed_dimensions.transpose()?,
         max_ind_range,
     })
+}
+
+/// The version of what `preprocessing` holds.
+const PREPROCESSING_VERSION: u64 = 1;
+
+fn preprocessing(value: Value) -> Result<Preprocessing> {
+    let refuse = |problem: String| wrong("preprocessing", problem);
+    let Value::Object(mut object) = value else {
+        return Err(refuse(format!("{value} is not an object of version, dense and sparse")));
+    };
+    let version = object.remove("version").unwrap_or(Value::Null);
+    if version != PREPROCESSING_VERSION {
+        return Err(refuse(format!("version {version} is not known, only {PREPROCESSING_VERSION}")));
+    }
+    let mut name = |key: &str| match object.remove(key) {
+        Some(Value::String(name)) => Ok(name),
+        _ => Err(refuse(format!("{key} is missing or not a string"))),
+    };
+    let (dense, sparse) = (name("dense")?, name("sparse")?);
+    if let Some(key) = object.keys().next() {
+        return Err(refuse(format!("{key:?} is not known")));
+    }
+    let unknown = |error: slackline_data::DataError| refuse(error.to_string());
+    Ok(Preprocessing { dense: dense.parse().map_err(unknown)?, sparse: sparse.parse().map_err(unknown)? })
 }
 
 fn flag(object: &mut Map<String, Value>, argument: &'static str) -> Result<bool> {

@@ -167,3 +167,38 @@ fn dense_values_counts_weights_and_biases() {
     let config = ModelConfig::new(Arguments { mlp_bot: vec![3, 16], mlp_top: vec![2, 1], ..kaggle() }).unwrap();
     assert_eq!(config.dense_values(), (3 * 16 + 16) + (367 * 2 + 2) + (2 + 1));
 }
+
+#[test]
+fn preprocessing_is_kept_and_its_version_is_known() {
+    let mut config = ModelConfig::new(kaggle()).unwrap();
+    assert!(config.to_json().get("preprocessing").is_none());
+    config.record_preprocessing("torchrec".parse().unwrap()).unwrap();
+    let again = ModelConfig::from_json(&config.to_json().to_string()).unwrap();
+    assert_eq!((again.config.preprocessing(), again.unused), (config.preprocessing(), Vec::new()));
+    let refused = config.record_preprocessing("dlrm".parse().unwrap()).unwrap_err().to_string();
+    assert_eq!(refused, "preprocessing: is ln3,modulo-int32 here, but ln1p,dictionary was asked for");
+    for (value, words) in [
+        (r#""torchrec""#, "is not an object"),
+        (r#"{"dense": "ln3", "sparse": "none"}"#, "version null is not known, only 1"),
+        (r#"{"version": 2, "dense": "ln3", "sparse": "none"}"#, "version 2 is not known"),
+        (r#"{"version": 1, "dense": "ln3"}"#, "sparse is missing"),
+        (r#"{"version": 1, "dense": "log", "sparse": "none"}"#, "ln1p, ln3, none"),
+        (r#"{"version": 1, "dense": "ln3", "sparse": "none", "hash": 1}"#, "\"hash\" is not known"),
+    ] {
+        let mut object = ModelConfig::new(kaggle()).unwrap().to_json();
+        object["preprocessing"] = serde_json::from_str(value).unwrap();
+        let refused = ModelConfig::from_json(&object.to_string()).unwrap_err().to_string();
+        assert!(refused.starts_with("preprocessing: ") && refused.contains(words), "{refused}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_passed_over_and_utf_16_is_named() {
+    let text = ModelConfig::new(kaggle()).unwrap().to_json().to_string();
+    assert!(ModelConfig::from_bytes(&[b"\xef\xbb\xbf", text.as_bytes()].concat()).is_ok());
+    assert!(ModelConfig::from_json(&format!("\u{feff}{text}")).is_ok());
+    let utf_16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for bytes in [utf_16.clone(), [b"\xff\xfe", &utf_16[..]].concat()] {
+        assert!(ModelConfig::from_bytes(&bytes).unwrap_err().to_string().contains("UTF-16"));
+    }
+}

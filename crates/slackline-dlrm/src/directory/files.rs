@@ -73,8 +73,9 @@ impl<'a> Root<'a> {
         if read > MAX_JSON {
             return too_large(read);
         }
-        serde_json::from_slice(&text)
-            .map_err(|error| DlrmError::corrupt(path, DirectoryDefect::Syntax { why: error.to_string() }))
+        let wrong = |why: String| DlrmError::corrupt(path, DirectoryDefect::Syntax { why });
+        let text = slackline_data::utf8(&text).map_err(|what| wrong(what.to_owned()))?;
+        serde_json::from_str(text).map_err(|error| wrong(error.to_string()))
     }
 }
 

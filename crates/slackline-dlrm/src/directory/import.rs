@@ -8,6 +8,7 @@ use std::time::UNIX_EPOCH;
 use glob::Pattern;
 use serde_json::{Map, Value, json};
 use slackline_checkpoint::{Checkpoint, Format, TensorInfo};
+use slackline_data::{Preprocessing, utf8};
 use slackline_embedding::RowFormat;
 
 use super::agreement;
@@ -36,6 +37,8 @@ pub struct ImportOptions {
     /// Tensors of the checkpoint, by patterns of their names there (`*`, `?`, `[0-4]`), that are known not to change the
     /// predictions. Others that are not known are refused.
     pub ignore: Vec<Pattern>,
+    /// What was done to raw inputs when the model was trained: recorded in the model directory.
+    pub preprocessing: Option<Preprocessing>,
     /// Whether unfinished work of an earlier import is thrown away instead of resumed.
     pub restart: bool,
     /// Bytes of rows between two syncs of the disk: the most that a killed import has to do again.
@@ -45,8 +48,15 @@ pub struct ImportOptions {
 impl ImportOptions {
     /// Tables in `shards` files, as `f32`; a sync every 256 MiB.
     pub fn new(shards: usize) -> Self {
-        let (rows, from_rows, ignore) = (Vec::new(), Vec::new(), Vec::new());
-        Self { shards, rows, from_rows, ignore, restart: false, keep_every: 256 << 20 }
+        Self {
+            shards,
+            rows: Vec::new(),
+            from_rows: Vec::new(),
+            ignore: Vec::new(),
+            preprocessing: None,
+            restart: false,
+            keep_every: 256 << 20,
+        }
     }
 }
 
@@ -147,8 +157,9 @@ pub fn import(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<ImportReport> {
     let in_file = |source| DlrmError::ConfigFile { file: config.to_owned(), source: Box::new(source) };
-    let text = fs::read_to_string(config).map_err(DlrmError::io(config, "read"))?;
-    let object = arguments(&text).map_err(in_file)?;
+    let bytes = fs::read(config).map_err(DlrmError::io(config, "read"))?;
+    let text = utf8(&bytes).map_err(|what| in_file(DlrmError::Text { what }))?;
+    let object = arguments(text).map_err(in_file)?;
     let unlike = |source| match agreement::described(checkpoint) {
         Some(has) => {
             let (file, checkpoint, problem) = (config.to_owned(), checkpoint.to_owned(), Box::new(source));
@@ -157,6 +168,9 @@ pub fn import(
         None => in_file(source),
     };
     let (mut parsed, learned) = ModelConfig::of_checkpoint(object).map_err(unlike)?;
+    if let Some(trained) = options.preprocessing {
+        parsed.config.record_preprocessing(trained).map_err(in_file)?;
+    }
     let opened = Checkpoint::open(checkpoint)?;
     let names = Names::of(opened.tensors(), opened.skipped(), checkpoint)?;
     let info = |ours: &str| opened.tensors().get(names.theirs(ours)?);

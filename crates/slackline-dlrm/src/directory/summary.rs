@@ -33,6 +33,10 @@ impl fmt::Display for Summary {
         writeln!(f, "interaction   {}{itself}, {} wide", config.interaction_op().name(), config.interaction_width())?;
         writeln!(f, "top MLP       {:?}", config.top())?;
         writeln!(f, "dense values  {}", self.dense_values)?;
+        match config.preprocessing() {
+            Some(trained) => writeln!(f, "preprocessing {trained}")?,
+            None => writeln!(f, "preprocessing not recorded")?,
+        }
         let rows: u64 = self.tables.iter().map(|table| table.rows).sum();
         let (tables, dim, bytes) = (config.tables(), config.dim(), self.table_bytes);
         write!(f, "tables        {tables} of {dim} columns, {rows} rows, {bytes} bytes")?;

@@ -180,12 +180,14 @@ fn json_that_is_none_or_says_other_things_is_told() {
     for name in [CONFIG, INDEX] {
         let model = Model::new();
         let nested = "[".repeat(1 << 20);
-        for text in ["", "null", "[]", "7", "{", "{}}", "\u{feff}{}", "{\"a\":\"\\ud800\"}", &nested] {
+        for text in ["", "null", "[]", "7", "{", "{}}", "\u{feff}{", "{\"a\":\"\\ud800\"}", &nested] {
             fs::write(model.file(name), text).unwrap();
             assert!(matches!(model.defect(name), DirectoryDefect::Syntax { .. }), "{name}: {text:.20}");
         }
-        fs::write(model.file(name), b"{\"a\":\"\xff\"}").unwrap();
-        assert!(matches!(model.defect(name), DirectoryDefect::Syntax { .. }));
+        for bytes in [&b"{\"a\":\"\xff\"}"[..], b"\xff\xfe{\0}\0"] {
+            fs::write(model.file(name), bytes).unwrap();
+            assert!(matches!(model.defect(name), DirectoryDefect::Syntax { .. }));
+        }
     }
     for map in [Value::Null, json!([]), json!("x"), json!({ "bot_l.0.bias": 7 }), json!({ "bot_l.0.bias": null })] {
         let model = Model::new();

@@ -86,6 +86,8 @@ impl DelaySchedule {
 
 fn read_trace(file: &Path, ranks: usize) -> Result<HashMap<(Rank, u64), f64>, DelayError> {
     let text = fs::read_to_string(file).map_err(|source| DelayError::TraceFile { file: file.to_owned(), source })?;
+    // Some editors begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let mut trace = HashMap::new();
     let mut first_lines = HashMap::new();
     for (line, text) in (1..).zip(text.lines()) {
