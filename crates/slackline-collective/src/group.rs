@@ -171,6 +171,30 @@ impl<E: Endpoint> Group<E> {
         }
     }
 
+    /// Leaves all lanes without waiting for the others to leave: only until what this rank has sent is out, and for at most
+    /// `patience`. What still comes is not received. Peers that wait for more from this rank see that it
+    /// [has left](crate::Streams::has_left).
+    ///
+    /// # Errors
+    ///
+    /// [`CollectiveError::Fault`] if the group has failed, or if a peer that has to take something died.
+    pub fn part(self, patience: Duration) -> Result<(), CollectiveError> {
+        self.check()?;
+        for lane in &self.lanes {
+            lane.borrow_mut().leave(&self.endpoint);
+        }
+        let until = self.endpoint.now().saturating_add(patience);
+        loop {
+            self.progress()?;
+            self.endpoint.notify();
+            if self.endpoint.now() >= until || !self.lanes.iter().any(|lane| lane.borrow().unsent) {
+                self.finished.set(true);
+                return Ok(());
+            }
+            self.wait(until)?;
+        }
+    }
+
     /// Fails the whole group because this rank cannot go on, and returns the fault. Every rank receives the first 128 bytes
     /// of `why`, or a few more. The fault names the first lane that is in use, and the round that would have begun there next;
     /// [`Exchange::give_up`](crate::Exchange::give_up) names its own lane.

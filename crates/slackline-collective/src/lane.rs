@@ -81,11 +81,16 @@ pub(crate) struct LaneState {
     held: u32,
     pub(crate) stats: LaneStats,
     /// Empty: memory for the next round.
-    spare_rooms: Rooms<'static>,
-    spare_messages: Messages<'static>,
+    spare_rooms: Vec<SpareRoom>,
+    spare_messages: Vec<SpareMessage>,
 }
 
-/// The memory of an empty list, for another whose borrows are longer. Collecting in place keeps it.
+/// As large as a [`Room`] and a [`Received`], so that an empty list of them keeps the memory of one of those. Unlike them it can
+/// go to another thread with its group.
+type SpareRoom = [usize; size_of::<Room<'static>>() / size_of::<usize>()];
+type SpareMessage = [usize; size_of::<Received<'static>>() / size_of::<usize>()];
+
+/// The memory of an empty list, for another of elements of the same size. Collecting in place keeps it.
 #[inline(always)]
 fn emptied<A, B>(list: &mut Vec<A>) -> Vec<B> {
     std::mem::take(list).into_iter().map(|_| unreachable!("the list is empty")).collect()
@@ -289,7 +294,7 @@ impl LaneState {
         if self.unsent {
             return None;
         }
-        let mut rooms = std::mem::take(&mut self.spare_rooms);
+        let mut rooms: Rooms<'e> = emptied(&mut self.spare_rooms);
         for (to, &size) in self.outgoing.iter_mut().zip(sizes) {
             // Mostly a slot is known to be free, and the endpoint need not be asked to look.
             let Some(room) = to.room(endpoint, size).or_else(|| to.look_for_room(endpoint, size)) else {
@@ -312,7 +317,7 @@ impl LaneState {
     /// The messages of the next round, in rank order, which are handed out with this.
     #[inline(never)]
     pub(crate) fn take_round<'e, E: Endpoint>(&mut self, endpoint: &'e E) -> Messages<'e> {
-        let mut messages = std::mem::take(&mut self.spare_messages);
+        let mut messages: Messages<'e> = emptied(&mut self.spare_messages);
         let mut missing = 0;
         for stream in &mut self.incoming {
             messages.push(stream.take(endpoint));

@@ -8,7 +8,7 @@ use slackline_transport::{Endpoint, Lane, Rank};
 use crate::group::Group;
 use crate::lane::News;
 use crate::stream::{Received, Room};
-use crate::{CollectiveError, LaneStats};
+use crate::{CollectiveError, Fault, FaultKind, LaneStats};
 
 /// One lane of a group, used as a stream of messages to and from each peer, without rounds: a message is published to one peer
 /// alone and can be read as soon as it has come, whatever other peers do. Messages from one peer come in the order in which it
@@ -121,6 +121,11 @@ impl<E: Endpoint> Group<E> {
 }
 
 impl<'g, E: Endpoint> Streams<'g, E> {
+    /// This member's number.
+    pub fn rank(&self) -> Rank {
+        self.group.rank()
+    }
+
     /// What this rank did on this lane so far.
     pub fn stats(&self) -> LaneStats {
         self.group.lanes[self.lane].borrow().stats.clone()
@@ -207,6 +212,45 @@ impl<'g, E: Endpoint> Streams<'g, E> {
     /// Whether a peer has left the lane, so that nothing more comes from it than is here.
     pub fn has_left(&self, peer: Rank) -> bool {
         self.group.lanes[self.lane].borrow().incoming[peer].has_left()
+    }
+
+    /// Fails the whole group because `peers` are late by this rank's own reckoning, and returns the fault: for programs that
+    /// wait with [`Group::wait`], which knows of no deadline. `number` is what they were waited for: of a message or of what
+    /// messages make up.
+    pub fn late(&self, peers: Vec<Rank>, number: u64, waited: Duration) -> CollectiveError {
+        let mut fault = self.fault(FaultKind::Late, peers, number);
+        fault.waited = waited;
+        self.group.fail(fault)
+    }
+
+    /// Fails the whole group because `from` sent `bytes` bytes where this rank expected another number, and returns the fault.
+    /// `number` as in [`late`](Self::late).
+    pub fn unexpected_size(&self, from: Rank, number: u64, bytes: u64, expected: u64) -> CollectiveError {
+        let mut fault = self.fault(FaultKind::Sizes, vec![from], number);
+        (fault.bytes, fault.expected) = (bytes, Some(expected));
+        self.group.fail(fault)
+    }
+
+    /// Fails the whole group because `from` has broken an agreement of the ranks, and returns the fault. Other ranks receive the
+    /// first 128 bytes of `why`, or a few more. `number` as in [`late`](Self::late).
+    pub fn broken(&self, from: Rank, number: u64, why: &str) -> CollectiveError {
+        let mut fault = self.fault(FaultKind::Protocol, vec![from], number);
+        fault.note = why.to_owned();
+        self.group.fail(fault)
+    }
+
+    /// Fails the whole group because `peer` left while this rank waited for it, and returns the fault. `number` as in
+    /// [`late`](Self::late).
+    pub fn gone(&self, peer: Rank, number: u64) -> CollectiveError {
+        let mut fault = self.fault(FaultKind::GaveUp, vec![peer], number);
+        fault.note = format!("it left while rank {} waited for it", self.group.rank());
+        self.group.fail(fault)
+    }
+
+    fn fault(&self, kind: FaultKind, peers: Vec<Rank>, number: u64) -> Fault {
+        let mut fault = Fault::new(kind, peers, self.group.rank(), Lane(self.lane as u16), number);
+        fault.streams = true;
+        fault
     }
 
     /// Tells the other ranks that this one sends nothing more on this lane. Does not wait, and does not end receiving. See

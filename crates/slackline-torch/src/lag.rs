@@ -1,0 +1,1 @@
+//! The alltoallv of bounded lag.

@@ -1,0 +1,33 @@
+"""Distributed inference of deep learning recommendation models with bounded lag.
+
+Importing this where PyTorch is installed registers the backend of `torch.distributed`::
+
+    import slackline
+    import torch.distributed as dist
+
+    dist.init_process_group("slackline")
+
+Without PyTorch, the engine alone is here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+from ._native import __version__
+from .errors import CollectiveError, DeadRankError, Error, LateRankError, MismatchError, ModelError
+
+__all__ = [
+    "CollectiveError",
+    "DeadRankError",
+    "Error",
+    "LateRankError",
+    "MismatchError",
+    "ModelError",
+    "__version__",
+]
+
+if importlib.util.find_spec("torch") is not None:
+    from .distributed import Options, ProcessGroup
+
+    __all__ += ["Options", "ProcessGroup"]
