@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 if importlib.util.find_spec("torch") is not None:
+    from .bounded_lag import BoundedLag, BoundedLagAllToAll, bounded_lag
     from .distributed import Options, ProcessGroup
 
-    __all__ += ["Options", "ProcessGroup"]
+    __all__ += ["BoundedLag", "BoundedLagAllToAll", "Options", "ProcessGroup", "bounded_lag"]

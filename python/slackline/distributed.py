@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import socket
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -234,9 +235,27 @@ class ProcessGroup(dist.ProcessGroup):
         self._name = name
         self._description = "undefined"
         self._seconds = timeout.total_seconds()
-        _groups.add(self)
+        _open.add(group)
 
     # What torch asks.
+
+    @property
+    def _device_types(self) -> list[torch.device]:
+        # The flight recorder of torch attaches to C++ backends only, and leaves alone what names no device.
+        if sys._getframe(1).f_code.co_name == "_maybe_attach_flight_recorder":
+            return []
+        return [torch.device("cpu")]
+
+    def _get_backend(self, device: torch.device) -> ProcessGroup:
+        """This group is its own backend."""
+        return self
+
+    supports_coalescing = False
+    supports_splitting = False
+    supports_shrinking = False
+    supports_reconfigure = False
+    supports_window = False
+    supports_time_estimate = False
 
     def getBackendName(self) -> str:
         return "slackline"
@@ -489,14 +508,14 @@ def _even(tensor: Tensor, ranks: int, what: str) -> list[int]:
     return [rows // ranks] * ranks
 
 
-_groups: weakref.WeakSet[ProcessGroup] = weakref.WeakSet()
+_open: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 @atexit.register
 def _leave_all() -> None:
     """Before the interpreter ends: others see that this rank has left, and nothing writes into tensors any more."""
-    for group in list(_groups):
-        group.shutdown()
+    for group in list(_open):
+        group.close()
 
 
 def _host() -> str:
@@ -510,7 +529,13 @@ def _host() -> str:
 
 
 def meet(
-    store: dist.Store, rank: int, members: list[int], name: str, timeout: timedelta, make: Callable[[], Any]
+    store: dist.Store,
+    rank: int,
+    members: list[int],
+    name: str,
+    timeout: timedelta,
+    make: Callable[[], Any],
+    terms: Sequence[Any],
 ) -> tuple[str, Any]:
     """Tells all ranks through the store where rank 0 has made shared memory.
 
@@ -518,24 +543,27 @@ def meet(
         The address, and on rank 0 what `make` made, which has to live until all have attached.
 
     Raises:
-        CollectiveError: The ranks are not on one host.
+        CollectiveError: The ranks are not on one host, or differ in `terms`.
     """
     segment = make() if rank == 0 else None
     if segment is not None:
         store.set("address", segment.address())
-    store.set(f"host/{rank}", json.dumps([_host(), socket.gethostname()]))
+    store.set(f"host/{rank}", json.dumps([_host(), socket.gethostname(), list(terms)]))
     keys = [f"host/{peer}" for peer in range(len(members))] + ["address"]
     store.wait(keys, timeout)
     hosts = [json.loads(store.get(key)) for key in keys[:-1]]
-    if len({host for host, _ in hosts}) > 1:
+    if len({host for host, _, _ in hosts}) > 1:
         where: dict[str, list[int]] = {}
-        for member, (_, hostname) in zip(members, hosts, strict=True):
+        for member, (_, hostname, _) in zip(members, hosts, strict=True):
             where.setdefault(hostname, []).append(member)
         places = ", ".join(f"ranks {ranks} on {hostname}" for hostname, ranks in where.items())
         raise CollectiveError(
             f"group {name} spans hosts or PID namespaces ({places}): the backend slackline shares memory within one host. "
             "Start one process group for each host, or use gloo or MPI between hosts"
         )
+    if any(of_rank != hosts[0][2] for _, _, of_rank in hosts):
+        differing = ", ".join(f"rank {member} {of_rank}" for member, (_, _, of_rank) in zip(members, hosts, strict=True))
+        raise CollectiveError(f"group {name} was made with different arguments: {differing}")
     return store.get("address").decode(), segment
 
 
@@ -551,6 +579,7 @@ def _create(options: Any, pg_options: Options | None = None) -> ProcessGroup:
         name,
         timeout,
         lambda: _native.Segment(ranks, chosen.slot_bytes, chosen.slots),
+        (chosen.slot_bytes, chosen.slots),
     )
     group = _native.Group.attach(address, rank, members, name, timeout.total_seconds())
     del segment

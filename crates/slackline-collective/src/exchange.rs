@@ -10,7 +10,7 @@ use slackline_transport::{Endpoint, Lane, Rank};
 use crate::group::Group;
 use crate::lane::{LaneState, News};
 use crate::rounds::Rounds;
-use crate::{CollectiveError, Fault, FaultKind, LaneStats};
+use crate::{Awaited, CollectiveError, Fault, FaultKind, LaneStats};
 
 pub use round::{Complete, Messages, Round};
 
@@ -229,6 +229,20 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
         if outstanding { self.hand_out(self.group.lanes[self.lane].borrow_mut()).map(Some) } else { Ok(None) }
     }
 
+    /// As [`flush`](Self::flush), but `None` also where that would wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Exchange::take).
+    pub fn try_flush(&self) -> Result<Option<Complete<'g, E>>, CollectiveError> {
+        let rounds = self.look(self.taken())?;
+        self.group.check()?;
+        if rounds.outstanding() && rounds.complete() {
+            return self.hand_out(self.group.lanes[self.lane].borrow_mut()).map(Some);
+        }
+        Ok(None)
+    }
+
     /// Tells the other ranks that this one begins no more rounds on this lane; its later messages count as empty. Does not
     /// wait. The rank has to go on taking until all have left (see [`drain`](Exchange::drain)).
     ///
@@ -266,6 +280,46 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
             self.group.wait_until_sent(self.lane)?;
         }
         Ok(None)
+    }
+
+    /// As [`begin`](Self::begin), but `None` where that would wait for a free slot. [`Group::wait`] ends when there may be one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`begin`](Self::begin).
+    ///
+    /// # Panics
+    ///
+    /// If the lane is used by [streams](Group::streams).
+    pub fn try_begin(&self, sizes: &[usize]) -> Result<Option<Round<'g, E>>, CollectiveError> {
+        self.group.progress_lane(self.lane)?;
+        {
+            let mut state = self.group.lanes[self.lane].borrow_mut();
+            let refused = state.rounds.has_left() || state.open || state.streams || state.rounds.due();
+            if !refused && !state.has_credit(&self.group.endpoint) {
+                state.wanted = state.without_credit(&self.group.endpoint);
+                return Ok(None);
+            }
+        }
+        self.begin(sizes).map(Some)
+    }
+
+    /// Whether all that this rank has published is out, so that none of it needs a further call of this rank.
+    pub fn is_sent(&self) -> bool {
+        !self.group.lanes[self.lane].borrow().unsent
+    }
+
+    /// Fails the whole group because the peers whose messages the next round lacks are late by this rank's own reckoning, and
+    /// returns the fault: for programs that wait with [`Group::wait`], which knows of no deadline.
+    pub fn late(&self, waited: Duration) -> CollectiveError {
+        let state = self.group.lanes[self.lane].borrow();
+        let mut fault = Fault::new(FaultKind::Late, state.missing(), self.group.rank(), state.id, state.rounds.taken());
+        if fault.ranks.is_empty() {
+            (fault.ranks, fault.awaited) = (state.without_credit(&self.group.endpoint), Awaited::Slot);
+        }
+        fault.waited = waited;
+        drop(state);
+        self.group.fail(fault)
     }
 
     #[cold]

@@ -13,6 +13,7 @@ mod failure;
 #[allow(unsafe_code)]
 mod ffi;
 
+mod lag;
 mod operation;
 mod plan;
 #[cfg(feature = "python")]
@@ -27,6 +28,7 @@ pub use collectives::{Collectives, Settings};
 pub use failure::{Failure, FailureKind};
 pub use ffi::{Keeper, Memory};
 
+pub use lag::{BoundedLag, LagStats, Taken};
 pub use plan::Plan;
 pub use reduce::{Dtype, Reducer, Reduction};
 pub use ticket::Ticket;

@@ -21,7 +21,7 @@ pub(crate) fn seconds(seconds: f64) -> Duration {
 }
 
 /// The shared memory of a group, on the rank that makes it; needed until all have attached.
-#[pyclass(frozen, module = "slackline._native")]
+#[pyclass(frozen, weakref, module = "slackline._native")]
 pub(crate) struct Segment(pub(crate) shm::Segment);
 
 #[pymethods]
@@ -79,13 +79,13 @@ pub(crate) fn attach(
 }
 
 /// One rank's end of a group.
-#[pyclass(frozen, module = "slackline._native")]
+#[pyclass(frozen, weakref, module = "slackline._native")]
 pub(crate) struct Group {
     collectives: Arc<Collectives<ShmEndpoint>>,
 }
 
 /// An operation that is under way.
-#[pyclass(frozen, module = "slackline._native")]
+#[pyclass(frozen, weakref, module = "slackline._native")]
 pub(crate) struct Pending {
     collectives: Arc<Collectives<ShmEndpoint>>,
     ticket: Arc<Ticket>,
@@ -153,8 +153,8 @@ impl Group {
         timeout: f64,
         later: bool,
     ) -> Begun {
-        let send = self.cut(&memory(input)?, &sends)?;
-        let receive = self.cut(&memory(output)?, &receives)?;
+        let send = cut(&memory(input)?, &sends, self.ranks())?;
+        let receive = cut(&memory(output)?, &receives, self.ranks())?;
         self.exchange(py, send, receive, timeout, later)
     }
 
@@ -343,6 +343,21 @@ impl Group {
     }
 }
 
+/// Parts of these sizes, in order, one for each rank.
+pub(crate) fn cut(memory: &Memory, sizes: &[usize], ranks: usize) -> PyResult<Vec<Memory>> {
+    let total = sizes.iter().try_fold(0usize, |sum, size| sum.checked_add(*size));
+    if sizes.len() != ranks || total != Some(memory.len()) {
+        let why = format!("{} parts, {total:?} bytes, of a tensor of {}, for {ranks} ranks", sizes.len(), memory.len());
+        return Err(PyValueError::new_err(why));
+    }
+    let mut at = 0;
+    let part = |size: &usize| {
+        at += size;
+        memory.part(at - size..at)
+    };
+    Ok(sizes.iter().map(part).collect())
+}
+
 fn reducer(reduction: &str, dtype: &str) -> PyResult<Reducer> {
     let made = reduction.parse().and_then(|reduction| Reducer::new(reduction, dtype.parse()?));
     made.map_err(PyValueError::new_err)
@@ -408,21 +423,6 @@ impl Group {
             return Err(PyValueError::new_err(why));
         }
         tensors.iter().map(memory).collect()
-    }
-
-    /// Parts of these sizes, in order.
-    fn cut(&self, memory: &Memory, sizes: &[usize]) -> PyResult<Vec<Memory>> {
-        let (total, parts) = (sizes.iter().try_fold(0usize, |sum, size| sum.checked_add(*size)), sizes.len());
-        if parts != self.ranks() || total != Some(memory.len()) {
-            let why = format!("{parts} parts of {total:?} bytes of a tensor of {}, {} ranks", memory.len(), self.ranks());
-            return Err(PyValueError::new_err(why));
-        }
-        let mut at = 0;
-        let part = |size: &usize| {
-            at += size;
-            memory.part(at - size..at)
-        };
-        Ok(sizes.iter().map(part).collect())
     }
 
     /// Equal parts.

@@ -3,6 +3,7 @@
 mod errors;
 mod ffi;
 mod group;
+mod lag;
 
 use pyo3::prelude::*;
 
@@ -13,5 +14,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<group::Segment>()?;
     module.add_class::<group::Group>()?;
     module.add_class::<group::Pending>()?;
+    module.add_class::<lag::Lag>()?;
+    module.add_function(wrap_pyfunction!(lag::lag_segment, module)?)?;
     Ok(())
 }
