@@ -52,6 +52,12 @@ class Options:
     slots: int | None = None
 
 
+# Before 2.9, C++ callers of torch (functional collectives, DDP) hold the C++ part of a work alone, which without its Python part
+# waits for ever. So it is kept until it was waited for.
+_ORPHANS_WORK = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) < (2, 9)
+_kept: set[Work] = set()
+
+
 class Work(_TorchWork):
     """An operation that may be under way. `wait` raises what went wrong."""
 
@@ -69,6 +75,8 @@ class Work(_TorchWork):
         self._source: int | None = None
         self._error: BaseException | None = None
         self._future: torch.futures.Future[list[Tensor]] | None = None
+        if _ORPHANS_WORK:
+            _kept.add(self)
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Waits until the operation has ended.
@@ -81,6 +89,8 @@ class Work(_TorchWork):
             TimeoutError: It has not ended within `timeout`; it goes on.
         """
         pending = self._pending
+        if _ORPHANS_WORK:
+            _kept.discard(self)
         if pending is not None:
             seconds = None if timeout is None or timeout <= timedelta(0) else timeout.total_seconds()
             try:
@@ -492,7 +502,7 @@ class _Several(Work):
     def wait(self, timeout: timedelta | None = None) -> bool:
         for work in self._works:
             work.wait(timeout)
-        return True
+        return super().wait(timeout)
 
     def is_completed(self) -> bool:
         return all(work.is_completed() for work in self._works)

@@ -384,7 +384,8 @@ def test_barriers_and_batches_of_messages(groups):
     _, group = groups
     ranks, rank = dist.get_world_size(), dist.get_rank()
     dist.barrier(group)
-    dist.monitored_barrier(group)
+    # Older versions of torch refuse to call it for other backends than gloo.
+    group.monitored_barrier()
     if ranks > 1:
         out, into = torch.tensor([rank]), torch.tensor([-1])
         peers = [(rank + 1) % ranks, (rank - 1) % ranks]
