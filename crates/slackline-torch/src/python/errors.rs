@@ -21,3 +21,11 @@ pub(crate) fn raised(py: Python<'_>, failure: &Failure) -> PyErr {
         Err(error) => error,
     }
 }
+
+/// An exception about a model or an input.
+pub(crate) fn unfit(py: Python<'_>, text: &str) -> PyErr {
+    match py.import("slackline.errors").and_then(|errors| errors.getattr("ModelError")?.call1((text,))) {
+        Ok(exception) => PyErr::from_value(exception),
+        Err(error) => error,
+    }
+}

@@ -4,6 +4,7 @@ mod errors;
 mod ffi;
 mod group;
 mod lag;
+mod model;
 
 use pyo3::prelude::*;
 
@@ -15,6 +16,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<group::Group>()?;
     module.add_class::<group::Pending>()?;
     module.add_class::<lag::Lag>()?;
+    module.add_class::<model::Model>()?;
+    module.add_class::<model::Bags>()?;
+    module.add_function(wrap_pyfunction!(model::import_checkpoint, module)?)?;
     module.add_function(wrap_pyfunction!(lag::lag_segment, module)?)?;
     Ok(())
 }
