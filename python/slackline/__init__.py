@@ -15,16 +15,20 @@ from __future__ import annotations
 import importlib.util
 
 from ._native import __version__
+from .engine import EmbeddingBags, Model, import_checkpoint
 from .errors import CollectiveError, DeadRankError, Error, LateRankError, MismatchError, ModelError
 
 __all__ = [
     "CollectiveError",
     "DeadRankError",
+    "EmbeddingBags",
     "Error",
     "LateRankError",
     "MismatchError",
+    "Model",
     "ModelError",
     "__version__",
+    "import_checkpoint",
 ]
 
 if importlib.util.find_spec("torch") is not None:

@@ -132,14 +132,20 @@ class EmbeddingBags:
         """
         return cls(_native.Bags.open(os.fspath(directory), None if tables is None else list(tables), load))
 
-    def __call__(self, indices: Array | Sequence[Array], offsets: Array | Sequence[Array], mode: str = "sum") -> Any:
+    def __call__(
+        self,
+        indices: Array | Sequence[Array],
+        offsets: Array | Sequence[Array],
+        mode: str = "sum",
+        include_last_offset: bool = False,
+    ) -> Any:
         """Pools the rows of each bag.
 
         Args:
             indices: As in `Model.predict`, for the tables of this object.
-            offsets: `[tables, samples]`, or with the end of the last `[tables, samples + 1]`: then pass `include_last_offset` by
-                giving one entry more; the last one has to be the number of lookups.
+            offsets: `[tables, samples]`, where each bag begins; with `include_last_offset` `[tables, samples + 1]`.
             mode: `sum` or `mean`.
+            include_last_offset: The last offset of a table is the number of its lookups, as in `torch.nn.EmbeddingBag`.
 
         Returns:
             `[tables, samples, dim]`, float32: a torch tensor if the indices are one (or a list of them), else a NumPy array.
@@ -150,9 +156,9 @@ class EmbeddingBags:
         if mode not in ("sum", "mean"):
             raise ModelError(f"there is no mode {mode!r}: use 'sum' or 'mean'")
         flat, lengths, starts, width = _lookups(indices, offsets, self.tables)
-        # An end is recognised by what it is: no bag begins behind the last lookup unless it is empty.
-        ends = width > 0 and all(starts[table, -1] == length for table, length in enumerate(lengths))
-        samples = width - 1 if ends else width
+        samples = width - include_last_offset
+        if samples < 0:
+            raise ModelError("include_last_offset, and no offsets")
         out = np.empty((self.tables, samples, self.dim), np.float32)
         self._native.pool(flat, lengths, starts, width, samples, mode == "mean", out)
         first = indices[0] if isinstance(indices, (list, tuple)) and indices else indices

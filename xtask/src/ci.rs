@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{cargo, root, tidy, words};
+use crate::{cargo, root, tidy, torch_test, words};
 
 struct Step {
     name: &'static str,
@@ -45,6 +45,7 @@ const STEPS: &[Step] = &[
     Step { name: "hosts", what: "the same over TCP between hosts, where they can be made", run: || script("hosts.sh") },
     Step { name: "readme", what: "every command of the README, in order", run: || script("readme.sh") },
     Step { name: "bench", what: "a short benchmark, outputs compared", run: || script("bench.sh") },
+    Step { name: "torch", what: "the Python package, with PyTorch where it can be had", run: || torch_test::run(&[]) },
 ];
 
 /// Runs all steps, or those named; `quick` is what one runs before a commit.

@@ -6,6 +6,7 @@
 mod ci;
 mod instructions;
 mod tidy;
+mod torch_test;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -23,6 +24,8 @@ Commands:
   ci [STEP]...  run what CI runs, or some steps of it (cargo xtask ci --list)
   ci quick      what to run before a commit: checks, and the tests of the crates that changed
   instructions  count the instructions of each layer under valgrind, and compare with benches/instructions.json (--save: write it)
+  torch-test [TORCH]
+                build the Python package, install PyTorch (of version TORCH) in an environment outside the clone, and test both
   help          print this
 
 Examples:
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Some("tidy") => tidy::run(),
         Some("ci") => ci::run(&rest),
         Some("instructions") => instructions::run(&rest),
+        Some("torch-test") => torch_test::run(&rest),
         Some("help" | "--help" | "-h") => {
             print!("{HELP}");
             Ok(())

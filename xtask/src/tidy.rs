@@ -35,6 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "slackline-dlrm",
         ],
     ),
+    ("slackline-torch", &["slackline-collective", "slackline-dlrm", "slackline-embedding"]),
     ("slackline", LAYERS),
     ("slackline-cli", LAYERS),
     ("xtask", &[]),
@@ -177,7 +178,7 @@ fn readme(complaints: &mut Vec<String>) -> Result<()> {
                 missing_options(&mut help, "slackline-bench", &command[..command.len().min(1)], rest)?
             }
             ["cargo", "xtask", command, ..] => {
-                (!["tidy", "ci", "instructions", "help"].contains(command)).then(|| command.to_string())
+                (!["tidy", "ci", "instructions", "torch-test", "help"].contains(command)).then(|| command.to_string())
             }
             ["slackline", command, rest @ ..] => missing_options(&mut help, "slackline", &[command], rest)?,
             _ => None,

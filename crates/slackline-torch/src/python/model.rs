@@ -251,7 +251,8 @@ pub(crate) fn import_checkpoint(
 ) -> PyResult<usize> {
     let rows = rows.iter().map(|choice| choice.parse()).collect::<Result<Vec<RowChoice>, String>>();
     let rows = rows.map_err(|error| unfit(py, &format!("rows: {error}")))?;
-    let options = ImportOptions { rows, restart, ..ImportOptions::new(shards) };
+    let mut options = ImportOptions::new(shards);
+    (options.rows, options.restart) = (rows, restart);
     let imported = py.detach(|| slackline_dlrm::import(&checkpoint, &config, &output, &options, &mut |_| ()));
     let report = imported.map_err(|error| unfit(py, &error.to_string()))?;
     Ok(report.config.tables())
