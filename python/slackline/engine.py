@@ -21,6 +21,8 @@ Array = Any
 
 def _array(values: Array, dtype: Any) -> npt.NDArray[Any]:
     """The same memory where type and layout fit."""
+    if type(values) is np.ndarray and values.dtype == dtype and values.flags.c_contiguous:
+        return values
     if not hasattr(values, "__array__") and not hasattr(values, "__array_interface__") and hasattr(values, "__dlpack__"):
         values = np.from_dlpack(values)
     if getattr(values, "requires_grad", False):

@@ -26,7 +26,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     // Written when all is installed, so that an installation that was cut short is not used.
     let complete = environment.join("complete");
     if !complete.exists() && !install(&environment, &torch)? {
-        println!("SKIPPED: no Python with venv, or the package index cannot be reached: the Python package is not tested");
+        println!(
+            "SKIPPED: no Python with venv, or the package index cannot be reached: the Python package is not tested"
+        );
         return Ok(());
     }
     let wheels = crate::target_dir().join("wheels");

@@ -227,7 +227,10 @@ where
 
     fn check(&self) -> Result<(), Failure> {
         if self.is_fork() {
-            let why = format!("the group belongs to process {}, of which this is a fork: make a group of its own", self.process);
+            let why = format!(
+                "the group belongs to process {}, of which this is a fork: make a group of its own",
+                self.process
+            );
             return Err(Failure::unusable(why));
         }
         if self.shared.closing.load(Ordering::SeqCst) {
@@ -279,7 +282,9 @@ impl<E: Endpoint> Shared<E> {
                 orders.into_iter().for_each(|order| queue.accept(order));
                 queue.poll();
             }
-            None => orders.into_iter().for_each(|order| order.ticket.close(Err(Failure::unusable("the group was closed")))),
+            None => {
+                orders.into_iter().for_each(|order| order.ticket.close(Err(Failure::unusable("the group was closed"))))
+            }
         }
     }
 

@@ -160,7 +160,9 @@ mod tests {
         memory.part(0..3).copy_from(&memory.part(1..4));
         assert_eq!(memory.to_vec(), [2, 9, 8, 8, 5]);
         assert!(Memory::EMPTY.part(0..0).to_vec().is_empty());
-        for wrong in [|m: &Memory| m.write(4, &[0, 0]), |m: &Memory| drop(m.part(3..6)), |m: &Memory| m.read(6, &mut [])] {
+        for wrong in
+            [|m: &Memory| m.write(4, &[0, 0]), |m: &Memory| drop(m.part(3..6)), |m: &Memory| m.read(6, &mut [])]
+        {
             let memory = memory.clone();
             assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| wrong(&memory))).is_err());
         }

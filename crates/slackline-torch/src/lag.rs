@@ -58,6 +58,8 @@ struct Rounds<E: Endpoint> {
     blocked: Duration,
     /// Since when this rank waits, without anything having come.
     waiting: Option<Duration>,
+    /// The thread has looked since the program last did: what it has taken in ends no wait.
+    stirred: bool,
 }
 
 /// What a look for a round brought.
@@ -135,6 +137,7 @@ where
             left: false,
             blocked: Duration::ZERO,
             waiting: None,
+            stirred: false,
         };
         let shared = Arc::new(Shared {
             rounds: Mutex::new(Some(rounds)),
@@ -198,6 +201,7 @@ where
     /// A fault of the group.
     pub fn is_sent(&self) -> Result<bool, Failure> {
         self.with(|rounds| {
+            rounds.stirred = false;
             rounds.group.progress().map_err(|error| rounds.failure(&error))?;
             Ok(rounds.group.lane(LANE).is_sent())
         })
@@ -294,6 +298,7 @@ impl<E: Endpoint> Shared<E> {
                     let now = rounds.group.endpoint().now();
                     // A fault is told to whoever calls next.
                     let failed = rounds.group.wait(now + WATCH).is_err();
+                    rounds.stirred = true;
                     self.busy.store(!failed && rounds.has_fragments(), Ordering::SeqCst);
                 }
                 std::thread::yield_now();
@@ -301,7 +306,8 @@ impl<E: Endpoint> Shared<E> {
             }
             let bell = locked(&self.bell.0);
             // A call of the program that has the rounds is short, but for a pause, which moves fragments itself.
-            let limit = if self.busy.load(Ordering::SeqCst) { Duration::from_micros(200) } else { Duration::from_millis(100) };
+            let limit =
+                if self.busy.load(Ordering::SeqCst) { Duration::from_micros(200) } else { Duration::from_millis(100) };
             if !self.closing.load(Ordering::SeqCst) {
                 drop(self.bell.1.wait_timeout(bell, limit));
             }
@@ -326,6 +332,7 @@ impl<E: Endpoint> Rounds<E> {
         }
         let sizes: Vec<usize> = send.iter().map(Memory::len).collect();
         let expected: Vec<usize> = receive.iter().map(Memory::len).collect();
+        self.stirred = false;
         while self.is_due() {
             if !self.bring_in(false)? {
                 return Ok(None);
@@ -361,6 +368,7 @@ impl<E: Endpoint> Rounds<E> {
     }
 
     fn take(&mut self, all: bool) -> Result<Taken, Failure> {
+        self.stirred = false;
         if let Some(number) = self.ready.pop_front() {
             return Ok(Taken::Round(number));
         }
@@ -390,6 +398,9 @@ impl<E: Endpoint> Rounds<E> {
     }
 
     fn pause(&mut self, slice: Duration) -> Result<(), Failure> {
+        if std::mem::take(&mut self.stirred) {
+            return Ok(());
+        }
         let begin = self.group.endpoint().now();
         let since = *self.waiting.get_or_insert(begin);
         let late = since.saturating_add(self.timeout);

@@ -21,8 +21,8 @@ mod plan;
 mod python;
 mod queue;
 mod reduce;
-mod ticket;
 mod tagged;
+mod ticket;
 
 pub use collectives::{Collectives, Settings};
 pub use failure::{Failure, FailureKind};

@@ -92,7 +92,10 @@ impl Plan {
     pub fn all_to_all(rank: Rank, send: Vec<Memory>, receive: Vec<Memory>) -> Self {
         assert_eq!(send.len(), receive.len(), "one of each for each rank");
         receive[rank].copy_from(&send[rank]);
-        Plan::new("all_to_all", Phase { sends: others(rank, send), receives: others(rank, receive), ..Phase::default() })
+        Plan::new(
+            "all_to_all",
+            Phase { sends: others(rank, send), receives: others(rank, receive), ..Phase::default() },
+        )
     }
 
     /// Every rank's `send` goes to all; `receive[p]` comes from `p`.

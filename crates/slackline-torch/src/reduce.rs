@@ -208,7 +208,12 @@ impl Element for Truth {
 /// Elements that fit the first cache.
 const BLOCK: usize = 1024;
 
-fn fold<T: Element>(ranks: &[Memory], out: &Memory, add: impl Fn(T::Sum, T::Sum) -> T::Sum, end: impl Fn(T::Sum) -> T::Sum) {
+fn fold<T: Element>(
+    ranks: &[Memory],
+    out: &Memory,
+    add: impl Fn(T::Sum, T::Sum) -> T::Sum,
+    end: impl Fn(T::Sum) -> T::Sum,
+) {
     assert!(ranks.iter().all(|memory| memory.len() == out.len()), "memory of different lengths");
     let mut sums = [T::Sum::default(); BLOCK];
     let mut bytes = [0u8; BLOCK * 8];

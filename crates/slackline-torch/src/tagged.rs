@@ -75,7 +75,15 @@ impl Tagged {
         self.receives.is_empty() && !claimed && self.sends.iter().all(VecDeque::is_empty)
     }
 
-    pub(crate) fn send(&mut self, to: Rank, tag: u32, memory: Memory, now: Duration, limit: Duration, ticket: Arc<Ticket>) {
+    pub(crate) fn send(
+        &mut self,
+        to: Rank,
+        tag: u32,
+        memory: Memory,
+        now: Duration,
+        limit: Duration,
+        ticket: Arc<Ticket>,
+    ) {
         let until = now.saturating_add(limit);
         let piece = Piece::new(to, memory);
         self.sends[to].push_back(Sending { piece, number: self.sent, tag, begun: now, until, ticket });
@@ -116,7 +124,8 @@ impl Tagged {
                 self.take(lane, from, header, payload)?;
             }
         }
-        let all_left = |lane: Streams<'_, _>, own: Rank| (0..self.coming.len()).all(|peer| peer == own || lane.has_left(peer));
+        let all_left =
+            |lane: Streams<'_, _>, own: Rank| (0..self.coming.len()).all(|peer| peer == own || lane.has_left(peer));
         for receiving in &self.receives {
             match receiving.from {
                 Some(from) if lane.has_left(from) => return Err(lane.gone(from, receiving.number)),
@@ -178,9 +187,8 @@ impl Tagged {
     ) -> Result<(), CollectiveError> {
         let tag = header.signature as u32;
         if header.offset == 0 {
-            let matching = |receiving: &Receiving| {
-                receiving.tag == tag && receiving.from.is_none_or(|wanted| wanted == from)
-            };
+            let matching =
+                |receiving: &Receiving| receiving.tag == tag && receiving.from.is_none_or(|wanted| wanted == from);
             self.coming[from] = match self.receives.iter().position(matching) {
                 Some(place) => {
                     let mut receiving = self.receives.remove(place).expect("it was found");
@@ -259,11 +267,9 @@ impl Tagged {
         for sending in self.sends.iter_mut().flat_map(|sends| sends.drain(..)) {
             sending.ticket.close(Err(failure(&format!("send {}", sending.number), sending.number)));
         }
-        let claimed = self.coming.iter_mut().filter_map(|coming| {
-            match std::mem::replace(coming, Coming::Nothing) {
-                Coming::Claimed(receiving, _) => Some(receiving),
-                _ => None,
-            }
+        let claimed = self.coming.iter_mut().filter_map(|coming| match std::mem::replace(coming, Coming::Nothing) {
+            Coming::Claimed(receiving, _) => Some(receiving),
+            _ => None,
         });
         for receiving in self.receives.drain(..).chain(claimed) {
             receiving.ticket.close(Err(failure(&format!("receive {}", receiving.number), receiving.number)));

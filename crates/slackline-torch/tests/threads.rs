@@ -6,7 +6,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use slackline_collective::Delivery;
 use slackline_collective::transport::threads;
-use slackline_torch::{BoundedLag, Collectives, Dtype, FailureKind, Memory, Plan, Reducer, Reduction, Settings, Taken, Ticket};
+use slackline_torch::{
+    BoundedLag, Collectives, Dtype, FailureKind, Memory, Plan, Reducer, Reduction, Settings, Taken, Ticket,
+};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -211,13 +213,16 @@ fn large_messages_move_while_nobody_waits() {
 #[test]
 fn rounds_of_bounded_lag_are_exact() {
     for (lag, delivery) in [(0, Delivery::Elastic), (1, Delivery::Elastic), (3, Delivery::Fixed)] {
-        let endpoints = threads::group(&BoundedLag::<slackline_collective::transport::shm::RingEndpoint>::shape(3, lag, 300)).unwrap();
+        let endpoints =
+            threads::group(&BoundedLag::<slackline_collective::transport::shm::RingEndpoint>::shape(3, lag, 300))
+                .unwrap();
         std::thread::scope(|scope| {
             for endpoint in endpoints {
                 scope.spawn(move || {
                     let rank = slackline_collective::Endpoint::rank(&endpoint);
                     let rounds = BoundedLag::new(endpoint, lag, delivery, LONG, vec![0, 1, 2], "test").unwrap();
-                    let len = |number: usize, from: usize, to: usize| [0, 3, 299, 300, 2000][(number + 2 * from + to) % 5];
+                    let len =
+                        |number: usize, from: usize, to: usize| [0, 3, 299, 300, 2000][(number + 2 * from + to) % 5];
                     let mut places = Vec::new();
                     let mut taken = 0;
                     let mut take = |all: bool, places: &[Vec<Memory>]| {
@@ -227,7 +232,10 @@ fn rounds_of_bounded_lag_are_exact() {
                                     assert_eq!(number, taken);
                                     for (from, memory) in places[number as usize].iter().enumerate() {
                                         let number = number as usize;
-                                        assert_eq!(memory.to_vec(), message(number, from, rank, len(number, from, rank)));
+                                        assert_eq!(
+                                            memory.to_vec(),
+                                            message(number, from, rank, len(number, from, rank))
+                                        );
                                     }
                                     taken += 1;
                                 }
@@ -237,7 +245,8 @@ fn rounds_of_bounded_lag_are_exact() {
                         }
                     };
                     for number in 0..40 {
-                        let send: Vec<_> = (0..3).map(|to| Memory::of(&message(number, rank, to, len(number, rank, to)))).collect();
+                        let send: Vec<_> =
+                            (0..3).map(|to| Memory::of(&message(number, rank, to, len(number, rank, to)))).collect();
                         let receive: Vec<_> = (0..3).map(|from| Memory::zeroed(len(number, from, rank))).collect();
                         places.push(receive.clone());
                         while rounds.try_submit(&send, &receive).unwrap().is_none() {

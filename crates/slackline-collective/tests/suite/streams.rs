@@ -525,3 +525,53 @@ fn groups_of_borrowed_and_of_boxed_endpoints() {
     group.lane(Lane(0)).begin(&[3]).unwrap().publish().unwrap();
     while group.lane(Lane(0)).drain().unwrap().is_some() {}
 }
+
+#[test]
+fn a_rank_that_parts_waits_for_nobody_and_what_it_sent_is_read() {
+    over_all(2, 2, 64, |group| {
+        let lane = group.streams(REQUESTS);
+        if group.rank() == 0 {
+            let mut room = lane.send(1, 3).unwrap();
+            room.copy_from_slice(b"bye");
+            room.publish();
+            return group.part(Duration::from_secs(20)).unwrap();
+        }
+        while !lane.has_left(0) {
+            group.wait(Duration::MAX).unwrap();
+        }
+        assert_eq!(*lane.receive(0).unwrap().expect("it was sent before the farewell"), *b"bye");
+        assert!(lane.receive(0).unwrap().is_none());
+        let CollectiveError::Fault(fault) = lane.gone(0, 7) else { panic!("not a fault") };
+        assert_eq!((fault.kind, &fault.ranks[..], fault.round), (FaultKind::GaveUp, &[0][..], 7));
+        assert!(fault.to_string().contains("left while rank 1 waited"), "{fault}");
+    });
+}
+
+#[test]
+fn the_programs_own_reckoning_becomes_the_fault_of_all() {
+    type Blame = fn(&Group<Box<dyn Endpoint>>) -> CollectiveError;
+    let own: [(Blame, FaultKind, &str); 3] = [
+        (|group| group.streams(REQUESTS).late(vec![1], 5, micros(3_000_000)), FaultKind::Late, "waited 3.000 s"),
+        (|group| group.streams(REQUESTS).unexpected_size(1, 5, 8, 12), FaultKind::Sizes, "expected 12 bytes"),
+        (|group| group.streams(REQUESTS).broken(1, 5, "another question"), FaultKind::Protocol, "another question"),
+    ];
+    for (blame, kind, words) in own {
+        over_all(2, 2, 64, |group| {
+            let error = if group.rank() == 0 {
+                blame(&group)
+            } else {
+                group.streams(REQUESTS).receive(0).map(|_| ()).unwrap_err()
+            };
+            let CollectiveError::Fault(fault) = error else { panic!("not a fault") };
+            assert_eq!((fault.kind, &fault.ranks[..], fault.round), (kind, &[1][..], 5));
+            assert!(fault.to_string().contains(words), "{fault}");
+        });
+    }
+}
+
+#[test]
+fn a_group_goes_to_another_thread() {
+    let endpoint = threads::group(&options(1).shape(1, 64)).unwrap().remove(0);
+    let group = Group::new(endpoint, options(1)).unwrap();
+    std::thread::spawn(move || group.streams(REQUESTS).send(0, 1).unwrap().publish()).join().unwrap();
+}

@@ -211,14 +211,7 @@ impl Group {
         self.run(py, || Plan::all_gather(self.rank(), &send, receive), timeout, later)
     }
 
-    fn broadcast(
-        &self,
-        py: Python<'_>,
-        tensor: &Bound<'_, PyAny>,
-        root: usize,
-        timeout: f64,
-        later: bool,
-    ) -> Begun {
+    fn broadcast(&self, py: Python<'_>, tensor: &Bound<'_, PyAny>, root: usize, timeout: f64, later: bool) -> Begun {
         let (memory, root) = (memory(tensor)?, self.member(root)?);
         self.run(py, || Plan::broadcast(self.rank(), self.ranks(), root, &memory), timeout, later)
     }
@@ -396,7 +389,9 @@ impl Group {
             ticket
         });
         if ticket.is_done() {
-            return ticket.end().map_or(Ok(None), |end| end.clone().map(|_| None).map_err(|failure| raised(py, &failure)));
+            return ticket
+                .end()
+                .map_or(Ok(None), |end| end.clone().map(|_| None).map_err(|failure| raised(py, &failure)));
         }
         let pending = Pending { collectives: Arc::clone(&self.collectives), ticket };
         if later {

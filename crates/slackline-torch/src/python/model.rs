@@ -219,8 +219,11 @@ impl Bags {
             let mut pool = || {
                 for (number, (table, input)) in self.tables.iter().zip(inputs.iter()).enumerate() {
                     let (indices, offsets) = (&input.indices[..], &input.offsets[..]);
-                    let bags = slackline_embedding::Bags::new(table.name(), table.rows() as u64, indices, offsets, None);
-                    table.pool(&bags.map_err(|error| error.to_string())?, pooling, pooled).map_err(|error| error.to_string())?;
+                    let bags =
+                        slackline_embedding::Bags::new(table.name(), table.rows() as u64, indices, offsets, None);
+                    table
+                        .pool(&bags.map_err(|error| error.to_string())?, pooling, pooled)
+                        .map_err(|error| error.to_string())?;
                     out.write(4 * block * number, bytemuck::cast_slice(pooled));
                 }
                 Ok(())
