@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore
 from torch.distributed import distributed_c10d
 
 from . import _native
@@ -77,7 +78,7 @@ class BoundedLagAllToAll:
             seconds = getattr(group, "_seconds", None)
             timeout = distributed_c10d._get_default_timeout("gloo") if seconds is None else timedelta(seconds=seconds)
         name = f"{count} of group {distributed_c10d._get_process_group_name(group)}"
-        store = dist.PrefixStore(f"slackline/lag/{count}", distributed_c10d._get_process_group_store(group))
+        store = PrefixStore(f"slackline/lag/{count}", distributed_c10d._get_process_group_store(group))
         rank = group.rank()
         address, segment = meet(
             store, rank, members, name, timeout, lambda: _native.lag_segment(ranks, lag, slot_bytes), (lag, delivery, slot_bytes)

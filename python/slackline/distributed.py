@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import Store
 from torch._C._distributed_c10d import Work as _TorchWork
 
 from . import _native
@@ -151,7 +152,7 @@ class Work(_TorchWork):
         try:
             self.wait()
         except Exception as error:
-            future.set_exception(error)
+            future.set_exception(error)  # type: ignore[arg-type]
         else:
             future.set_result(self._tensors)
 
@@ -540,7 +541,7 @@ def _host() -> str:
 
 
 def meet(
-    store: dist.Store,
+    store: Store,
     rank: int,
     members: list[int],
     name: str,

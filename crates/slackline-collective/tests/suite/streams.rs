@@ -534,7 +534,9 @@ fn a_rank_that_parts_waits_for_nobody_and_what_it_sent_is_read() {
             let mut room = lane.send(1, 3).unwrap();
             room.copy_from_slice(b"bye");
             room.publish();
-            return group.part(Duration::from_secs(20)).unwrap();
+            // The other may have been told of the farewell, and have failed the group, before this rank looks again.
+            let parted = group.part(Duration::from_secs(20));
+            return assert!(parted.is_ok() || parted.unwrap_err().to_string().contains("left while rank 1 waited"));
         }
         while !lane.has_left(0) {
             group.wait(Duration::MAX).unwrap();
