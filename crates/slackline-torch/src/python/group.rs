@@ -143,6 +143,7 @@ impl Group {
     }
 
     /// `input`, cut into bytes as `sends` says, goes to the ranks; `output` is cut as `receives` says.
+    #[allow(clippy::too_many_arguments)]
     fn all_to_all(
         &self,
         py: Python<'_>,

@@ -189,7 +189,7 @@ impl Bags {
     }
 
     fn rows(&self) -> Vec<u64> {
-        self.tables.iter().map(|table| table.rows() as u64).collect()
+        self.tables.iter().map(|table| table.rows()).collect()
     }
 
     /// Pools into `out`, `[tables, samples, dim]`.
@@ -219,8 +219,7 @@ impl Bags {
             let mut pool = || {
                 for (number, (table, input)) in self.tables.iter().zip(inputs.iter()).enumerate() {
                     let (indices, offsets) = (&input.indices[..], &input.offsets[..]);
-                    let bags =
-                        slackline_embedding::Bags::new(table.name(), table.rows() as u64, indices, offsets, None);
+                    let bags = slackline_embedding::Bags::new(table.name(), table.rows(), indices, offsets, None);
                     table
                         .pool(&bags.map_err(|error| error.to_string())?, pooling, pooled)
                         .map_err(|error| error.to_string())?;
