@@ -22,10 +22,21 @@ import slackline.distributed
 
 torch.set_num_threads(1)
 
-PROLOGUE = """
+PROLOGUE = '''
 import os, signal, sys, time
 from datetime import timedelta
 rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+def meet():
+    """No rank goes on before all have left the barrier: what then happens to one is no fault of the barrier."""
+    dist.barrier()
+    store = dist.distributed_c10d._get_default_store()
+    store.set(f"met/{rank}", "")
+    store.wait([f"met/{peer}" for peer in range(ranks)])
+    # The store is rank 0's, which may end first.
+    store.set(f"seen/{rank}", "")
+    if rank == 0:
+        store.wait([f"seen/{peer}" for peer in range(ranks)])
 
 def expect(kind, blamed, call):
     begun = time.monotonic()
@@ -37,7 +48,7 @@ def expect(kind, blamed, call):
         print(f"TOLD {time.monotonic() - begun:.2f} {error.round} {error}", flush=True)
         return error
     raise AssertionError("nothing was raised")
-"""
+'''
 
 
 class Rank:

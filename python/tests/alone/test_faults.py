@@ -29,7 +29,7 @@ def test_killed_rank(call):
     program = f"""
     exchange = slackline.BoundedLagAllToAll(lag=2)
     exchange.submit(torch.zeros(3))
-    dist.barrier()
+    meet()
     if rank == 1:
         exchange.submit(torch.zeros(3))
         os.kill(os.getpid(), signal.SIGKILL)
@@ -48,7 +48,7 @@ def test_killed_rank(call):
 
 def test_rank_that_exits_early():
     program = INIT + """
-dist.barrier()
+meet()
 if rank == 1:
     sys.exit(0)
 expect(slackline.DeadRankError, [1], lambda: dist.all_reduce(torch.ones(3)))
@@ -61,7 +61,7 @@ expect(slackline.DeadRankError, [1], lambda: dist.all_reduce(torch.ones(3)))
 def test_rank_that_raises():
     """A program of its own, whose interpreter ends."""
     program = INIT + """
-dist.barrier()
+meet()
 if rank == 1:
     raise KeyError("of its own")
 expect(slackline.DeadRankError, [1], lambda: dist.all_reduce(torch.ones(3)))
@@ -84,7 +84,7 @@ exchange.submit(torch.zeros(ranks))
 list(exchange.flush())
 group = dist.new_group(timeout=timedelta(seconds=1.5))
 dist.group.WORLD.setTimeout(timedelta(seconds=1.5))
-dist.barrier()
+meet()
 if rank == 1:
     while not os.path.exists(os.environ["SIGNAL"]):
         time.sleep(0.05)
@@ -112,7 +112,7 @@ else:
 
 def test_splits_that_disagree():
     program = INIT + """
-dist.barrier()
+meet()
 sends, receives = [2, 2, 2], [2, 2, 2]
 if rank == 0:
     receives = [2, 4, 2]
@@ -144,7 +144,7 @@ assert (error.bytes, error.expected, error.round) == (8, 4, 5), error
 
 def test_different_operations():
     program = INIT + """
-dist.barrier()
+meet()
 def call():
     if rank == 0:
         dist.all_reduce(torch.ones(4))
@@ -165,7 +165,7 @@ def test_interrupt(call):
     """Ctrl-C ends every wait, and the ranks can say farewell afterwards."""
     program = INIT + f"""
 exchange = slackline.BoundedLagAllToAll(lag=1)
-dist.barrier()
+meet()
 def lagged():
     for _ in range(9):
         exchange.submit(torch.zeros(ranks))
@@ -196,7 +196,7 @@ else:
 
 def test_one_wait_with_a_timeout_of_its_own_leaves_the_operation_alone():
     program = INIT + """
-dist.barrier()
+meet()
 store = dist.distributed_c10d._get_default_store()
 if rank == 0:
     tensor = torch.ones(3)
