@@ -74,11 +74,7 @@ fn install(environment: &Path, torch: &str) -> Result<bool> {
     if !says(&mut pip(&["maturin>=1.7,<2", "numpy", "pytest"])) {
         return Ok(false);
     }
-    // The index of CPU wheels first, whose wheel is a tenth; the usual one where it cannot be reached.
-    let cpu = ["--timeout", "10", "--retries", "0", "--index-url", "https://download.pytorch.org/whl/cpu", torch];
-    if !says(&mut pip(&cpu)) {
-        say(&mut pip(&[torch]))?;
-    }
+    say(&mut pip(&[torch]))?;
     std::fs::write(environment.join("complete"), "").context("writing into the environment")?;
     Ok(true)
 }
