@@ -1,7 +1,7 @@
 //! The tests of the Python package: an environment of its own, the package built by maturin, pytest alone and under torchrun.
 //!
-//! The environment lies outside of the clone, since PyTorch takes gigabytes: `SLACKLINE_TORCH_ENV`, or a folder of the user's cache. It
-//! is made once for each version of PyTorch and used again.
+//! The environment lies outside of the clone, since PyTorch takes gigabytes: `SLACKLINE_TORCH_ENV`, or a folder of the user's
+//! cache. It is made once for each version of PyTorch and used again.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,8 +13,11 @@ use crate::{root, words};
 /// Ranks of the jobs in which every rank runs the same tests.
 const JOBS: [usize; 4] = [1, 2, 3, 4];
 
-/// Tests with the newest PyTorch, or with the version that is given. Where neither an environment nor the package index can be had, it
-/// says so and passes.
+/// Free bytes that PyTorch, its dependencies and pip's copies of them need at most.
+const ROOM: u64 = 8 << 30;
+
+/// Tests with the newest PyTorch, or with the version that is given. Says so and passes where there is no Python with venv, too
+/// little room for an environment, or no way to the package index; whatever else keeps the tests from running is an error.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let torch = match args {
         [] => "torch".to_owned(),
@@ -25,11 +28,15 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let python = environment.join("bin/python");
     // Written when all is installed, so that an installation that was cut short is not used.
     let complete = environment.join("complete");
-    if !complete.exists() && !install(&environment, &torch)? {
-        println!(
-            "SKIPPED: no Python with venv, or the package index cannot be reached: the Python package is not tested"
-        );
-        return Ok(());
+    if !complete.exists() {
+        if let Some(why) = prepare(&environment, &python)? {
+            println!("SKIPPED: {why}: the Python package is not tested");
+            return Ok(());
+        }
+        for packages in [&["maturin>=1.7,<2", "numpy", "pytest"][..], &[&torch]] {
+            say(pip(&python).args(["install", "--quiet"]).args(packages))?;
+        }
+        std::fs::write(complete, "").context("writing into the environment")?;
     }
     let wheels = crate::target_dir().join("wheels");
     let mut build = Command::new(&python);
@@ -37,9 +44,14 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     say(build.current_dir(root()))?;
     let package = root().join("python");
     unpack(&python, &wheels, &package)?;
+    let program = crate::target_dir().join("debug/slackline");
     let pytest = |command: &mut Command, tests: &str| {
-        command.args(["-m", "pytest", "-q", "--tb=short", tests]).current_dir(root());
+        command.args(["-m", "pytest", "-q", "-rs", "--tb=short", tests]).current_dir(root());
         command.env("PYTHONPATH", &package).env("OMP_NUM_THREADS", "1").env("PYTHONDONTWRITEBYTECODE", "1");
+        // Built by the tests of the workspace, if they ran before.
+        if program.exists() {
+            command.env("SLACKLINE_PROGRAM", &program);
+        }
         say(command)
     };
     pytest(&mut Command::new(&python), "python/tests/alone")?;
@@ -60,23 +72,56 @@ fn place(torch: &str) -> Result<PathBuf> {
     Ok(cache.join("slackline").join(torch.replace("==", "-")))
 }
 
-/// Makes the environment; `false` where that is not to be had here.
-fn install(environment: &Path, torch: &str) -> Result<bool> {
-    if !says(Command::new("python3").args(["-m", "venv", "--clear"]).arg(environment)) {
-        return Ok(false);
+/// Makes an environment without packages; or why PyTorch cannot be installed on this machine.
+fn prepare(environment: &Path, python: &Path) -> Result<Option<String>> {
+    // Where Debian's python3-venv is missing there is a module venv, which cannot put pip into what it makes.
+    let has_venv = Command::new("python3").args(["-c", "import ensurepip, venv"]).output();
+    if !has_venv.is_ok_and(|output| output.status.success()) {
+        return Ok(Some("no Python with venv".to_owned()));
     }
-    let python = environment.join("bin/python");
-    let pip = |packages: &[&str]| {
-        let mut command = Command::new(&python);
-        command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages);
-        command
-    };
-    if !says(&mut pip(&["maturin>=1.7,<2", "numpy", "pytest"])) {
-        return Ok(false);
+    say(Command::new("python3").args(["-m", "venv", "--clear"]).arg(environment))?;
+    let free = free_bytes(environment, python)?;
+    if free < ROOM {
+        let (free, room) = (free >> 20, ROOM >> 20);
+        return Ok(Some(format!("PyTorch needs {room} MiB, and {} has {free} MiB free", environment.display())));
     }
-    say(&mut pip(&[torch]))?;
-    std::fs::write(environment.join("complete"), "").context("writing into the environment")?;
-    Ok(true)
+    let unreachable = unreachable(environment, python)?;
+    Ok(unreachable.map(|said| format!("the package index cannot be reached ({said})")))
+}
+
+fn free_bytes(folder: &Path, python: &Path) -> Result<u64> {
+    let ask = "import shutil, sys; print(shutil.disk_usage(sys.argv[1]).free)";
+    let output = Command::new(python).args(["-c", ask]).arg(folder).output().context("asking for free room")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    said.trim().parse().with_context(|| format!("free room: {said}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// What pip says if nothing answers where it looks for packages; judged by a tiny one. An answer of any kind is a way there, and
+/// what it lacks is the installation's to say.
+fn unreachable(environment: &Path, python: &Path) -> Result<Option<String>> {
+    let mut probe = pip(python);
+    probe.args(["download", "-vv", "--no-deps", "--no-cache-dir", "--timeout", "15", "--retries", "1", "--dest"]);
+    probe.arg(environment.join("probe")).arg("iniconfig");
+    println!("+ {}", words(&probe));
+    let output = probe.output().context("cannot start pip")?;
+    if output.status.success() {
+        return Ok(None);
+    }
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    Ok(no_answer(&said).map(str::to_owned))
+}
+
+/// The first of pip's lines that tells of a connection which did not come about.
+fn no_answer(said: &str) -> Option<&str> {
+    const KINDS: [&str; 5] =
+        ["NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ReadTimeoutError", "ProxyError"];
+    said.lines().map(str::trim).find(|line| KINDS.iter().any(|kind| line.contains(kind)))
+}
+
+fn pip(python: &Path) -> Command {
+    let mut command = Command::new(python);
+    command.args(["-m", "pip", "--disable-pip-version-check"]);
+    command
 }
 
 /// Puts the extension module of the newest wheel beside the package's sources, which the tests then import.
@@ -100,8 +145,29 @@ fn say(command: &mut Command) -> Result<()> {
     crate::run(command)
 }
 
-/// The same, where failing is an answer.
-fn says(command: &mut Command) -> bool {
-    println!("+ {}", words(command));
-    command.status().is_ok_and(|status| status.success())
+#[cfg(test)]
+mod tests {
+    use super::no_answer;
+
+    /// What pip 23 and pip 26 say, without the addresses of objects.
+    #[test]
+    fn only_a_connection_that_fails_is_no_answer() {
+        for line in [
+            "WARNING: Retrying after connection broken by 'NewConnectionError('<HTTPConnection object>: Failed \
+             to establish a new connection: [Errno 111] Connection refused')': /simple/iniconfig/",
+            "WARNING: Retrying after connection broken by 'NameResolutionError(\"Failed to resolve 'a.invalid'\")'",
+            "WARNING: Retrying after connection broken by 'ConnectTimeoutError('timed out')': /simple/iniconfig/",
+            "WARNING: Retrying after connection broken by 'ProxyError('Cannot connect to proxy.')': /simple/",
+        ] {
+            assert_eq!(no_answer(&format!("Looking up\n  {line}\nERROR: none")), Some(line));
+        }
+        for said in [
+            "WARNING: Retrying after connection broken by 'SSLError(SSLCertVerificationError(1, 'failed'))'",
+            "Could not fetch URL https://a.invalid/iniconfig/: 404 Client Error: Not Found - skipping",
+            "ERROR: No matching distribution found for iniconfig",
+            "OSError: [Errno 28] No space left on device",
+        ] {
+            assert_eq!(no_answer(said), None);
+        }
+    }
 }
