@@ -309,17 +309,11 @@ impl<'g, E: Endpoint> Exchange<'g, E> {
         !self.group.lanes[self.lane].borrow().unsent
     }
 
-    /// Fails the whole group because the peers whose messages the next round lacks are late by this rank's own reckoning, and
-    /// returns the fault: for programs that wait with [`Group::wait`], which knows of no deadline.
-    pub fn late(&self, waited: Duration) -> CollectiveError {
-        let state = self.group.lanes[self.lane].borrow();
-        let mut fault = Fault::new(FaultKind::Late, state.missing(), self.group.rank(), state.id, state.rounds.taken());
-        if fault.ranks.is_empty() {
-            (fault.ranks, fault.awaited) = (state.without_credit(&self.group.endpoint), Awaited::Slot);
-        }
-        fault.waited = waited;
-        drop(state);
-        self.group.fail(fault)
+    /// Fails the whole group because peers are late by this rank's own reckoning, and returns the fault: for programs that wait
+    /// with [`Group::wait`], which knows of no deadline. Late are those whose messages the next round lacks, if it is a round
+    /// that this rank `awaited` and has published, and those that have all their slots still in use, if it is a slot.
+    pub fn late(&self, awaited: Awaited, waited: Duration) -> CollectiveError {
+        self.group.late(self.lane, awaited, None, waited)
     }
 
     #[cold]

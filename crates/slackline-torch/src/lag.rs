@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use slackline_collective::{
-    CollectiveError, Complete, Delivery, Endpoint, Group, GroupOptions, GroupShape, Lane, LaneOptions,
+    Awaited, CollectiveError, Complete, Delivery, Endpoint, Group, GroupOptions, GroupShape, Lane, LaneOptions,
 };
 
 use crate::{Failure, Memory};
@@ -58,6 +58,8 @@ struct Rounds<E: Endpoint> {
     blocked: Duration,
     /// Since when this rank waits, without anything having come.
     waiting: Option<Duration>,
+    /// What the last call that found nothing would have waited for.
+    awaited: Awaited,
     /// The thread has looked since the program last did: what it has taken in ends no wait.
     stirred: bool,
 }
@@ -107,8 +109,8 @@ where
         GroupShape { ranks, lanes: vec![LaneOptions::lag(lag).shape(slot_bytes)] }
     }
 
-    /// Joins the group of `endpoint`, whose rings have the [shape](Self::shape) of this lag. A rank that others wait for longer than
-    /// `timeout` is late. `members` are the ranks' numbers in the program, which errors name.
+    /// Joins the group of `endpoint`, whose rings have the [shape](Self::shape) of this lag. A rank that others wait for longer
+    /// than `timeout` is late. `members` are the ranks' numbers in the program, which errors name.
     ///
     /// # Errors
     ///
@@ -137,6 +139,7 @@ where
             left: false,
             blocked: Duration::ZERO,
             waiting: None,
+            awaited: Awaited::Message,
             stirred: false,
         };
         let shared = Arc::new(Shared {
@@ -150,9 +153,9 @@ where
         Ok(BoundedLag { shared, thread: Mutex::new(None), process: std::process::id() })
     }
 
-    /// Publishes the next round, with `send[p]` for rank `p`; what comes from `p` goes into `receive[p]`, and has to be as long. The
-    /// number of the round; `None` while an older round is due and incomplete or a slot is missing: [pause](Self::pause) and
-    /// call it again.
+    /// Publishes the next round, with `send[p]` for rank `p`; what comes from `p` goes into `receive[p]`, and has to be as
+    /// long. The number of the round; `None` while an older round is due and incomplete or a slot is missing:
+    /// [pause](Self::pause) and call it again.
     ///
     /// # Errors
     ///
@@ -201,7 +204,7 @@ where
     /// A fault of the group.
     pub fn is_sent(&self) -> Result<bool, Failure> {
         self.with(|rounds| {
-            rounds.stirred = false;
+            (rounds.stirred, rounds.awaited) = (false, Awaited::Slot);
             rounds.group.progress().map_err(|error| rounds.failure(&error))?;
             Ok(rounds.group.lane(LANE).is_sent())
         })
@@ -332,12 +335,13 @@ impl<E: Endpoint> Rounds<E> {
         }
         let sizes: Vec<usize> = send.iter().map(Memory::len).collect();
         let expected: Vec<usize> = receive.iter().map(Memory::len).collect();
-        self.stirred = false;
+        (self.stirred, self.awaited) = (false, Awaited::Message);
         while self.is_due() {
             if !self.bring_in(false)? {
                 return Ok(None);
             }
         }
+        self.awaited = Awaited::Slot;
         let begun = self.group.lane(LANE).try_begin(&sizes);
         let Some(mut round) = begun.map_err(|error| self.failure(&error))? else { return Ok(None) };
         round.expect(&expected).map_err(|error| self.failure(&error))?;
@@ -368,7 +372,7 @@ impl<E: Endpoint> Rounds<E> {
     }
 
     fn take(&mut self, all: bool) -> Result<Taken, Failure> {
-        self.stirred = false;
+        (self.stirred, self.awaited) = (false, Awaited::Message);
         if let Some(number) = self.ready.pop_front() {
             return Ok(Taken::Round(number));
         }
@@ -405,7 +409,7 @@ impl<E: Endpoint> Rounds<E> {
         let since = *self.waiting.get_or_insert(begin);
         let late = since.saturating_add(self.timeout);
         if begin >= late {
-            let error = self.group.lane(LANE).late(begin - since);
+            let error = self.group.lane(LANE).late(self.awaited, begin - since);
             return Err(self.failure(&error));
         }
         let until = begin.saturating_add(slice).min(late);

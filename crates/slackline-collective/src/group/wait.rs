@@ -205,15 +205,7 @@ impl<E: Endpoint> Group<E> {
                 return Err(self.blame(FaultKind::Dead, dead, lane, awaited, waited));
             }
             if now >= until {
-                let state = self.lanes[lane].borrow();
-                let late = match (peer, awaited) {
-                    (Some(peer), _) => vec![peer],
-                    (None, Awaited::Message) => state.missing(),
-                    (None, Awaited::Slot) if state.rounds.has_left() => state.unsent_to(),
-                    (None, Awaited::Slot) => state.without_credit(&self.endpoint),
-                };
-                drop(state);
-                return Err(self.blame(FaultKind::Late, late, lane, awaited, waited));
+                return Err(self.late(lane, awaited, peer, waited));
             }
             let now_gone = self.gone();
             if now_gone != gone {
@@ -222,6 +214,19 @@ impl<E: Endpoint> Group<E> {
             }
             self.endpoint.wait(until)?;
         }
+    }
+
+    /// Fails the group because `peer`, or whoever keeps `lane` waiting, is late.
+    pub(crate) fn late(&self, lane: usize, awaited: Awaited, peer: Option<Rank>, waited: Duration) -> CollectiveError {
+        let state = self.lanes[lane].borrow();
+        let late = match (peer, awaited) {
+            (Some(peer), _) => vec![peer],
+            (None, Awaited::Message) => state.missing(),
+            (None, Awaited::Slot) if state.rounds.has_left() => state.unsent_to(),
+            (None, Awaited::Slot) => state.without_credit(&self.endpoint),
+        };
+        drop(state);
+        self.blame(FaultKind::Late, late, lane, awaited, waited)
     }
 
     /// Peers that have ended.

@@ -4,6 +4,7 @@ mod common;
 mod faults;
 mod hidden;
 mod mixture;
+mod polled;
 mod processes;
 mod simulation;
 mod streams;
