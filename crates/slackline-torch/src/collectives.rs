@@ -44,9 +44,9 @@ const WATCH: Duration = Duration::from_millis(100);
 /// One rank's end of a group. Any thread may submit operations and wait for them; all ranks submit their collectives in the same
 /// order.
 ///
-/// Submitting sends at once what the rings have room for, which needs no action of the receiver. Whoever waits moves all that is
-/// under way. A thread of the group's own does so while nobody waits, for operations that were submitted to be waited for later or
-/// that are larger than a slot; it is started by the first of them.
+/// Submitting sends at once what the rings have room for, which needs no action of the receiver. Whoever waits moves all that
+/// is under way. A thread of the group's own does so while nobody waits, for operations that were submitted to be waited for
+/// later or that are larger than a slot; it is started by the first of them.
 pub struct Collectives<E: Endpoint> {
     shared: Arc<Shared<E>>,
     thread: Mutex<Option<JoinHandle<()>>>,

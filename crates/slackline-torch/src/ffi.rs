@@ -48,8 +48,8 @@ impl Memory {
     ///
     /// # Safety
     ///
-    /// As long as `keeper` lives, `len` bytes from `start` on can be read, and written if [`write`](Self::write) is called, by any
-    /// thread, and no Rust reference to them is alive while this is read or written.
+    /// As long as `keeper` lives, `len` bytes from `start` on can be read, and written if [`write`](Self::write) is called, by
+    /// any thread, and no Rust reference to them is alive while this is read or written.
     pub unsafe fn new(start: *mut u8, len: usize, keeper: Keeper) -> Self {
         Memory { start, len, keeper: Some(keeper) }
     }

@@ -79,7 +79,10 @@ proptest! {
 
     /// Small and large, all-reduce gives each rank the same, in rank order.
     #[test]
-    fn reductions_are_in_rank_order_on_every_rank(ranks in 1usize..5, elements in prop::sample::select(vec![0usize, 1, 5, 3001])) {
+    fn reductions_are_in_rank_order_on_every_rank(
+        ranks in 1usize..5,
+        elements in prop::sample::select(vec![0usize, 1, 5, 3001]),
+    ) {
         let reducer = Reducer::new(Reduction::Sum, Dtype::F32).unwrap();
         let value = |rank: usize, at: usize| [1e8f32, 1.0, -1e8, 3.5][(rank + at) % 4];
         let all = on_ranks(ranks, 500, 2, |group| {

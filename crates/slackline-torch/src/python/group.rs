@@ -93,8 +93,8 @@ pub(crate) struct Pending {
 
 #[pymethods]
 impl Pending {
-    /// Waits until the operation has ended, or raises `TimeoutError` after so many seconds, without harm to the operation. Returns
-    /// the rank of which something was received.
+    /// Waits until the operation has ended, or raises `TimeoutError` after so many seconds, without harm to the operation.
+    /// Returns the rank of which something was received.
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<usize>> {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(seconds(timeout)));

@@ -39,8 +39,8 @@ impl Lookups {
         Ok(Lookups { indices, lengths, offsets, width })
     }
 
-    /// Writes them into the inputs of a batch of so many samples. As in `torch.nn.EmbeddingBag`, the offset behind the last may be
-    /// left out.
+    /// Writes them into the inputs of a batch of so many samples. As in `torch.nn.EmbeddingBag`, the offset behind the last may
+    /// be left out.
     fn fill(&self, samples: usize, tables: &mut Vec<TableInput>) {
         tables.resize_with(self.lengths.len(), TableInput::default);
         let mut at = 0;
