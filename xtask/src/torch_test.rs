@@ -44,13 +44,12 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     say(build.current_dir(root()))?;
     let package = root().join("python");
     unpack(&python, &wheels, &package)?;
-    let program = crate::target_dir().join("debug/slackline");
+    let program = fresh_program();
     let pytest = |command: &mut Command, tests: &str| {
         command.args(["-m", "pytest", "-q", "-rs", "--tb=short", tests]).current_dir(root());
         command.env("PYTHONPATH", &package).env("OMP_NUM_THREADS", "1").env("PYTHONDONTWRITEBYTECODE", "1");
-        // Built by the tests of the workspace, if they ran before.
-        if program.exists() {
-            command.env("SLACKLINE_PROGRAM", &program);
+        if let Some(program) = &program {
+            command.env("SLACKLINE_PROGRAM", program);
         }
         say(command)
     };
@@ -70,6 +69,17 @@ fn place(torch: &str) -> Result<PathBuf> {
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
     let cache = cache.context("neither SLACKLINE_TORCH_ENV nor XDG_CACHE_HOME nor HOME is set")?;
     Ok(cache.join("slackline").join(torch.replace("==", "-")))
+}
+
+/// The command `slackline` if the tests of the workspace, or a build, have left one that is no older than its sources: building
+/// it for a comparison alone takes too long.
+fn fresh_program() -> Option<PathBuf> {
+    let program = crate::target_dir().join("debug/slackline");
+    let changed = |file: &Path| file.metadata().and_then(|found| found.modified()).ok();
+    let built = changed(&program)?;
+    let sources = std::fs::read_to_string(program.with_extension("d")).ok()?;
+    let mut sources = sources.split_once(": ")?.1.split_whitespace();
+    sources.all(|source| changed(Path::new(source)).is_some_and(|changed| changed <= built)).then_some(program)
 }
 
 /// Makes an environment without packages; or why PyTorch cannot be installed on this machine.

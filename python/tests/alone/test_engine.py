@@ -1,6 +1,8 @@
 """The engine from Python: the bits of `slackline infer`, inputs of all kinds, errors by name."""
 
 import json
+import os
+import subprocess
 import threading
 
 import numpy as np
@@ -77,6 +79,25 @@ def test_predictions_are_pytorchs(model, samples):
     one_each = torch.stack([torch.arange(samples) % rows for rows in ROWS])
     starts = torch.arange(samples).expand(3, -1)
     assert (ours.predict(dense, one_each, starts) == ours.predict(dense, list(one_each), starts)).all()
+
+
+@pytest.mark.parametrize("batch", [1, 128])
+def test_predictions_are_the_commands(model, batch, tmp_path):
+    program = os.environ.get("SLACKLINE_PROGRAM")
+    if program is None:
+        pytest.skip("SLACKLINE_PROGRAM does not name a command `slackline` of the same sources")
+    _, ours, folder = model
+    dense, indices, offsets = lookups(300, 5)
+    arrays = {"dense": dense.numpy()}
+    for table, bags in enumerate(zip(indices, offsets, strict=True)):
+        arrays[f"indices_{table}"], arrays[f"offsets_{table}"] = (part.numpy() for part in bags)
+    np.savez(tmp_path / "rows.npz", **arrays)
+    options = ["--input", tmp_path / "rows.npz", "--output", tmp_path / "predictions.csv", "--batch", str(batch)]
+    subprocess.run([program, "infer", folder / "model", *options], check=True)
+    written = (tmp_path / "predictions.csv").read_text().split()[1:]
+    wanted = np.array([line.split(",")[1] for line in written], np.float32)
+    assert len(set(wanted)) > 100
+    assert (ours.predict(dense, indices, offsets).view(np.uint32) == wanted.view(np.uint32)).all()
 
 
 def test_threads_share_a_model(model):
