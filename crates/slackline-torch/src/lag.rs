@@ -219,6 +219,18 @@ where
         self.with(|rounds| rounds.pause(slice))
     }
 
+    /// Says that whoever paused waits no longer, so that its next wait has all of the timeout again.
+    ///
+    /// # Errors
+    ///
+    /// If it was closed.
+    pub fn abandon(&self) -> Result<(), Failure> {
+        self.with(|rounds| {
+            rounds.waiting = None;
+            Ok(())
+        })
+    }
+
     /// What this rank did so far.
     ///
     /// # Errors

@@ -214,6 +214,26 @@ fn large_messages_move_while_nobody_waits() {
 }
 
 #[test]
+fn a_wait_that_was_abandoned_does_not_count_in_the_next() {
+    let shape = BoundedLag::<slackline_collective::transport::shm::RingEndpoint>::shape(2, 0, 300);
+    let mut endpoints = threads::group(&shape).unwrap();
+    let (timeout, slice) = (Duration::from_millis(20), Duration::from_millis(1));
+    let rounds = BoundedLag::new(endpoints.remove(0), 0, Delivery::Elastic, timeout, vec![4, 9], "test").unwrap();
+    rounds.try_submit(&[Memory::EMPTY, Memory::EMPTY], &[Memory::EMPTY, Memory::EMPTY]).unwrap().unwrap();
+    let wait = || {
+        assert!(matches!(rounds.try_take(false).unwrap(), Taken::Due));
+        rounds.pause(slice)
+    };
+    wait().unwrap();
+    std::thread::sleep(timeout);
+    rounds.abandon().unwrap();
+    wait().unwrap();
+    std::thread::sleep(timeout);
+    let late = wait().unwrap_err();
+    assert_eq!((late.kind, &late.ranks[..]), (FailureKind::Late, &[9][..]), "{late}");
+}
+
+#[test]
 fn rounds_of_bounded_lag_are_exact() {
     for (lag, delivery) in [(0, Delivery::Elastic), (1, Delivery::Elastic), (3, Delivery::Fixed)] {
         let endpoints =

@@ -142,7 +142,11 @@ impl Lag {
             if let Some(done) = stepped.map_err(|failure: Failure| raised(py, &failure))? {
                 return Ok(done);
             }
-            py.check_signals()?;
+            if let Err(raised) = py.check_signals() {
+                // Whatever became of the group, the signal's exception is what is raised.
+                let _ = py.detach(|| self.rounds.abandon());
+                return Err(raised);
+            }
         }
     }
 }
