@@ -184,6 +184,9 @@ fn what_interrupted_runs_leave_has_one_name_that_the_next_one_takes_over() {
     ] {
         let partial = format!(".{output}.partial");
         for signal in [Signal::INT, Signal::KILL, Signal::TERM] {
+            if is_ignored(signal.as_raw()) {
+                continue;
+            }
             let child = place.command(&words(endless)).spawn().unwrap();
             until("a partial output", || place.path(&partial).exists().then_some(()));
             send(&child, signal);
