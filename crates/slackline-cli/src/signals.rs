@@ -82,8 +82,7 @@ fn end(signal: i32) {
         exit(128 + signal);
     }
     std::thread::spawn(move || {
-        let advice = ADVICE.lock().unwrap_or_else(PoisonError::into_inner);
-        fail::tell(&format!("{}{advice}", ended_by(signal)));
+        fail::tell(&told(signal));
         // The launcher of a rank sees by what it has ended.
         if IS_RANK.load(Ordering::SeqCst) {
             let _ = emulate_default_handler(signal);
@@ -106,6 +105,11 @@ fn end_launcher(signal: i32) {
             let _ = raise(signal);
         }
     });
+}
+
+/// The cause of the end, and what can be done about it.
+pub(crate) fn told(signal: i32) -> String {
+    ended_by(signal) + &ADVICE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `ended by signal 15 (SIGTERM)`.

@@ -46,7 +46,8 @@ pub struct Converted {
 /// # Errors
 ///
 /// As [`Input::open_with`] and [`Input::next_batch`]; [`DataError::Request`] for a format that cannot hold the samples, an
-/// `out` that is one of the input's files, or while another conversion writes there; [`DataError::Io`] if the disk is full.
+/// `out` that is one of the input's files, a folder, a pipe or a device, labels of another input beside an `out` without
+/// labels, or while another conversion writes there; [`DataError::Io`] if the disk is full.
 pub fn convert_input(
     path: &Path,
     options: &InputOptions,
@@ -64,7 +65,8 @@ pub fn convert_input(
         Some(samples) => samples,
         None => Input::open_with(path, options, shape)?.skip(u64::MAX)?,
     };
-    let planned = plan(&input, shape, to, out, samples).map_err(&refuse)?;
+    let mut planned = plan(&input, shape, to, out, samples).map_err(&refuse)?;
+    planned.iter_mut().try_for_each(|file| refuse_no_file(&mut file.path))?;
     let targets: Vec<PathBuf> = planned.iter().map(|file| file.path.clone()).collect();
     // By all names, hard links among them.
     let identity_of = |file: &PathBuf| fs::metadata(file).map(|metadata| (metadata.dev(), metadata.ino()));
@@ -111,6 +113,22 @@ pub fn convert_input(
     Ok(Converted { files: targets, bytes, from, samples, resumed: done, transforms })
 }
 
+/// Follows links to the file that is to be written or replaced, and refuses what is no file, before anything is changed.
+fn refuse_no_file(path: &mut PathBuf) -> Result<(), DataError> {
+    if path.is_symlink()
+        && let Ok(real) = fs::canonicalize(&*path)
+    {
+        *path = real;
+    }
+    let Ok(metadata) = fs::metadata(&*path) else { return Ok(()) };
+    let what = match metadata.is_dir() {
+        true => "it is a folder",
+        false if metadata.is_file() => return Ok(()),
+        false => "it is a pipe or a device, and arrays are written out of order; name a file",
+    };
+    Err(DataError::Request { problem: format!("{}: {what}", path.display()) })
+}
+
 /// The files of the output, with the places of all arrays.
 fn plan(
     input: &Input,
@@ -151,6 +169,12 @@ fn plan(
         ));
     }
     let beside = |role| beside::usual(out, role);
+    if let (None, Some(others)) = (&labels, beside::find(out, Role::Labels, None)) {
+        return Err(format!(
+            "the input has no labels, and {} would be read as its labels; remove it, or write to another folder",
+            others.display()
+        ));
+    }
     let mut each = Vec::with_capacity(tables);
     for (table, total) in totals.into_iter().enumerate() {
         match total.checked_div(samples) {

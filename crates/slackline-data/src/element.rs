@@ -159,7 +159,11 @@ impl Element {
     pub(crate) fn text(self, bytes: &[u8]) -> String {
         match self.kind {
             Kind::U8 => u64::from_le_bytes(array(bytes)).to_string(),
-            _ if self.is_float() => self.f64_decoder()(bytes).to_string(),
+            // Debug has an exponent where the other one has hundreds of digits.
+            _ if self.is_float() => match self.f64_decoder()(bytes) {
+                value if value.abs() < 1e16 => value.to_string(),
+                value => format!("{value:?}"),
+            },
             _ => self.i64_decoder()(bytes).map_or_else(String::new, |value| value.to_string()),
         }
     }
@@ -211,6 +215,7 @@ mod tests {
         let parse = |descr| Element::parse(descr).unwrap();
         assert_eq!(parse("<u8").i64_decoder()(&u64::MAX.to_le_bytes()), None);
         assert_eq!(parse("<u8").text(&u64::MAX.to_le_bytes()), "18446744073709551615");
+        assert_eq!(parse("<f8").text(&1e300f64.to_le_bytes()), "1e300");
         assert_eq!(parse("<i4").f32_decoder()(&16_777_217i32.to_le_bytes()), None);
         assert_eq!(parse("<i8").f32_decoder()(&i64::MAX.to_le_bytes()), None);
         for wrong in [0.5, f64::NAN, f64::INFINITY, 9.3e18] {

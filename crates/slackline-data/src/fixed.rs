@@ -202,6 +202,10 @@ fn multi_hot(path: &Path, options: &InputOptions, shape: &InputShape) -> Result<
     if file.contains(&tables.to_string()) {
         return Err(file.problem(&tables.to_string(), format!("the model has {shape}")));
     }
+    if let Some(weights) = file.names().iter().find(|name| name.contains("weight")) {
+        let problem = "multi-hot has no weights, and leaving them out would change predictions; bring them as npz does";
+        return Err(file.problem(weights, problem));
+    }
     let mut blocks = Vec::with_capacity(tables + 2);
     for first_table in 0..tables {
         let array = file.array(&first_table.to_string())?;
@@ -214,10 +218,10 @@ fn multi_hot(path: &Path, options: &InputOptions, shape: &InputShape) -> Result<
     let mut files = vec![path.to_owned()];
     let within = file.contains("dense") && options.dense_file.is_none();
     if within {
-        blocks.push(dense(file.array("dense")?, shape)?);
+        blocks.push(transformed(file.array("dense")?, options, shape)?);
     } else {
         let found = beside::required(path, Role::Dense, options.dense_file.as_deref())?;
-        blocks.push(dense(beside::array(&found, Role::Dense)?, shape)?);
+        blocks.push(transformed(beside::array(&found, Role::Dense)?, options, shape)?);
         files.push(found);
     }
     let member = ["labels", "label"].into_iter().find(|name| file.contains(name) && options.labels_file.is_none());
@@ -235,6 +239,17 @@ fn triplet(path: &Path, options: &InputOptions, shape: &InputShape) -> Result<Op
     let sparse = beside::sparse(path, options.dense_file.is_some())?;
     let found = beside::required(&sparse, Role::Dense, options.dense_file.as_deref())?;
     let array = beside::array(&found, Role::Dense)?;
+    let mut blocks = vec![single(beside::array(&sparse, Role::Sparse)?, shape)?, transformed(array, options, shape)?];
+    let mut files = vec![sparse.clone(), found];
+    if let Some(found) = beside::find(&sparse, Role::Labels, options.labels_file.as_deref()) {
+        blocks.push(labels(beside::array(&found, Role::Labels)?)?);
+        files.push(found);
+    }
+    Ok((blocks, files))
+}
+
+/// Dense features as TorchRec prepares them.
+fn transformed(array: Array, options: &InputOptions, shape: &InputShape) -> Result<Block, DataError> {
     if options.dense.is_none() && !array.element().is_float() {
         let problem = format!(
             "type {}: TorchRec writes transformed dense features as floats; say with --dense-transform (ln1p, ln3 or \
@@ -243,13 +258,7 @@ fn triplet(path: &Path, options: &InputOptions, shape: &InputShape) -> Result<Op
         );
         return Err(array.problem(problem));
     }
-    let mut blocks = vec![single(beside::array(&sparse, Role::Sparse)?, shape)?, dense(array, shape)?];
-    let mut files = vec![sparse.clone(), found];
-    if let Some(found) = beside::find(&sparse, Role::Labels, options.labels_file.as_deref()) {
-        blocks.push(labels(beside::array(&found, Role::Labels)?)?);
-        files.push(found);
-    }
-    Ok((blocks, files))
+    dense(array, shape)
 }
 
 /// One lookup in each table.

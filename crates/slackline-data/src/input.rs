@@ -80,6 +80,15 @@ impl Input {
                 (known.map_or_else(|| InputFormat::of_lines(&mut lines), Ok)?, Some(lines))
             }
         };
+        if !matches!(format, InputFormat::MultiHot | InputFormat::Npy) {
+            for (option, given) in [("--dense-file", &options.dense_file), ("--labels-file", &options.labels_file)] {
+                if let Some(given) = given {
+                    let (path, given) = (path.display(), given.display());
+                    let problem = format!("{path}: {format} is read from one file; leave out {option} {given}");
+                    return Err(DataError::Request { problem });
+                }
+            }
+        }
         let transforms = Transforms::of(format, options)?;
         let dictionaries = match (transforms.sparse, &options.dictionary) {
             (SparseTransform::Dictionary, Some(prefix)) => {

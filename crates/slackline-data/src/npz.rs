@@ -60,7 +60,7 @@ impl NpzFile {
 
     /// Whether the archive has an array of this name.
     pub fn contains(&self, name: &str) -> bool {
-        self.archive.index_for_name(&format!("{name}.npy")).is_some()
+        [format!("{name}.npy"), name.to_owned()].iter().any(|file| self.archive.index_for_name(file).is_some())
     }
 
     /// The shape and the elements, row-major, of an array of numbers; those of a `float64` array are rounded to `f32`.
@@ -108,7 +108,19 @@ impl NpzFile {
     pub(crate) fn array(&mut self, name: &str) -> Result<Array, DataError> {
         let names = self.names();
         let path = &self.path;
-        let member = self.archive.by_name(&format!("{name}.npy")).map_err(|e| match e {
+        // NumPy reads members without the ending, too.
+        let file = match [format!("{name}.npy"), name.to_owned()].map(|file| self.archive.index_for_name(&file)) {
+            [Some(_), Some(_)] => {
+                return Err(DataError::array(
+                    path,
+                    name,
+                    format!("{name} and {name}.npy are there; remove one of them"),
+                ));
+            }
+            [None, Some(_)] => name.to_owned(),
+            _ => format!("{name}.npy"),
+        };
+        let member = self.archive.by_name(&file).map_err(|e| match e {
             ZipError::FileNotFound => {
                 DataError::array(path, name, format!("there is no such array; the archive holds {}", listed(&names)))
             }

@@ -56,6 +56,11 @@ impl BagsReader {
                 return Err(file.problem(&extra, format!("the model has {shape}")));
             }
         }
+        let is_read = |name: &str| (0..shape.table_rows.len()).any(|table| name == format!("weights_{table}"));
+        if let Some(weights) = file.names().iter().find(|name| name.contains("weight") && !is_read(name)) {
+            let problem = "weights of no table, and leaving them out would change predictions; expected weights_0, …";
+            return Err(file.problem(weights, problem));
+        }
         let labels = ["labels", "label"].into_iter().find(|name| file.contains(name));
         let labels = labels.map(|name| file.array(name)).transpose()?;
         if let Some(labels) = &labels

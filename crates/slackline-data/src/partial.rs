@@ -4,8 +4,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::DataError;
-use crate::planned::{PlannedFile, WrittenFile, partial_name};
+use crate::planned::{PlannedFile, WrittenFile};
+use crate::{DataError, PartialFolder};
 
 /// How far a conversion is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,12 @@ impl Partial {
         let mut files = Vec::with_capacity(planned.len());
         let mut journal = None;
         for planned in planned {
-            let partial = partial_name(&planned.path);
+            let partial = PartialFolder::beside(&planned.path);
+            if partial.is_dir() {
+                let (path, partial) = (planned.path.display(), partial.display());
+                let problem = format!("{path}: another command left {partial}; finish that, or remove the folder");
+                return Err(DataError::Request { problem });
+            }
             let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&partial);
             let file = open.map_err(|e| DataError::io(&planned.path, "write", e))?;
             lock(&file, &planned.path)?;

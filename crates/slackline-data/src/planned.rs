@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use flate2::Crc;
 
@@ -328,10 +328,4 @@ mod zip {
         put(&mut out, &[(0, 2), (0, 2), most, most, (u32::MAX.into(), 4), (u32::MAX.into(), 4), (0, 2)]);
         out
     }
-}
-
-/// `.NAME.partial` in the folder of the file.
-pub(crate) fn partial_name(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.partial"))
 }

@@ -76,7 +76,7 @@ pub(super) fn processes(job: &Job<'_>) -> Result<u8> {
     let (outcome, signal) = signals::launching(|| launch.run());
     let outcome = outcome?;
     if let Some(signal) = signal {
-        fail::tell(&signals::ended_by(signal));
+        fail::tell(&signals::told(signal));
         return Ok(128 + signal as u8);
     }
     if let Some(why) = what_failed(&outcome) {
@@ -88,7 +88,7 @@ pub(super) fn processes(job: &Job<'_>) -> Result<u8> {
 /// The launcher's last line: who is to blame, which the group knows, and not who was the first to find out.
 fn what_failed(outcome: &LaunchOutcome) -> Option<String> {
     if let Some(signal) = outcome.signal {
-        return Some(signals::ended_by(signal));
+        return Some(signals::told(signal));
     }
     let rank = outcome.failed?;
     if let Some((first, others)) = outcome.killed.split_first() {

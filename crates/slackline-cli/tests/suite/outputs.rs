@@ -155,7 +155,10 @@ fn signals_are_errors_with_a_cause() {
 #[test]
 fn signals_to_a_launcher_are_told_by_their_own_names() {
     let place = Place::new(5000);
-    for (signal, number, name) in [(Signal::HUP, 1, "SIGHUP"), (Signal::USR2, 12, "SIGUSR2")] {
+    let advice = "; the rows that were predicted are kept: add --resume to go on";
+    for (signal, number, name) in
+        [(Signal::HUP, 1, "SIGHUP"), (Signal::INT, 2, "SIGINT"), (Signal::USR2, 12, "SIGUSR2")]
+    {
         if is_ignored(number) {
             continue;
         }
@@ -164,7 +167,7 @@ fn signals_to_a_launcher_are_told_by_their_own_names() {
         let run = running.end();
         assert_eq!(run.code, Some(128 + number), "{}", run.stderr);
         let last = run.stderr.lines().last().unwrap();
-        assert_eq!(last, format!("slackline: error: ended by signal {number} ({name})"));
+        assert_eq!(last, format!("slackline: error: ended by signal {number} ({name}){advice}"));
     }
 }
 

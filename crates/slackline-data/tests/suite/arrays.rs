@@ -4,7 +4,7 @@ use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use slackline_data::{Batch, DataError, Input, InputFormat, InputOptions, InputShape, NpzFile, convert_input, ids};
+use slackline_data::{Batch, DataError, Input, InputFormat, InputOptions, InputShape, NpzFile, ids};
 use tempfile::TempDir;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
@@ -55,7 +55,7 @@ fn half_bits(value: f64) -> u16 {
 }
 
 /// A matrix as an array of this type and order.
-fn matrix(descr: &str, fortran: bool, rows: &[Vec<f64>]) -> Vec<u8> {
+pub(crate) fn matrix(descr: &str, fortran: bool, rows: &[Vec<f64>]) -> Vec<u8> {
     let columns = rows.first().map_or(0, Vec::len);
     let cells =
         |order: Vec<(usize, usize)>| order.iter().flat_map(|&(r, c)| cell(descr, rows[r][c])).collect::<Vec<_>>();
@@ -67,12 +67,12 @@ fn matrix(descr: &str, fortran: bool, rows: &[Vec<f64>]) -> Vec<u8> {
     npy(1, descr, fortran, &[rows.len(), columns], &data)
 }
 
-fn list(descr: &str, values: &[f64]) -> Vec<u8> {
+pub(crate) fn list(descr: &str, values: &[f64]) -> Vec<u8> {
     let data: Vec<u8> = values.iter().flat_map(|value| cell(descr, *value)).collect();
     npy(2, descr, false, &[values.len()], &data)
 }
 
-fn archive(members: &[(&str, Vec<u8>)], deflated: bool) -> Vec<u8> {
+pub(crate) fn archive(members: &[(&str, Vec<u8>)], deflated: bool) -> Vec<u8> {
     let method = if deflated { CompressionMethod::Deflated } else { CompressionMethod::Stored };
     let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, bytes) in members {
@@ -82,14 +82,14 @@ fn archive(members: &[(&str, Vec<u8>)], deflated: bool) -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
-struct Folder(TempDir);
+pub(crate) struct Folder(pub(crate) TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Folder(tempfile::tempdir().unwrap())
     }
 
-    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.0.path().join(name);
         std::fs::write(&path, bytes).unwrap();
         path
@@ -100,7 +100,7 @@ type Rows = Vec<Vec<f64>>;
 
 const ROWS: [usize; 2] = [10, 3];
 
-fn shape() -> InputShape {
+pub(crate) fn shape() -> InputShape {
     InputShape { dense_features: 3, table_rows: ROWS.to_vec() }
 }
 
@@ -127,7 +127,7 @@ fn rest(input: &mut Input, max_samples: usize) -> Result<Batch, DataError> {
     Ok(whole)
 }
 
-fn read(path: &Path, options: &InputOptions, max_samples: usize) -> Result<Batch, DataError> {
+pub(crate) fn read(path: &Path, options: &InputOptions, max_samples: usize) -> Result<Batch, DataError> {
     rest(&mut Input::open_with(path, options, &shape())?, max_samples)
 }
 
@@ -221,7 +221,7 @@ fn single_arrays_are_row_major_whatever_their_order() {
 }
 
 /// The files of all formats that hold the same samples, with one lookup in each table.
-fn files(folder: &Folder, rows: usize, fortran: bool, deflated: bool) -> Vec<(PathBuf, InputFormat)> {
+pub(crate) fn files(folder: &Folder, rows: usize, fortran: bool, deflated: bool) -> Vec<(PathBuf, InputFormat)> {
     let numbers = |s: usize| [s % 4, s % 9, s * 5 % 7].map(|x| x as f64).to_vec();
     let ids = |s: usize| vec![(s * 7 % ROWS[0]) as f64, (s * 5 % ROWS[1]) as f64];
     let label = |s: usize| f64::from(u8::from(s % 3 == 1));
@@ -403,100 +403,60 @@ fn headers_that_lie_make_no_large_allocation() {
     }
 }
 
-fn convert(from: &Path, to: InputFormat, out: &Path) -> Result<u64, DataError> {
-    let converted = convert_input(from, &InputOptions::default(), &shape(), to, out, &mut |_, _| ())?;
-    assert_eq!(converted.samples, Input::open(out, Some(to), &shape())?.samples_total().unwrap());
-    Ok(converted.resumed)
+#[test]
+fn what_would_be_left_out_is_refused() {
+    let folder = Folder::new();
+    let lookups = matrix("<i4", false, &[vec![1.0]]);
+    let [floats, integers] = ["<f4", "<i4"].map(|descr| matrix(descr, false, &[vec![3.0; 3]]));
+    let (list_of_0, weights) = (list("<i8", &[0.0]), list("<f4", &[0.5]));
+    let day = |dense: &[u8], more: &'static str| {
+        let members =
+            [("0", lookups.clone()), ("1", lookups.clone()), ("dense", dense.to_vec()), (more, weights.clone())];
+        folder.file("day.npz", &archive(&members, false))
+    };
+    let bags = |more: &'static str| {
+        let names = ["offsets_0", "indices_0", "offsets_1", "indices_1"].map(|name| (name, list_of_0.clone()));
+        let members = [&names[..], &[("dense", floats.clone()), (more, weights.clone())]].concat();
+        folder.file("bags.npz", &archive(&members, false))
+    };
+    let none = InputOptions::default();
+    let elsewhere = Some(folder.file("elsewhere.npy", &floats));
+    let options = |dense_file: bool| match dense_file {
+        true => InputOptions { dense_file: elsewhere.clone(), ..none.clone() },
+        false => InputOptions { labels_file: elsewhere.clone(), ..none.clone() },
+    };
+    assert_eq!(read(&day(&floats, "other"), &none, 1).unwrap().samples, 1);
+    assert_eq!(read(&bags("weights_1"), &none, 1).unwrap().tables[1].weights, [0.5]);
+    for (said, expected) in [
+        (said(&day(&floats, "weights_0"), &none), "member weights_0: multi-hot has no weights"),
+        (said(&day(&integers, "other"), &none), "member dense: type int32: TorchRec writes"),
+        (said(&bags("weight_1"), &none), "member weight_1: weights of no table"),
+        (said(&bags("weights_2"), &none), "member weights_2: weights of no table"),
+        (said(&bags("weights_0"), &options(true)), "npz is read from one file; leave out --dense-file"),
+        (said(&bags("weights_0"), &options(false)), "npz is read from one file; leave out --labels-file"),
+        (said(&folder.file("a.tsv", b"1\t1\t1\t1\ta\ta\n"), &options(true)), "criteo-tsv is read from one file"),
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
 }
 
 #[test]
-fn a_converted_input_has_the_same_samples() {
+fn members_are_found_with_and_without_their_ending_if_it_is_clear_which() {
     let folder = Folder::new();
-    let options = InputOptions::default();
-    let of = |name: &str| folder.0.path().join(name);
-    for (from, format) in files(&folder, 50, true, true) {
-        let expected = read(&from, &options, 7).unwrap();
-        for (to, name) in
-            [(InputFormat::Npz, "a.npz"), (InputFormat::MultiHot, "a_sparse.npz"), (InputFormat::Npy, "b_sparse.npy")]
-        {
-            assert_eq!(convert(&from, to, &of(name)).unwrap(), 0);
-            assert_eq!(InputFormat::detect(of(name)).unwrap(), to);
-            assert_eq!(read(&of(name), &options, 7).unwrap(), expected, "{format} to {to}");
+    let values = list("<f4", &[1.5]);
+    let zip = |names: &[&str]| {
+        let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+        for name in names {
+            writer.start_file(*name, SimpleFileOptions::default()).unwrap();
+            writer.write_all(&values).unwrap();
         }
+        NpzFile::open(folder.file("a.npz", &writer.finish().unwrap().into_inner())).unwrap()
+    };
+    for name in ["prob", "prob.npy"] {
+        let mut file = zip(&[name]);
+        assert!(file.contains("prob"));
+        assert_eq!(file.f32("prob").unwrap().1, [1.5]);
     }
-    // Bags of any size, with weights, and labels between 0 and 1.
-    let members = [
-        ("dense", matrix("<f4", false, &vec![vec![0.5; 3]; 3])),
-        ("offsets_0", list("<i8", &[0.0, 2.0, 2.0])),
-        ("indices_0", list("<i8", &[7.0, 8.0, 9.0])),
-        ("offsets_1", list("<i8", &[0.0, 0.0, 1.0, 4.0])),
-        ("indices_1", list("<i8", &[2.0, 2.0, 1.0, 0.0])),
-        ("weights_1", list("<f4", &[0.25, 0.5, 0.75, 1.0])),
-        ("labels", list("<f4", &[1.0, 0.25, 0.0])),
-    ];
-    let bags = folder.file("bags.npz", &archive(&members, true));
-    convert(&bags, InputFormat::Npz, &of("c.npz")).unwrap();
-    assert_eq!(read(&of("c.npz"), &options, 2).unwrap(), read(&bags, &options, 2).unwrap());
-    let refused = convert(&bags, InputFormat::MultiHot, &of("d_sparse.npz")).unwrap_err().to_string();
-    assert!(refused.contains("d_sparse.npz: the input has weights"), "{refused}");
-    let members: Vec<_> = members.into_iter().filter(|member| member.0 != "weights_1").collect();
-    let bags = folder.file("bags.npz", &archive(&members, true));
-    let refused = convert(&bags, InputFormat::MultiHot, &of("d_sparse.npz")).unwrap_err().to_string();
-    assert!(refused.contains("different numbers of lookups in table 1"), "{refused}");
-    assert!(!of("d_sparse.npz").exists());
-}
-
-#[test]
-fn what_numpy_expects_of_an_archive_is_there() {
-    let folder = Folder::new();
-    let from = files(&folder, 5, false, false).swap_remove(0).0;
-    let out = folder.0.path().join("a.npz");
-    convert(&from, InputFormat::Npz, &out).unwrap();
-    // The archive crate compares the checksums.
-    let mut archive = zip::ZipArchive::new(std::fs::File::open(&out).unwrap()).unwrap();
-    assert_eq!(archive.len(), 6);
-    for number in 0..archive.len() {
-        let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut archive.by_index(number).unwrap(), &mut bytes).unwrap();
-        assert!(bytes.starts_with(b"\x93NUMPY\x01\0") && bytes.len() > 64);
-    }
-}
-
-#[test]
-fn an_interrupted_conversion_goes_on_and_another_one_starts_afresh() {
-    let folder = Folder::new();
-    let rows = 6000;
-    let ints = |s: i32| [s % 2, s % 5, s % 7, s % 9, s % 10, s % 3];
-    let mut bytes: Vec<u8> = (0..rows).flat_map(ints).flat_map(i32::to_le_bytes).collect();
-    let good = bytes.clone();
-    // A row that is none, near the end.
-    bytes[5000 * 24 + 16..5000 * 24 + 20].copy_from_slice(&10i32.to_le_bytes());
-    let from = folder.file("a.bin", &bytes);
-    let (out, partial) = (folder.0.path().join("a_sparse.npz"), folder.0.path().join(".a_sparse.npz.partial"));
-    let refused = convert(&from, InputFormat::MultiHot, &out).unwrap_err().to_string();
-    assert!(refused.contains("a.bin: sample 5000: 10 is not a row"), "{refused}");
-    assert!(partial.exists() && !out.exists());
-    // As if 4096 samples had been synced before the interruption: the journal is behind the end of the file.
-    std::fs::write(folder.0.path().join("good.bin"), &good).unwrap();
-    let whole = folder.0.path().join("whole_sparse.npz");
-    convert(&folder.0.path().join("good.bin"), InputFormat::MultiHot, &whole).unwrap();
-    let journal = std::fs::metadata(&whole).unwrap().len() as usize;
-    let mut kept = std::fs::read(&partial).unwrap();
-    assert_eq!(kept[journal..journal + 8], [0; 8]);
-    kept[journal..journal + 8].copy_from_slice(&4096u64.to_le_bytes());
-    std::fs::write(&partial, &kept).unwrap();
-    // The same size and time: the same file to the journal.
-    let times = std::fs::metadata(&from).unwrap().modified().unwrap();
-    std::fs::write(&from, &good).unwrap();
-    std::fs::File::options().write(true).open(&from).unwrap().set_modified(times).unwrap();
-    assert_eq!(convert(&from, InputFormat::MultiHot, &out).unwrap(), 4096);
-    let expected = read(&from, &InputOptions::default(), 999).unwrap();
-    assert_eq!(read(&out, &InputOptions::default(), 999).unwrap(), expected);
-    assert!(!partial.exists());
-
-    // What another input has left is not gone on with.
-    std::fs::write(&partial, &kept).unwrap();
-    std::fs::write(&from, &good[..3000 * 24]).unwrap();
-    assert_eq!(convert(&from, InputFormat::MultiHot, &out).unwrap(), 0);
-    assert_eq!(read(&out, &InputOptions::default(), 999).unwrap().samples, 3000);
+    let refused = zip(&["prob.npy", "prob"]).f32("prob").unwrap_err().to_string();
+    assert!(refused.contains("prob and prob.npy are there"), "{refused}");
 }

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "npz")]
 mod arrays;
+#[cfg(feature = "npz")]
+mod conversions;
 mod criteo;
 mod features;
 #[cfg(feature = "npz")]

@@ -41,6 +41,20 @@ impl Growing {
         self.path().join(Self::MODEL)
     }
 
+    /// Fails if there is anything at `out`. What an attempt has left that ended between giving the directory its name and
+    /// removing the folder, which then holds no directory, is removed: no later attempt would get so far.
+    pub(super) fn refuse_existing(out: &Path, contents: &'static [&'static str]) -> Result<()> {
+        let refused = refuse_existing(out);
+        if refused.is_err()
+            && PartialFolder::beside(out).is_dir()
+            && let Ok(growing) = Growing::lock(out, contents)
+            && !growing.model().exists()
+        {
+            growing.discard();
+        }
+        refused
+    }
+
     /// Removes what an earlier attempt has left, and begins the directory.
     pub(super) fn begin(&self) -> Result<PathBuf> {
         self.folder.clear(self.contents).map_err(DlrmError::io(self.path(), "begin a directory in it"))?;
@@ -71,7 +85,7 @@ pub(super) fn place(out: &Path) -> Result<&Path> {
 }
 
 /// Fails if there is anything at the path.
-pub(super) fn refuse_existing(out: &Path) -> Result<()> {
+fn refuse_existing(out: &Path) -> Result<()> {
     // Not `exists`: that follows links, and a link to nowhere is something as well.
     match fs::symlink_metadata(out) {
         Ok(_) => Err(DlrmError::Exists { path: out.to_owned() }),

@@ -50,6 +50,11 @@ struct State {
 }
 
 impl Workspace {
+    /// Fails if there is anything at `out`; see [`Growing::refuse_existing`].
+    pub(super) fn refuse_existing(out: &Path) -> Result<()> {
+        Growing::refuse_existing(out, CONTENTS)
+    }
+
     /// Opens the folder beside `out`, with the unfinished work of an earlier attempt if it was the same import.
     pub(super) fn open(out: &Path, binding: &Map<String, Value>, every: u64, restart: bool) -> Result<Self> {
         let parent = place(out)?;

@@ -6,7 +6,6 @@ use serde_json::{Map, Value};
 use slackline_checkpoint::CheckpointError;
 use slackline_embedding::ShardError;
 
-use super::disk::refuse_existing;
 use super::journal::Workspace;
 use super::tensors::Weights;
 use super::write::{Layout, Progress, Written, fill};
@@ -35,7 +34,7 @@ pub(super) fn write_kept(
     if layout.shards == 0 {
         return Err(DlrmError::NoShards);
     }
-    refuse_existing(out)?;
+    Workspace::refuse_existing(out)?;
     let mut workspace = Workspace::open(out, &keeping.binding, keeping.every, keeping.restart)?;
     let model = workspace.model();
     let ended = fill(config, weights, &model, layout, &mut workspace, progress).and_then(|written| {

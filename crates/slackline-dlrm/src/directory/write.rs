@@ -10,7 +10,7 @@ use serde_json::json;
 use slackline_embedding::{Plan, RowFormat, ShardMark, ShardWriter, TableCost, TableSpec};
 
 use super::dense_file;
-use super::disk::{Growing, place, refuse_existing, write_json};
+use super::disk::{Growing, place, write_json};
 use super::format::{CONFIG_FILE, DENSE_FILE, FORMAT_VERSION, INDEX_FILE};
 use super::rows::{RowEncoder, RowLoss, Tally};
 use super::tensors::{TensorSpec, Weights, all_table_tensors, dense_tensors};
@@ -117,7 +117,7 @@ pub(super) fn write(
         return Err(DlrmError::NoShards);
     }
     place(out)?;
-    refuse_existing(out)?;
+    Growing::refuse_existing(out, &[Growing::MODEL])?;
     let growing = Growing::lock(out, &[Growing::MODEL])?;
     let written = growing.begin().and_then(|model| {
         let written = fill(config, weights, &model, layout, &mut Forgetful, progress)?;

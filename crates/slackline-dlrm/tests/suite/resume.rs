@@ -78,6 +78,30 @@ fn stopped() -> tempfile::TempDir {
 }
 
 #[test]
+fn what_is_left_of_a_finished_directory_goes_with_the_next_attempt() {
+    let folder = stopped();
+    let [out, partial] = ["model", ".model.partial"].map(|name| folder.path().join(name));
+    let refused = |partial_goes: bool| {
+        let imported = run(&out, "f16", 1, 0).unwrap().unwrap_err();
+        assert!(matches!(imported, DlrmError::Exists { .. }), "{imported}");
+        assert_eq!(partial.exists(), !partial_goes);
+    };
+    // Somebody has put another directory there: what was imported may still be wanted.
+    fs::create_dir(&out).unwrap();
+    refused(false);
+    // Killed after the directory has got its name.
+    fs::remove_dir(&out).unwrap();
+    fs::rename(partial.join("model"), &out).unwrap();
+    refused(true);
+    // The same where nothing is resumed.
+    fs::create_dir(&partial).unwrap();
+    let config =
+        slackline_dlrm::ModelConfig::from_json(&fs::read_to_string(golden("dot.json")).unwrap()).unwrap().config;
+    let written = write_synthetic(&config, 1, &out, 1, &mut |_| ());
+    assert!(matches!(written, Err(DlrmError::Exists { .. })) && !partial.exists());
+}
+
+#[test]
 fn what_was_left_is_not_trusted_if_it_was_altered() {
     let model = ".model.partial/model";
     let kept = names(&stopped().path().join(model));
