@@ -41,20 +41,34 @@ fn sound_lookups_pass() {
 
 #[test]
 fn an_index_at_or_past_the_end_is_named_with_its_sample() {
-    refused(5, &[0, 5], &[0, 1, 2], "table t, sample 1: index 5 (position 1) is outside of the table's 5 rows");
-    refused(0, &[0], &[0, 0, 1], "table t, sample 1: index 0 (position 0) is outside of the table's 0 rows");
-    let far =
-        "table t, sample 0: index 9223372036854775807 (position 0) is outside of the table's 9223372036854775807 rows";
+    refused(
+        5,
+        &[0, 5],
+        &[0, 1, 2],
+        "table t, sample 1: index 5 (number 0 of its bag) is outside of the table's 5 rows",
+    );
+    refused(0, &[0], &[0, 0, 1], "table t, sample 1: index 0 (number 0 of its bag) is outside of the table's 0 rows");
+    let far = "table t, sample 0: index 9223372036854775807 (number 0 of its bag) is outside of the table's 9223372036854775807 rows";
     refused(i64::MAX as u64, &[i64::MAX], &[0, 1], far);
-    let narrow = "table t, sample 0: index 2147483647 (position 0) is outside of the table's 2147483647 rows";
+    let narrow = "table t, sample 0: index 2147483647 (number 0 of its bag) is outside of the table's 2147483647 rows";
     refused(i32::MAX as u64, &[i32::MAX.into()], &[0, 1], narrow);
 }
 
 #[test]
 fn a_negative_index_is_named_with_its_sample() {
-    refused(5, &[1, 2, -1], &[0, 0, 3], "table t, sample 1: index -1 (position 2) is negative");
-    refused(u64::MAX, &[i64::MIN], &[0, 1], "table t, sample 0: index -9223372036854775808 (position 0) is negative");
-    refused(1 << 40, &[i32::MIN.into()], &[0, 1], "table t, sample 0: index -2147483648 (position 0) is negative");
+    refused(5, &[1, 2, -1], &[0, 0, 3], "table t, sample 1: index -1 (number 2 of its bag) is negative");
+    refused(
+        u64::MAX,
+        &[i64::MIN],
+        &[0, 1],
+        "table t, sample 0: index -9223372036854775808 (number 0 of its bag) is negative",
+    );
+    refused(
+        1 << 40,
+        &[i32::MIN.into()],
+        &[0, 1],
+        "table t, sample 0: index -2147483648 (number 0 of its bag) is negative",
+    );
 }
 
 #[test]
