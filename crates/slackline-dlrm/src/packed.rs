@@ -1,5 +1,7 @@
 //! A layer's weights, packed once for the kernels of [`crate::simd`], and what these have to compute.
 
+use std::sync::Arc;
+
 use slackline_embedding::kernels::Isa;
 
 use crate::simd::{self, LANES, Layer, Line};
@@ -12,23 +14,24 @@ const NARROW: usize = 4;
 pub(crate) struct Packed {
     inputs: usize,
     outputs: usize,
-    weight: Vec<Line>,
-    bias: Vec<Line>,
+    /// Shared by all copies of a layer: ranks of one process have the same.
+    weight: Arc<[Line]>,
+    bias: Arc<[Line]>,
     isa: Isa,
 }
 
 impl Packed {
     /// Packs a weight `[outputs, inputs]` and a bias `[outputs]`, whose lengths were checked.
     pub(crate) fn new(inputs: usize, outputs: usize, weight: &[f32], bias: &[f32]) -> Self {
-        let mut packed = Packed { inputs, outputs, weight: Vec::new(), bias: lines(bias), isa: Isa::best() };
         let rows = weight.chunks_exact(inputs.max(1));
-        if packed.is_narrow() {
-            packed.weight = rows.flat_map(lines).collect();
+        let packed: Vec<Line> = if outputs < NARROW {
+            rows.flat_map(lines).collect()
         } else {
-            packed.weight = vec![Line::default(); outputs.div_ceil(LANES) * inputs];
-            simd::fill_panels(inputs, rows, &mut packed.weight);
-        }
-        packed
+            let mut panels = vec![Line::default(); outputs.div_ceil(LANES) * inputs];
+            simd::fill_panels(inputs, rows, &mut panels);
+            panels
+        };
+        Packed { inputs, outputs, weight: packed.into(), bias: lines(bias).into(), isa: Isa::best() }
     }
 
     pub(crate) fn inputs(&self) -> usize {
@@ -48,15 +51,11 @@ impl Packed {
     pub(crate) fn forward_with(&self, isa: Isa, input: &[f32], samples: usize, relu: bool, out: &mut [f32]) {
         let Packed { inputs, outputs, .. } = *self;
         let layer = Layer { inputs, outputs, weight: &self.weight, bias: &self.bias, relu };
-        if self.is_narrow() {
+        if outputs < NARROW {
             simd::narrow(isa, &layer, input, samples, out);
         } else {
             simd::wide(isa, &layer, input, samples, out);
         }
-    }
-
-    fn is_narrow(&self) -> bool {
-        self.outputs < NARROW
     }
 }
 

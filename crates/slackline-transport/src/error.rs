@@ -32,12 +32,12 @@ pub enum TransportError {
         /// How long this rank waited.
         waited: Duration,
     },
-    /// The rings of a group need more memory than the machine has available.
+    /// The rings of a group, and in one process what its ranks keep of each other, need more memory than there is.
     #[error(
-        "the rings need up to {needed} bytes of memory, and {available} are available to this process (of the machine, or within the limit of its container): use fewer ranks, a smaller batch or a smaller lag"
+        "the group needs up to {needed} bytes of memory, and {available} are available to this process (of the machine, or within the limit of its container): use fewer ranks, a smaller batch or a smaller lag"
     )]
     Memory {
-        /// Bytes of all rings of the group.
+        /// Bytes of all that.
         needed: u64,
         /// Bytes that this process can get: `MemAvailable` of the machine, or what the limits of its control groups leave.
         available: u64,
