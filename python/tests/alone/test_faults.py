@@ -1,11 +1,10 @@
 """A rank that dies, is late, leaves, or disagrees: an exception on every other rank, no abort, nothing left behind."""
 
-import os
 import signal
 import time
 
 import pytest
-from ranks import finish, run, start
+from ranks import run, start
 
 INIT = 'dist.init_process_group("slackline", timeout=timedelta(seconds=60))\n'
 
@@ -74,7 +73,7 @@ expect(slackline.DeadRankError, [1], lambda: dist.all_reduce(torch.ones(3)))
 @pytest.mark.parametrize(
     "call", ["dist.all_reduce(torch.ones(5))", "dist.barrier()", "list(exchange.drain())", "dist.recv(torch.ones(2), 1)"]
 )
-def test_late_rank(call):
+def test_late_rank(call, tmp_path):
     """The survivors name it within the timeout, and so does the late rank itself when it comes."""
     program = f"""
 import json
@@ -98,12 +97,7 @@ else:
     assert isinstance(error, TimeoutError)
     open(os.environ["SIGNAL"], "w")
 """
-    path = f"/tmp/slackline-test-{os.getpid()}-{time.monotonic_ns()}"
-    try:
-        zero, one, two = run(3, program, SIGNAL=path)
-    finally:
-        if os.path.exists(path):
-            os.unlink(path)
+    zero, one, two = run(3, program, SIGNAL=str(tmp_path / "signal"))
     for ended in (zero, two):
         (line,) = told(ended)
         assert "rank 1 did not come" in line and float(line.split()[1]) >= 1
