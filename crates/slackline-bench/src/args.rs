@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use slackline_bench::PeersPlace;
 use slackline_bench::dense::Shape;
 use slackline_collective::Delivery;
 use slackline_embedding::{Load, RowFormat};
@@ -194,6 +195,28 @@ pub(crate) struct PlanArgs {
     pub(crate) common: LookupArgs,
 }
 
+/// What is measured beside Slackline.
+#[derive(Args)]
+pub(crate) struct PeersArgs {
+    /// Take turns with PyTorch and FBGEMM in a Python environment of their own (needs python3-venv, and the network once)
+    #[arg(long)]
+    peers: bool,
+    /// Where to install that environment
+    #[arg(long, value_name = "DIR", default_value = "target/peers")]
+    peers_in: PathBuf,
+    /// Use this interpreter, which has torch (and fbgemm_gpu for lookups)
+    #[arg(long, value_name = "FILE", requires = "peers")]
+    python: Option<PathBuf>,
+}
+
+impl PeersArgs {
+    /// Where to find the peers, if they take part.
+    pub(crate) fn place(&self) -> Option<PeersPlace> {
+        let installed = || PeersPlace::Environment(self.peers_in.clone());
+        self.peers.then(|| self.python.clone().map_or_else(installed, PeersPlace::Interpreter))
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct DenseArgs {
     /// Shapes of models: kaggle, terabyte, mlperf
@@ -205,15 +228,8 @@ pub(crate) struct DenseArgs {
     /// Turns per setting
     #[arg(long, default_value_t = 5, value_parser = number(1, 1_000_000))]
     pub(crate) turns: usize,
-    /// Take turns with PyTorch in a Python environment of its own (needs python3-venv, and the network once)
-    #[arg(long)]
-    pub(crate) peers: bool,
-    /// Where to install that environment
-    #[arg(long, value_name = "DIR", default_value = "target/peers")]
-    pub(crate) peers_in: PathBuf,
-    /// Use this interpreter, which has torch
-    #[arg(long, value_name = "FILE", requires = "peers")]
-    pub(crate) python: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) peers: PeersArgs,
     /// Print one JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
@@ -251,15 +267,8 @@ pub(crate) struct EmbeddingArgs {
     /// Approximate number of lookups per turn; their rows should not fit into any cache
     #[arg(long, default_value_t = 20_000_000, value_parser = number(1, 1_000_000_000_000))]
     pub(crate) lookups: usize,
-    /// Take turns with PyTorch and FBGEMM in a Python environment of their own (needs python3-venv, and the network once)
-    #[arg(long)]
-    pub(crate) peers: bool,
-    /// Where to install that environment
-    #[arg(long, value_name = "DIR", default_value = "target/peers")]
-    pub(crate) peers_in: PathBuf,
-    /// Use this interpreter, which has torch and fbgemm_gpu
-    #[arg(long, value_name = "FILE", requires = "peers")]
-    pub(crate) python: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) peers: PeersArgs,
     #[command(flatten)]
     pub(crate) common: LookupArgs,
 }

@@ -5,7 +5,6 @@
 //! predictions with PyTorch's by the golden models.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Instant;
 
@@ -15,7 +14,7 @@ use slackline_dlrm::{Arguments, DenseModel, DenseScratch, ModelConfig, peak_flop
 use slackline_transport::cores;
 
 use crate::BenchError;
-use crate::peers::{self, Peer};
+use crate::peers::{self, Peer, PeersPlace};
 use crate::results::Spread;
 
 /// Seconds of one turn, about.
@@ -75,10 +74,8 @@ pub struct DenseOptions {
     pub batches: Vec<usize>,
     /// Turns of each setting.
     pub turns: usize,
-    /// Where to install PyTorch, if it takes part.
-    pub peers: Option<PathBuf>,
-    /// An interpreter that has it, to be used instead.
-    pub python: Option<PathBuf>,
+    /// Where to find PyTorch, if it takes part.
+    pub peers: Option<PeersPlace>,
 }
 
 /// One setting: microseconds of a batch of Slackline and of a peer, turn by turn.
@@ -110,11 +107,7 @@ pub fn dense(options: &DenseOptions, mut each: impl FnMut(&DenseLine)) -> Result
         return Err(BenchError::Settings("batches and turns must be at least 1".to_owned()));
     }
     let folder = tempfile::tempdir().map_err(BenchError::file("creating a folder in", std::env::temp_dir()))?;
-    let python = match (&options.python, &options.peers) {
-        (Some(python), _) => Some(python.clone()),
-        (None, Some(folder)) => Some(peers::python(folder)?),
-        (None, None) => None,
-    };
+    let python = options.peers.as_ref().map(PeersPlace::python).transpose()?;
     // One core for both: they never run at the same time.
     cores::bind(&cores::available()[..1]);
     let mut peer = python.map(|python| Peer::start(&peers::DENSE, &python, folder.path())).transpose()?;

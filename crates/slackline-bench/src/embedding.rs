@@ -4,7 +4,7 @@
 //! Slackline and each peer take turns, so that changes of the machine's memory speed affect both: compare the ratios within a
 //! turn. Before anything is timed, one batch is compared bit for bit with the naive kernel.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -16,7 +16,7 @@ use slackline_embedding::{
 use slackline_transport::cores;
 
 use crate::BenchError;
-use crate::peers::{self, Peer};
+use crate::peers::{self, Peer, PeersPlace};
 use crate::results::Spread;
 
 /// Different rows; a table repeats them. The content of a row costs nothing, its address does.
@@ -50,10 +50,8 @@ pub struct EmbeddingOptions {
     pub lookups: usize,
     /// Random seed of the indices.
     pub seed: u64,
-    /// Where to install PyTorch and FBGEMM, if they take part.
-    pub peers: Option<PathBuf>,
-    /// An interpreter that has them, to be used instead.
-    pub python: Option<PathBuf>,
+    /// Where to find PyTorch and FBGEMM, if they take part.
+    pub peers: Option<PeersPlace>,
 }
 
 /// One setting: the rates of Slackline and of a peer, turn by turn.
@@ -93,11 +91,7 @@ pub fn embedding(options: &EmbeddingOptions, mut each: impl FnMut(&EmbeddingLine
     }
     let cores = cores::available();
     let folder = tempfile::tempdir().map_err(BenchError::file("creating a folder in", std::env::temp_dir()))?;
-    let python = match (&options.python, &options.peers) {
-        (Some(python), _) => Some(python.clone()),
-        (None, Some(folder)) => Some(peers::python(folder)?),
-        (None, None) => None,
-    };
+    let python = options.peers.as_ref().map(PeersPlace::python).transpose()?;
     for &threads in &options.threads {
         if threads > cores.len() {
             return Err(BenchError::Settings(format!("{threads} threads, but {} cores", cores.len())));

@@ -44,5 +44,6 @@ mod variant;
 
 pub use error::{BenchError, say};
 pub use html::report;
+pub use peers::PeersPlace;
 pub use ranks::Transport;
 pub use table::render;

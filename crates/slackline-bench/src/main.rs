@@ -190,8 +190,7 @@ fn run_dense(args: &DenseArgs) -> Result<(), BenchError> {
         shapes: args.shape.clone(),
         batches: args.batch.clone(),
         turns: args.turns,
-        peers: args.peers.then(|| args.peers_in.clone()),
-        python: args.python.clone(),
+        peers: args.peers.place(),
     };
     let mut failed = None;
     dense::dense(&options, |line| {
@@ -215,8 +214,7 @@ fn run_embedding(args: &EmbeddingArgs) -> Result<(), BenchError> {
         turns: args.turns,
         lookups: args.lookups,
         seed: args.common.seed,
-        peers: args.peers.then(|| args.peers_in.clone()),
-        python: args.python.clone(),
+        peers: args.peers.place(),
     };
     let mut failed = None;
     embedding::embedding(&options, |line| {

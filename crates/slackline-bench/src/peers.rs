@@ -30,12 +30,31 @@ pub(crate) struct Peer {
     from: BufReader<ChildStdout>,
 }
 
-/// An interpreter with the packages, in a virtual environment in `folder`, which is created if missing.
-///
-/// # Errors
-///
-/// [`BenchError::Peer`] with what `python3 -m venv` or `pip` said.
-pub(crate) fn python(folder: &Path) -> Result<PathBuf, BenchError> {
+/// Where the Python packages are.
+#[derive(Clone, Debug)]
+pub enum PeersPlace {
+    /// A virtual environment, which is created if missing.
+    Environment(PathBuf),
+    /// An interpreter that has them.
+    Interpreter(PathBuf),
+}
+
+impl PeersPlace {
+    /// The interpreter.
+    ///
+    /// # Errors
+    ///
+    /// [`BenchError::Peer`] with what `python3 -m venv` or `pip` said.
+    pub(crate) fn python(&self) -> Result<PathBuf, BenchError> {
+        match self {
+            PeersPlace::Environment(folder) => environment(folder),
+            PeersPlace::Interpreter(python) => Ok(python.clone()),
+        }
+    }
+}
+
+/// The interpreter of the virtual environment in `folder`, with the packages.
+fn environment(folder: &Path) -> Result<PathBuf, BenchError> {
     let python = folder.join("bin/python");
     let mark = folder.join("packages");
     let wanted = PACKAGES.join(" ");

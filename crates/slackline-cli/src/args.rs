@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use slackline_collective::Delivery;
-use slackline_data::{InputFormat, Preprocessing};
+use slackline_data::Preprocessing;
 use slackline_dlrm::{RowChoice, Wire};
 use slackline_embedding::{Load, RowFormat};
 use slackline_transport::delay::DelayProfile;
@@ -223,9 +223,6 @@ pub(crate) struct InferArgs {
     /// Rows to predict
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
-    /// Input format, of those below [default: detected from the file's content]
-    #[arg(long, value_name = "FORMAT")]
-    pub(crate) format: Option<InputFormat>,
     #[command(flatten)]
     pub(crate) reading: ReadingArgs,
     /// Samples per batch, divided among the ranks
@@ -433,7 +430,7 @@ mod tests {
         let defaults = infer(&[]).unwrap();
         assert_eq!((defaults.batch, defaults.ranks, defaults.lag), (128, None, 2));
         assert_eq!((defaults.transport, defaults.delivery), (Transport::Threads, Delivery::Elastic));
-        assert_eq!((defaults.format, defaults.deadline), (None, Duration::from_secs(30)));
+        assert_eq!((defaults.reading.format, defaults.deadline), (None, Duration::from_secs(30)));
         assert_eq!(defaults.delay, DelayProfile::None);
     }
 
@@ -441,7 +438,10 @@ mod tests {
     fn values_are_read_and_checked() {
         let words = ["--format", "criteo-csv", "--deadline", "0.5", "--delay", "turn:0..2", "--delivery", "fixed"];
         let parsed = infer(&words).unwrap();
-        assert_eq!((parsed.format, parsed.deadline), (Some(InputFormat::CriteoCsv), Duration::from_millis(500)));
+        assert_eq!(
+            (parsed.reading.format, parsed.deadline),
+            (Some(slackline_data::InputFormat::CriteoCsv), Duration::from_millis(500))
+        );
         assert_eq!((parsed.delay, parsed.delivery), (DelayProfile::Turn { low: 0.0, high: 2.0 }, Delivery::Fixed));
         for (words, said) in [
             (["--ranks", "0"], "from 1 to 1024"),

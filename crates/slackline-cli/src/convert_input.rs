@@ -14,7 +14,7 @@ pub(crate) fn run(args: &ConvertInputArgs) -> Result<u8> {
     paths::refuse_inputs(&args.output, [args.model.as_path(), &args.input].into_iter())?;
     let directory = ModelDirectory::open(&args.model)?;
     let config = directory.config();
-    let options = args.reading.options(args.format, config.preprocessing());
+    let options = args.reading.options(config.preprocessing());
     let mut progress = Progress::new("convert-input");
     let shape = config.input_shape();
     let converted = convert_input(&args.input, &options, &shape, args.to, &args.output, &mut |done, total| {

@@ -128,11 +128,11 @@ impl<'a> Job<'a> {
     fn new(args: &'a InferArgs, ranks: usize) -> Result<Self> {
         let directory = ModelDirectory::open(&args.model)?;
         let plan = plan_for(args.plan.as_deref(), &directory.tables(), ranks)?;
-        let format = match args.format {
+        let format = match args.reading.format {
             Some(format) => format,
             None => InputFormat::detect(&args.input)?,
         };
-        let reading = args.reading.options(Some(format), directory.config().preprocessing());
+        let reading = InputOptions { format: Some(format), ..args.reading.options(directory.config().preprocessing()) };
         let transforms = Transforms::of(format, &reading)?;
         let data = LaneOptions { lag: args.lag, delivery: args.delivery };
         let control = LaneOptions::lag(0);

@@ -26,7 +26,7 @@ pub(crate) fn profile(args: &args::ProfileArgs) -> Result<u8> {
     let all: Vec<usize> = (0..config.tables()).collect();
     // All pages present, as in a rank that has worked for a while.
     let tables = directory.load_tables(&all, Load::Prefaulted, Verify::HeaderOnly)?;
-    let options = args.reading.options(args.format, config.preprocessing());
+    let options = args.reading.options(config.preprocessing());
     let mut input = Input::open_with(&args.input, &options, &config.input_shape())?;
     paths::refuse_inputs(&args.output, input.files().iter().map(PathBuf::as_path))?;
     let mut profiler = Profiler::new(tables.iter().map(|table| (table.name().to_owned(), table.rows())));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use crate::beside::{self, Role};
-use crate::partial::{Partial, Progress};
+use crate::partial::Partial;
 use crate::planned::{Content, PlannedArray, PlannedFile};
 use crate::{Batch, DataError, Input, InputFormat, InputOptions, InputShape, Transforms};
 
@@ -38,8 +38,8 @@ pub struct Converted {
 /// options, bit for bit. Dense features and labels of the latter two lie in files beside `out`, whose name must then have
 /// `sparse` in it.
 ///
-/// The number of samples has to be known first: for text, the lines are counted in a pass of their own. Each file is written
-/// in place as `.NAME.partial` and renamed when all are whole. The same conversion of the same files takes what was synced
+/// The number of samples has to be known first: for text, the lines are counted in a pass of their own. Each file grows
+/// in a [`PartialFolder`](crate::PartialFolder) and is renamed when all are whole. The same conversion of the same files takes what was synced
 /// before it was interrupted, and goes on; another one starts afresh. Memory: a batch of 2048 samples, and the buffers of
 /// [`Input`]. `progress` is told the samples done, and all.
 ///
@@ -47,7 +47,7 @@ pub struct Converted {
 ///
 /// As [`Input::open_with`] and [`Input::next_batch`]; [`DataError::Request`] for a format that cannot hold the samples, an
 /// `out` that is one of the input's files, a folder, a pipe or a device, labels of another input beside an `out` without
-/// labels, or while another conversion writes there; [`DataError::Io`] if the disk is full.
+/// labels, [`DataError::Io`] if the disk is full, or while another run writes there.
 pub fn convert_input(
     path: &Path,
     options: &InputOptions,
@@ -79,7 +79,8 @@ pub fn convert_input(
         }
     }
     let identity = identity(&input, options, shape, to, samples)?;
-    let Partial { mut files, mut journal, done } = Partial::begin(planned, &identity)?;
+    let mut partial = Partial::begin(planned, &identity)?;
+    let done = partial.done;
     if input.skip(done)? != done {
         return Err(refuse("the input became shorter".to_owned()));
     }
@@ -90,7 +91,7 @@ pub fn convert_input(
         if !input.next_batch(BATCH, &mut batch)? {
             break;
         }
-        for file in &mut files {
+        for file in &mut partial.files {
             unsynced += file.write(&batch, &lookups)?;
         }
         at += batch.samples as u64;
@@ -98,8 +99,8 @@ pub fn convert_input(
             return Err(refuse("the input became longer".to_owned()));
         }
         if unsynced >= KEEP_EVERY {
-            files.iter().try_for_each(|file| file.sync())?;
-            journal.keep(Progress { samples: at })?;
+            partial.files.iter().try_for_each(|file| file.sync())?;
+            partial.journal.keep(at)?;
             unsynced = 0;
         }
         progress(at, samples);
@@ -107,8 +108,8 @@ pub fn convert_input(
     if at != samples {
         return Err(refuse("the input became shorter".to_owned()));
     }
-    let bytes = files.iter().map(|file| file.length).sum();
-    Partial::finish(files, journal)?;
+    let bytes = partial.files.iter().map(|file| file.length).sum();
+    partial.finish()?;
     let (from, transforms) = (input.format(), input.transforms());
     Ok(Converted { files: targets, bytes, from, samples, resumed: done, transforms })
 }

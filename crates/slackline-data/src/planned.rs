@@ -114,8 +114,10 @@ impl PlannedFile {
 }
 
 impl WrittenFile {
-    /// Writes the headers of the arrays.
+    /// Empties the file, gives it its length, and writes the headers of the arrays.
     pub(crate) fn begin(&self) -> Result<(), DataError> {
+        let sized = self.file.set_len(0).and_then(|()| self.file.set_len(self.length));
+        sized.map_err(|e| DataError::io(&self.partial, "write", e))?;
         for member in &self.members {
             self.put(&member.array.header(), member.start)?;
         }

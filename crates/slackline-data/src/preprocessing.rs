@@ -237,8 +237,8 @@ impl Transforms {
         if options.trained.is_some() && !options.contradict {
             let refuse = |option: &str, given: &dyn fmt::Display, usual: &dyn fmt::Display| {
                 let problem = format!(
-                    "{option} {given}: the model was trained with {trained}, by which {usual} is applied to a {format} \
-                     file; --override-preprocessing insists"
+                    "{option} {given}: the model was trained with {trained}, so values of a file of format {format} need \
+                     `{usual}`; --override-preprocessing insists"
                 );
                 Err(DataError::Request { problem })
             };

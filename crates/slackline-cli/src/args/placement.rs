@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use glob::Pattern;
-use slackline_data::InputFormat;
 use slackline_embedding::{Forced, Split};
 
 use super::{FORMATS, ReadingArgs, at_least_one, batch, ranks};
@@ -82,9 +81,6 @@ pub(crate) struct ProfileArgs {
     /// The trace: rows as for `slackline infer`
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
-    /// Input format, of those below [default: detected from the file's content]
-    #[arg(long, value_name = "FORMAT")]
-    pub(crate) format: Option<InputFormat>,
     #[command(flatten)]
     pub(crate) reading: ReadingArgs,
     /// Samples per batch; take the value that `slackline infer` will use, since what stays cached depends on it

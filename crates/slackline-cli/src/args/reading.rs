@@ -6,10 +6,13 @@ use std::str::FromStr;
 use clap::Args;
 use slackline_data::{DenseTransform, InputFormat, InputOptions, Preprocessing, SparseTransform};
 
-/// How an input is read, beside its format.
+/// How an input is read.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Reading the input")]
 pub(crate) struct ReadingArgs {
+    /// Input format, of those below [default: detected from the file's content]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<InputFormat>,
     /// What is done to dense features x: ln1p (ln(max(x, 0) + 1), the reference DLRM's), ln3 (ln(x + 3), TorchRec's and
     /// MLPerf's) or none [default: as the model was trained, or else ln1p, for raw values; none for prepared ones]
     #[arg(long, value_name = "TRANSFORM")]
@@ -32,10 +35,10 @@ pub(crate) struct ReadingArgs {
 }
 
 impl ReadingArgs {
-    /// How to read an input of this format for a model that was trained so.
-    pub(crate) fn options(&self, format: Option<InputFormat>, trained: Option<Preprocessing>) -> InputOptions {
+    /// How to read an input for a model that was trained so.
+    pub(crate) fn options(&self, trained: Option<Preprocessing>) -> InputOptions {
         InputOptions {
-            format,
+            format: self.format,
             trained,
             dense: self.dense_transform,
             sparse: self.sparse_transform.as_ref().map(|choice| choice.transform),
@@ -87,7 +90,7 @@ DAY_sparse_multi_hot.npz in DAY_dense.npy and DAY_labels.npy
 /// Convert an input to another format, as a stream
 ///
 /// Writes the values as the model takes them: a model reads the same from the new files, bit for bit, whatever transforms it
-/// was trained with. Files are written as .NAME.partial and renamed when they are whole; run an interrupted conversion again
+/// was trained with. Files grow in folders .NAME.partial and are renamed when they are whole; run an interrupted conversion again
 /// to resume it.
 #[derive(Args, Debug)]
 #[command(after_help = format!("{FORMATS}\n{CONVERT_INPUT_HELP}"))]
@@ -98,9 +101,6 @@ pub(crate) struct ConvertInputArgs {
     /// The input to read
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
-    /// Its format, of those below [default: detected from the file's content]
-    #[arg(long, value_name = "FORMAT")]
-    pub(crate) format: Option<InputFormat>,
     #[command(flatten)]
     pub(crate) reading: ReadingArgs,
     /// Format to write: npz, multi-hot or npy

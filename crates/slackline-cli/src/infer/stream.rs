@@ -90,9 +90,10 @@ fn predict(
         if job.shape.ranks > 1 {
             read.add(&batch);
         }
-        begun.push_back((begin, read.value()));
+        let digest = read.value();
+        begun.push_back((begin, digest));
         let rows = batch.first_sample + batch.samples as u64;
-        sink.submitted(&mut batch, read.value());
+        sink.submitted(&mut batch, digest);
         while let Some(answered) = model.take(&mut fresh)? {
             pass_on(sink, &mut begun, answered, &fresh)?;
         }

@@ -57,14 +57,14 @@ fn what_is_no_file_is_not_replaced_and_links_are_followed() {
     let said = |to, name: &str| convert(&from, to, &of(name)).unwrap_err().to_string();
     std::fs::create_dir_all(of("folder_sparse.npy")).unwrap();
     std::fs::create_dir_all(of("day_dense.npy")).unwrap();
-    std::fs::create_dir_all(of(".taken.npz.partial")).unwrap();
+    std::fs::create_dir_all(of(".taken.npz.partial/model")).unwrap();
     std::os::unix::fs::symlink("/dev/null", of("device.npz")).unwrap();
     let before = std::fs::read_dir(folder.0.path()).unwrap().count();
     for (to, name, problem) in [
         (InputFormat::Npy, "folder_sparse.npy", "folder_sparse.npy: it is a folder"),
         (InputFormat::Npy, "day_sparse.npy", "day_dense.npy: it is a folder"),
         (InputFormat::Npz, "device.npz", "/dev/null: it is a pipe or a device"),
-        (InputFormat::Npz, "taken.npz", ".taken.npz.partial; finish that"),
+        (InputFormat::Npz, "taken.npz", "which another command left; finish that"),
     ] {
         let error = said(to, name);
         assert!(error.contains(problem), "{error}");
@@ -126,15 +126,13 @@ fn an_interrupted_conversion_goes_on_and_another_one_starts_afresh() {
     let refused = convert(&from, InputFormat::MultiHot, &out).unwrap_err().to_string();
     assert!(refused.contains("a.bin: sample 5000: 10 is not a row"), "{refused}");
     assert!(partial.exists() && !out.exists());
-    // As if 4096 samples had been synced before the interruption: the journal is behind the end of the file.
-    std::fs::write(folder.0.path().join("good.bin"), &good).unwrap();
-    let whole = folder.0.path().join("whole_sparse.npz");
-    convert(&folder.0.path().join("good.bin"), InputFormat::MultiHot, &whole).unwrap();
-    let journal = std::fs::metadata(&whole).unwrap().len() as usize;
-    let mut kept = std::fs::read(&partial).unwrap();
-    assert_eq!(kept[journal..journal + 8], [0; 8]);
-    kept[journal..journal + 8].copy_from_slice(&4096u64.to_le_bytes());
-    std::fs::write(&partial, &kept).unwrap();
+    // As if 4096 samples had been synced before the interruption.
+    let journal = partial.join("journal");
+    let mut kept = std::fs::read(&journal).unwrap();
+    assert_eq!(kept[..8], [0; 8]);
+    kept[..8].copy_from_slice(&4096u64.to_le_bytes());
+    std::fs::write(&journal, &kept).unwrap();
+    let content = std::fs::read(partial.join("content")).unwrap();
     // The same size and time: the same file to the journal.
     let times = std::fs::metadata(&from).unwrap().modified().unwrap();
     std::fs::write(&from, &good).unwrap();
@@ -145,7 +143,9 @@ fn an_interrupted_conversion_goes_on_and_another_one_starts_afresh() {
     assert!(!partial.exists());
 
     // What another input has left is not gone on with.
-    std::fs::write(&partial, &kept).unwrap();
+    std::fs::create_dir(&partial).unwrap();
+    std::fs::write(&journal, &kept).unwrap();
+    std::fs::write(partial.join("content"), content).unwrap();
     std::fs::write(&from, &good[..3000 * 24]).unwrap();
     assert_eq!(convert(&from, InputFormat::MultiHot, &out).unwrap(), 0);
     assert_eq!(read(&out, &InputOptions::default(), 999).unwrap().samples, 3000);
