@@ -1,7 +1,7 @@
 //! One rank's end of a group for several threads: whoever needs an operation drives all of them.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use slackline_collective::{Endpoint, Group, GroupOptions, GroupShape, LaneOptions, LaneShape};
 
 use crate::queue::{OVERHEAD, Order, Queue, Submission};
-use crate::{Failure, Memory, Plan, Ticket};
+use crate::{Failure, Memory, PATIENCE, Plan, Ticket, locked};
 
 /// How a group's rings are made; equal on every rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +34,6 @@ impl Settings {
         GroupShape { ranks, lanes: vec![lane, lane] }
     }
 }
-
-/// How long leaving a group may take where a peer's ring is full.
-const PATIENCE: Duration = Duration::from_millis(200);
 
 /// How long the group's own thread waits at once.
 const WATCH: Duration = Duration::from_millis(100);
@@ -70,10 +67,6 @@ struct Shared<E: Endpoint> {
     bell: Mutex<()>,
     rung: Condvar,
     listeners: AtomicUsize,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<E: Endpoint + Send + 'static> Collectives<E>

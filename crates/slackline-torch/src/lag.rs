@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -11,12 +11,9 @@ use slackline_collective::{
     Awaited, CollectiveError, Complete, Delivery, Endpoint, Group, GroupOptions, GroupShape, Lane, LaneOptions,
 };
 
-use crate::{Failure, Memory};
+use crate::{Failure, Memory, PATIENCE, locked};
 
 const LANE: Lane = Lane(0);
-
-/// How long leaving may take where a peer's ring is full.
-const PATIENCE: Duration = Duration::from_millis(200);
 
 /// How long the thread waits at once.
 const WATCH: Duration = Duration::from_millis(20);
@@ -94,10 +91,6 @@ pub struct LagStats {
     pub lingered: Duration,
     /// `lag[n]` counts the rounds at whose publication this rank was `n` rounds ahead of its slowest peer.
     pub lag: Vec<u64>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<E: Endpoint + Send + 'static> BoundedLag<E>

@@ -12,23 +12,31 @@ mod collectives;
 mod failure;
 #[allow(unsafe_code)]
 mod ffi;
-
 mod lag;
 mod operation;
 mod plan;
 #[cfg(feature = "python")]
-#[allow(unsafe_code)]
 mod python;
 mod queue;
 mod reduce;
 mod tagged;
 mod ticket;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
 pub use collectives::{Collectives, Settings};
 pub use failure::{Failure, FailureKind};
 pub use ffi::{Keeper, Memory};
-
 pub use lag::{BoundedLag, LagStats, Taken};
 pub use plan::Plan;
 pub use reduce::{Dtype, Reducer, Reduction};
 pub use ticket::Ticket;
+
+/// How long leaving a group may take where a peer's ring is full.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The lock, also after a panic of another thread: what it guards is whole between calls.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,6 +1,7 @@
 //! The extension module `slackline._native`.
 
 mod errors;
+#[allow(unsafe_code)]
 mod ffi;
 mod group;
 mod lag;

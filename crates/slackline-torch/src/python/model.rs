@@ -1,7 +1,7 @@
 //! The engine, for Python.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
 use slackline_dlrm::{
@@ -11,7 +11,7 @@ use slackline_embedding::Pooling;
 
 use super::errors::unfit;
 use super::ffi::array;
-use crate::Memory;
+use crate::{Memory, locked};
 
 /// The lookups of all tables: `indices` of one table after another, `lengths` of them for each, and `width` offsets for each.
 struct Lookups {
@@ -56,11 +56,6 @@ impl Lookups {
         }
     }
 }
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn load(py: Python<'_>, name: &str) -> PyResult<Load> {
     let found = Load::ALL.into_iter().find(|way| way.to_string() == name);
     let names = || Load::ALL.map(|way| way.to_string()).join(", ");
